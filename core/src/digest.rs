@@ -1,0 +1,151 @@
+//! SHA-256 digests (FIPS 180-4), the only content names in the system.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+
+/// Length of a digest in bytes.
+pub const DIGEST_BYTES: usize = 32;
+
+/// A SHA-256 digest. Written as 64 lower-case hexadecimal digits, and read only so:
+/// a second spelling of the same digest would be a second key in every cache.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+/// The text is not 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a SHA-256 digest is 64 lower-case hexadecimal digits, not {length_bytes} bytes of other text")]
+pub struct DigestError {
+    /// Length of the refused text, in bytes.
+    pub length_bytes: usize,
+}
+
+impl Digest {
+    /// All zeros: stands for "no child" in index nodes, and names no content.
+    pub const ZERO: Digest = Digest([0; DIGEST_BYTES]);
+
+    /// Hashes `content`.
+    pub fn of(content: &[u8]) -> Self {
+        Digest(Sha256::digest(content).into())
+    }
+
+    /// Takes the 32 bytes of a digest that was computed elsewhere.
+    pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Digest(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+        &self.0
+    }
+
+    /// 64 lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        let mut text = String::with_capacity(DIGEST_BYTES * 2);
+        for byte in self.0 {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from(HEX[usize::from(nibble)]));
+            }
+        }
+        text
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Hashes content that arrives in pieces.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all pieces in order.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let error = || DigestError { length_bytes: text.len() };
+        let digits = text.as_bytes();
+        if digits.len() != DIGEST_BYTES * 2 {
+            return Err(error());
+        }
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => Ok(digit - b'0'),
+            b'a'..=b'f' => Ok(digit - b'a' + 10),
+            _ => Err(error()),
+        };
+        let mut bytes = [0; DIGEST_BYTES];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.to_hex())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_vector() {
+        // FIPS 180-4 example "abc".
+        assert_eq!(
+            Digest::of(b"abc").to_hex(),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        let mut hasher = Hasher::new();
+        hasher.update(b"a");
+        hasher.update(b"bc");
+        assert_eq!(hasher.finish(), Digest::of(b"abc"));
+    }
+
+    #[test]
+    fn one_spelling_only() {
+        let hex = Digest::of(b"abc").to_hex();
+        assert_eq!(hex.parse::<Digest>(), Ok(Digest::of(b"abc")));
+        for bad in [hex.to_uppercase(), hex[1..].to_owned(), format!("{hex}0"), "g".repeat(64)] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+}
