@@ -18,6 +18,7 @@ pub mod name;
 pub mod time;
 
 pub mod manifest;
+pub mod relation;
 
 pub mod archive;
 pub mod scan;
