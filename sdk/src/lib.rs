@@ -1,1 +1,46 @@
-//! Placeholder until its room is furnished.
+//! What a plugin author depends on.
+//!
+//! A plugin is a type that implements [`Plugin`], exported by
+//! [`export_plugin!`] from a crate of type `cdylib`:
+//!
+//! ```
+//! use modunest_sdk::{Error, Host, Plugin, Request, export_plugin};
+//!
+//! struct Shout;
+//!
+//! impl Plugin for Shout {
+//!     fn create(_host: Host, _config: &[u8]) -> Result<Self, Error> {
+//!         Ok(Self)
+//!     }
+//!
+//!     fn call(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
+//!         match request.target {
+//!             "shout" => Ok(request.payload.to_ascii_uppercase()),
+//!             other => Err(Error::not_found(format!("no service `{other}`"))),
+//!         }
+//!     }
+//! }
+//!
+//! export_plugin!(Shout);
+//! ```
+//!
+//! In scope: the trait and what it speaks in ([`Request`], [`http`], [`Error`],
+//! [`Host`]), the native ABI ([`abi`], and `include/modunest.h` for C), the glue
+//! between the two ([`native`]), and a scripted host for a plugin's own tests
+//! ([`testing`]). Not in scope: loading libraries, which is the agent's.
+//!
+//! A plugin's source names nothing that exists only natively, so that the same
+//! source can be built as a component.
+
+pub mod abi;
+mod error;
+mod host;
+pub mod http;
+pub mod native;
+mod plugin;
+pub mod testing;
+
+pub use error::{Error, Status};
+pub use host::{Host, Level};
+pub use http::{HttpRequest, HttpResponse};
+pub use plugin::{Hook, Plugin, Request};

@@ -1,0 +1,84 @@
+//! The host as a plugin sees it.
+
+use std::path::PathBuf;
+
+use crate::Error;
+use crate::native::HostHandle;
+
+/// How much a log line matters.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// Something failed that someone should look at.
+    Error = 1,
+    /// Something is odd but was dealt with.
+    Warn = 2,
+    /// What an operator wants to see.
+    Info = 3,
+    /// What a developer wants to see.
+    Debug = 4,
+    /// Everything.
+    Trace = 5,
+}
+
+impl Level {
+    /// The level with this number; unknown ones count as [`Level::Info`].
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Error,
+            2 => Self::Warn,
+            4 => Self::Debug,
+            5 => Self::Trace,
+            _ => Self::Info,
+        }
+    }
+}
+
+/// What the host does for a plugin. Copies are free and may go to any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    handle: HostHandle,
+}
+
+impl Host {
+    pub(crate) const fn from_handle(handle: HostHandle) -> Self {
+        Self { handle }
+    }
+
+    /// Writes a line to the host's log, under the plugin's name.
+    pub fn log(&self, level: Level, message: &str) {
+        self.handle.log(level, message);
+    }
+
+    /// Calls the service `service` of the plugin `plugin` (`org/name`), which the
+    /// manifest must import. Trace and deadline of the call being served on this
+    /// thread go with it.
+    ///
+    /// # Errors
+    ///
+    /// What the service answered; [`Error::Denied`] if it is not imported,
+    /// [`Error::Unavailable`] if its plugin is not loaded now, and
+    /// [`Error::InvalidInput`] above [`crate::abi::MAX_MESSAGE_BYTES`].
+    pub fn service(&self, plugin: &str, service: &str, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        self.handle.service(plugin, service, payload)
+    }
+
+    /// Milliseconds since the Unix epoch, on the host's clock; zero if the host
+    /// has none.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.handle.now_ms()
+    }
+
+    /// The read-only folder into which this plugin's archive was unpacked: it
+    /// holds `plugin.toml` and the folders named by `[build] include`, so a folder
+    /// `assets` is at `assets_dir()?.join("assets")`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the host offers no folder.
+    pub fn assets_dir(&self) -> Result<PathBuf, Error> {
+        self.handle.assets_dir()
+    }
+}
