@@ -1,0 +1,44 @@
+//! Replays the committed fuzz corpora, so that every input that once mattered still does.
+//! In corpora whose files have a verdict in their name, `good-…` is accepted and `bad-…` is
+//! refused.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use modunest_core::archive::{self, Archive};
+
+/// Name and bytes of every file of a corpus, which is never empty.
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|file| {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files
+}
+
+/// What the file's name says about it.
+fn expected(name: &str) -> Option<bool> {
+    name.split_once('-').and_then(|(verdict, _)| match verdict {
+        "good" => Some(true),
+        "bad" => Some(false),
+        _ => None,
+    })
+}
+
+#[test]
+fn archive() {
+    for (name, bytes) in corpus("archive") {
+        archive::check_invariants(&bytes);
+        let result = Archive::open(&bytes).and_then(|archive| archive.file_list());
+        if let Some(good) = expected(&name) {
+            assert_eq!(result.is_ok(), good, "{name}: {result:?}");
+        }
+    }
+}
