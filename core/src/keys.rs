@@ -1,1 +1,274 @@
-//! To be written.
+//! Object keys, public paths and cache headers. Nothing else in the system spells them.
+//!
+//! The public bucket's keys are the public paths without the leading slash.
+
+use std::fmt;
+
+use crate::digest::Digest;
+
+/// An object that readers may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// The signed head of the index. One of the two objects that change.
+    Head,
+    /// A node of the index tree.
+    Node(Digest),
+    /// A bin of the index tree.
+    Bin(Digest),
+    /// An index file.
+    Index(Digest),
+    /// An archive, a manifest or a README, named by its content.
+    Blob(Digest),
+    /// The report of a scan.
+    Report(Digest),
+}
+
+/// How long an answer may be kept, by anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// Named by its content: right for ever.
+    Immutable,
+    /// Changes: kept for a moment and then asked for again.
+    Short,
+    /// Not to be kept at all.
+    NoStore,
+}
+
+impl CachePolicy {
+    /// The `Cache-Control` value (RFC 9111, section 5.2; `immutable` from RFC 8246).
+    pub const fn header_value(self) -> &'static str {
+        match self {
+            CachePolicy::Immutable => "public, max-age=31536000, immutable",
+            CachePolicy::Short => "public, max-age=1, must-revalidate",
+            CachePolicy::NoStore => "no-store",
+        }
+    }
+}
+
+/// Path of the discovery document.
+pub const DISCOVERY_PATH: &str = "/.well-known/modunest.json";
+/// Where every API path starts.
+pub const API_PREFIX: &str = "/v1/";
+/// Path of the liveness check.
+pub const HEALTH_PATH: &str = "/healthz";
+/// Path of the readiness check.
+pub const READY_PATH: &str = "/readyz";
+
+impl ObjectKey {
+    /// Reads a public path.
+    pub fn from_path(path: &str) -> Option<ObjectKey> {
+        let path = path.strip_prefix('/')?;
+        if path == "head" {
+            return Some(ObjectKey::Head);
+        }
+        let (kind, hex) = path.rsplit_once('/')?;
+        let digest = hex.parse().ok()?;
+        match kind {
+            "node" => Some(ObjectKey::Node(digest)),
+            "bin" => Some(ObjectKey::Bin(digest)),
+            "index" => Some(ObjectKey::Index(digest)),
+            "blob/sha256" => Some(ObjectKey::Blob(digest)),
+            "report" => Some(ObjectKey::Report(digest)),
+            _ => None,
+        }
+    }
+
+    /// The public path, with its leading slash.
+    pub fn path(&self) -> String {
+        format!("/{self}")
+    }
+
+    /// The SHA-256 that the content must have; `None` for what changes.
+    pub fn content_digest(&self) -> Option<Digest> {
+        match self {
+            ObjectKey::Head => None,
+            ObjectKey::Node(d)
+            | ObjectKey::Bin(d)
+            | ObjectKey::Index(d)
+            | ObjectKey::Blob(d)
+            | ObjectKey::Report(d) => Some(*d),
+        }
+    }
+
+    /// How long it may be kept.
+    pub const fn cache_policy(&self) -> CachePolicy {
+        match self {
+            ObjectKey::Head => CachePolicy::Short,
+            _ => CachePolicy::Immutable,
+        }
+    }
+
+    /// The `Content-Type` it is stored and served with.
+    pub const fn content_type(&self) -> &'static str {
+        match self {
+            ObjectKey::Head | ObjectKey::Bin(_) | ObjectKey::Index(_) => {
+                "text/plain; charset=utf-8"
+            }
+            ObjectKey::Node(_) | ObjectKey::Blob(_) => "application/octet-stream",
+            ObjectKey::Report(_) => "application/json",
+        }
+    }
+}
+
+/// The key in the public bucket.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectKey::Head => f.write_str("head"),
+            ObjectKey::Node(digest) => write!(f, "node/{digest}"),
+            ObjectKey::Bin(digest) => write!(f, "bin/{digest}"),
+            ObjectKey::Index(digest) => write!(f, "index/{digest}"),
+            ObjectKey::Blob(digest) => write!(f, "blob/sha256/{digest}"),
+            ObjectKey::Report(digest) => write!(f, "report/{digest}"),
+        }
+    }
+}
+
+/// Identifier of a publish session: 32 lower-case hexadecimal digits, from 16 random bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId([u8; 16]);
+
+impl SessionId {
+    /// From 16 random bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        SessionId(bytes)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
+/// The text is not a session's identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a session is named by 32 lower-case hexadecimal digits")]
+pub struct SessionIdError;
+
+impl std::str::FromStr for SessionId {
+    type Err = SessionIdError;
+
+    fn from_str(text: &str) -> Result<Self, SessionIdError> {
+        let canonical =
+            text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !canonical {
+            return Err(SessionIdError);
+        }
+        u128::from_str_radix(text, 16)
+            .map(|n| SessionId(n.to_be_bytes()))
+            .map_err(|_| SessionIdError)
+    }
+}
+
+impl serde::Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An object in the staging bucket, which only publishers write and which expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StagingKey {
+    /// One uploaded archive of a session.
+    Upload(SessionId, Digest),
+    /// Written by the registry when a session needs no upload at all: its storage event
+    /// starts the same work as an upload's.
+    Ready(SessionId),
+}
+
+impl StagingKey {
+    /// Reads a key of the staging bucket.
+    pub fn from_key(key: &str) -> Option<StagingKey> {
+        let (kind, rest) = key.split_once('/')?;
+        match kind {
+            "upload" => {
+                let (session, digest) = rest.split_once('/')?;
+                Some(StagingKey::Upload(session.parse().ok()?, digest.parse().ok()?))
+            }
+            "ready" => Some(StagingKey::Ready(rest.parse().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// The session it belongs to.
+    pub const fn session(&self) -> SessionId {
+        match self {
+            StagingKey::Upload(session, _) | StagingKey::Ready(session) => *session,
+        }
+    }
+}
+
+impl fmt::Display for StagingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StagingKey::Upload(session, digest) => write!(f, "upload/{session}/{digest}"),
+            StagingKey::Ready(session) => write!(f, "ready/{session}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_round_trip_and_nothing_else_is_one() {
+        let digest = Digest::of(b"x");
+        for key in [
+            ObjectKey::Head,
+            ObjectKey::Node(digest),
+            ObjectKey::Bin(digest),
+            ObjectKey::Index(digest),
+            ObjectKey::Blob(digest),
+            ObjectKey::Report(digest),
+        ] {
+            assert_eq!(ObjectKey::from_path(&key.path()), Some(key));
+        }
+        for bad in [
+            "",
+            "/",
+            "head",
+            "/head/",
+            "/node/",
+            "/node/xyz",
+            "/blob/sha512/x",
+            "//head",
+            "/node/../head",
+        ] {
+            assert_eq!(ObjectKey::from_path(bad), None, "{bad}");
+        }
+        assert_eq!(
+            ObjectKey::from_path(&format!("/node/{}", digest.to_hex().to_uppercase())),
+            None
+        );
+    }
+
+    #[test]
+    fn staging_keys_round_trip() {
+        let session = SessionId::from_bytes([0xab; 16]);
+        for key in [StagingKey::Upload(session, Digest::of(b"x")), StagingKey::Ready(session)] {
+            assert_eq!(StagingKey::from_key(&key.to_string()), Some(key));
+        }
+        assert_eq!(StagingKey::from_key("upload/../x"), None);
+    }
+
+    #[test]
+    fn only_the_head_changes() {
+        assert_eq!(ObjectKey::Head.cache_policy(), CachePolicy::Short);
+        assert_eq!(ObjectKey::Node(Digest::ZERO).cache_policy(), CachePolicy::Immutable);
+    }
+}

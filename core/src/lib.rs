@@ -14,6 +14,7 @@
 //! is said over HTTP.
 
 pub mod digest;
+pub mod limits;
 pub mod name;
 pub mod time;
 

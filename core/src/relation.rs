@@ -182,7 +182,9 @@ impl FromStr for LibcFloor {
                 .flatten()
         };
         text.split_once('.')
-            .and_then(|(major, minor)| Some(LibcFloor { major: number(major)?, minor: number(minor)? }))
+            .and_then(|(major, minor)| {
+                Some(LibcFloor { major: number(major)?, minor: number(minor)? })
+            })
             .ok_or_else(|| LibcError(text.chars().take(40).collect()))
     }
 }
@@ -291,7 +293,10 @@ impl HostFacts {
         match build {
             BuildTarget::Native { target, libc, abi } => {
                 if *target != self.target {
-                    return Err(Misfit::Target { built: target.clone(), host: self.target.clone() });
+                    return Err(Misfit::Target {
+                        built: target.clone(),
+                        host: self.target.clone(),
+                    });
                 }
                 self.admits_abi(*abi)?;
                 match libc {

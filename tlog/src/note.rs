@@ -139,8 +139,8 @@ impl<'a> Note<'a> {
         }
         if signers.is_empty() {
             return Err(NoteError::Unsigned {
-                trusted: names(keys.iter().map(|k| k.name())),
-                found: names(self.signatures.iter().map(|s| &s.name)),
+                trusted: names(keys.iter().map(|k| (k.name(), k.hash()))),
+                found: names(self.signatures.iter().map(|s| (&s.name, s.hash))),
             });
         }
         Ok(VerifiedNote { text: self.text, signers })
@@ -177,8 +177,10 @@ fn signature(line: &str) -> Option<Signature> {
     Some(Signature { name: name.parse().ok()?, hash: *hash, bytes: rest.to_vec() })
 }
 
-fn names<'n>(names: impl Iterator<Item = &'n KeyName>) -> String {
-    let names: Vec<&str> = names.map(KeyName::as_str).collect();
+/// `name+hash` of each key: two keys of one name are told apart by their hashes.
+fn names<'n>(keys: impl Iterator<Item = (&'n KeyName, [u8; 4])>) -> String {
+    let names: Vec<String> =
+        keys.map(|(name, hash)| format!("{name}+{:08x}", u32::from_be_bytes(hash))).collect();
     if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
 }
 
