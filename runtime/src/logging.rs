@@ -1,0 +1,54 @@
+//! Structured logs: for people on a terminal, JSON lines elsewhere. Always on standard
+//! error; standard output belongs to what a command prints.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+/// Environment variable with the filter, in `tracing_subscriber::EnvFilter`'s syntax.
+pub const FILTER_VARIABLE: &str = "MODUNEST_LOG";
+/// Environment variable that chooses `json` or `text` whatever standard error is.
+pub const FORMAT_VARIABLE: &str = "MODUNEST_LOG_FORMAT";
+
+/// What is logged when [`FILTER_VARIABLE`] is not set: the libraries' own chatter only from
+/// warnings on.
+const DEFAULT_FILTER: &str = "warn,modunest=info,modunest_agent=info,modunest_core=info,\
+modunest_edge=info,modunest_functions=info,modunest_local=info,modunest_runtime=info";
+
+/// Starts logging for this process; later calls change nothing. A filter that cannot be
+/// read is reported and the default used.
+pub fn init() {
+    init_with_default(DEFAULT_FILTER);
+}
+
+/// As [`init`], with another filter for when none is set: commands that draw progress bars
+/// keep quiet.
+pub fn init_with_default(default: &str) {
+    let wanted = std::env::var(FILTER_VARIABLE).ok();
+    let (filter, error) = match wanted.as_deref().map(EnvFilter::try_new) {
+        None => (EnvFilter::new(default), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(default), Some(error)),
+    };
+    let json = match std::env::var(FORMAT_VARIABLE).as_deref() {
+        Ok("json") => true,
+        Ok("text") => false,
+        _ => !std::io::stderr().is_terminal(),
+    };
+    let layer = if json {
+        fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed()
+    } else {
+        fmt::layer().compact().with_target(false).with_writer(std::io::stderr).boxed()
+    };
+    let started = tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok();
+    if let (true, Some(error)) = (started, error) {
+        tracing::warn!(variable = FILTER_VARIABLE, %error, "the log filter cannot be read; using the default");
+    }
+}
