@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use modunest_core::archive::{self, Archive};
+use modunest_core::manifest::{self, Manifest};
 
 /// Name and bytes of every file of a corpus, which is never empty.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
@@ -41,4 +42,33 @@ fn archive() {
             assert_eq!(result.is_ok(), good, "{name}: {result:?}");
         }
     }
+}
+
+#[test]
+fn manifest() {
+    for (name, bytes) in corpus("manifest") {
+        manifest::check_invariants(&bytes);
+        let result = Manifest::parse_bytes(&bytes);
+        if let Some(good) = expected(&name) {
+            assert_eq!(result.is_ok(), good, "{name}: {result:?}");
+        }
+    }
+}
+
+/// The sample plugins' manifests are what new authors copy.
+#[test]
+fn sample_manifests() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk/examples");
+    let mut count = 0;
+    for sample in std::fs::read_dir(samples).unwrap() {
+        let path = sample.unwrap().path().join("plugin.toml");
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).unwrap();
+            if let Err(error) = Manifest::parse(&text) {
+                panic!("{}:\n{error}", path.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no sample has a manifest");
 }

@@ -1,0 +1,544 @@
+//! The sections of `plugin.toml`, and the rules that tie them together.
+
+use std::collections::BTreeSet;
+
+use semver::{Version, VersionReq};
+
+use super::capability::GROUPS;
+use super::read::{Item, Notes, Table, document};
+use super::text::{
+    AUTHOR_MAX_CHARS, DEPRECATED_MAX_CHARS, DESCRIPTION_CHARS, METHODS, VERSION_MAX_BYTES, keyword,
+    library, license, line, route,
+};
+use super::{
+    BuildSettings, Capability, Event, Guard, GuardUse, LIST_MAX, MANIFEST_MAX_BYTES, Manifest,
+    ManifestError, ManifestProblem, PluginItem, Route, WasmBuild,
+};
+use crate::archive::{MANIFEST_NAME, path};
+use crate::name::{PluginName, ServiceName};
+use crate::relation::{Dependency, HostRequirement, Incompatibility, NATIVE_ABI, ServiceExport};
+
+/// Every section with its keys, as the schema lists them. Sections whose keys are plugin
+/// names have none of their own.
+pub(super) const KEYS: [(&str, &[&str]); 12] = [
+    (
+        "plugin",
+        &["name", "version", "description", "authors", "license", "readme", "keywords", "critical"],
+    ),
+    ("host", &["abi", "requires"]),
+    ("dependencies", &[]),
+    ("incompatible", &[]),
+    ("service", &["name", "version", "deprecated"]),
+    ("import", &["plugin", "service"]),
+    ("route", &["path", "methods", "guards"]),
+    ("guard", &["name", "exported"]),
+    ("event", &["name", "from"]),
+    ("config", &["schema"]),
+    ("capabilities", &GROUPS),
+    ("build", &["native", "wasm", "include"]),
+];
+
+/// Keys of a dependency that is a table.
+pub(super) const DEPENDENCY_KEYS: &[&str] = &["version", "optional"];
+/// Keys of `build.native`.
+pub(super) const NATIVE_KEYS: &[&str] = &["library"];
+/// Keys of `build.wasm`.
+pub(super) const WASM_KEYS: &[&str] = &["library", "world"];
+
+/// Most authors and keywords.
+const PEOPLE_MAX: usize = 20;
+
+const NAME_HELP: &str = "write organisation/plugin, for example \"demo/gallery\"";
+const ITEM_HELP: &str = "use 2 to 50 of a-z, 0-9 and single hyphens";
+const REQUIREMENT_HELP: &str = "write a version requirement such as \"^1.2\" or \">=1, <3\"";
+const VERSION_HELP: &str = "write a semantic version such as \"1.0.0\" (https://semver.org)";
+const PATH_HELP: &str = "write a path within the plugin's folder, with / between its parts";
+
+fn keys(section: &str) -> &'static [&'static str] {
+    KEYS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)
+}
+
+pub(super) fn parse(text: &str) -> Result<Manifest, ManifestError> {
+    if text.len() > MANIFEST_MAX_BYTES {
+        let rule = format!(
+            "the manifest has {} bytes; at most {MANIFEST_MAX_BYTES} are allowed",
+            text.len()
+        );
+        let help = "move long texts to the README";
+        return Err(ManifestError::new(vec![ManifestProblem::new("", 0..0, "", rule, help)]));
+    }
+    let table = document(text).map_err(ManifestError::new)?;
+    let notes = Notes::new(text);
+    let manifest = Reader { root: Table::root(&notes, table.get_ref()) }.manifest();
+    let problems = notes.into_problems();
+    match manifest {
+        Some(manifest) if problems.is_empty() => Ok(manifest),
+        _ => Err(ManifestError::new(problems)),
+    }
+}
+
+struct Reader<'n, 't> {
+    root: Table<'n, 't>,
+}
+
+impl<'n, 't> Reader<'n, 't> {
+    /// Reads every section, so that every problem is noted, and only then asks whether all
+    /// that is needed was there.
+    fn manifest(&self) -> Option<Manifest> {
+        let sections: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+        self.root.only(&sections);
+        let head = self
+            .root
+            .need(
+                "plugin",
+                "begin with [plugin] and its name, version, description, authors and license",
+            )
+            .and_then(|item| item.table());
+        let head = head.as_ref().map(Head::read);
+        let name = head.as_ref().and_then(|head| head.name.clone());
+        let host = self.host();
+        let dependencies = self.dependencies(name.as_ref());
+        let incompatible = self.incompatible(name.as_ref());
+        let known: BTreeSet<&PluginName> = dependencies.iter().map(|d| &d.plugin).collect();
+        let services = self.services();
+        let imports = self.imports(&known);
+        let guards = self.guards();
+        let routes = self.routes(&guards, &known);
+        let events = self.events(&known);
+        let config_schema = self.config();
+        let capabilities = self.capabilities(&known);
+        let build = self.build(name.as_ref());
+        let head = head?;
+        let manifest = Manifest {
+            name: name?,
+            version: head.version?,
+            description: head.description?,
+            authors: head.authors,
+            license: head.license?,
+            readme: head.readme,
+            keywords: head.keywords,
+            critical: head.critical,
+            host: host?,
+            dependencies,
+            incompatible,
+            services,
+            imports,
+            routes,
+            guards,
+            events,
+            config_schema,
+            capabilities,
+            build,
+        };
+        self.statement_list(&manifest);
+        Some(manifest)
+    }
+
+    /// Imports and events add capabilities, and a statement's list is bounded.
+    fn statement_list(&self, manifest: &Manifest) {
+        let count = manifest.capability_texts().len();
+        if count > LIST_MAX
+            && let Some(first) =
+                ["capabilities", "import", "event"].into_iter().find_map(|key| self.root.get(key))
+        {
+            first.wrong(
+                format!("capabilities, imports and received events are {count} together; at most {LIST_MAX} are allowed"),
+                "leave some out",
+            );
+        }
+    }
+
+    fn section(&self, name: &str) -> Option<Table<'n, 't>> {
+        let table = self.root.get(name)?.table()?;
+        table.only(keys(name));
+        Some(table)
+    }
+
+    fn list(&self, name: &str) -> Vec<Table<'n, 't>> {
+        let tables = self.root.tables(name);
+        for table in &tables {
+            table.only(keys(name));
+        }
+        tables
+    }
+
+    fn host(&self) -> Option<HostRequirement> {
+        const HELP: &str = "add [host] with abi = 1";
+        self.root.need("host", HELP)?;
+        let host = self.section("host")?;
+        let version = host.get("requires").map(|item| requirement(&item));
+        let abi = host.need("abi", HELP).and_then(|item| {
+            let number = item
+                .value
+                .as_integer()
+                .and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok());
+            let known = number.filter(|abi| (1..=NATIVE_ABI).contains(abi));
+            if known.is_none() {
+                let known = (1..=NATIVE_ABI).map(|abi| abi.to_string()).collect::<Vec<_>>();
+                item.wrong(
+                    format!("`host.abi` must be the number of a native ABI: {}", known.join(", ")),
+                    format!("write abi = {NATIVE_ABI}"),
+                );
+            }
+            known
+        });
+        Some(HostRequirement {
+            abi: abi?,
+            version: match version {
+                Some(requirement) => Some(requirement?),
+                None => None,
+            },
+        })
+    }
+
+    fn dependencies(&self, own: Option<&PluginName>) -> Vec<Dependency> {
+        self.relations("dependencies", own, |plugin, item| {
+            if item.value.is_str() {
+                return Some(Dependency {
+                    plugin,
+                    requirement: requirement(item)?,
+                    optional: false,
+                });
+            }
+            if !item.value.is_table() {
+                item.wrong(
+                    format!("`{}` must be a version requirement or a table", item.path),
+                    REQUIREMENT_HELP,
+                );
+                return None;
+            }
+            let table = item.table()?;
+            table.only(DEPENDENCY_KEYS);
+            let optional = table.flag("optional");
+            let version = table.need("version", REQUIREMENT_HELP)?;
+            Some(Dependency { plugin, requirement: requirement(&version)?, optional })
+        })
+    }
+
+    fn incompatible(&self, own: Option<&PluginName>) -> Vec<Incompatibility> {
+        self.relations("incompatible", own, |plugin, item| {
+            Some(Incompatibility { plugin, requirement: requirement(item)? })
+        })
+    }
+
+    fn relations<T>(
+        &self,
+        section: &str,
+        own: Option<&PluginName>,
+        read: impl Fn(PluginName, &Item<'n, 't>) -> Option<T>,
+    ) -> Vec<T> {
+        let Some(table) = self.root.get(section).and_then(|item| item.table()) else {
+            return Vec::new();
+        };
+        let mut relations = Vec::new();
+        for (plugin, item) in table.pairs::<PluginName>(NAME_HELP) {
+            if Some(&plugin) == own {
+                item.wrong(format!("`{}` names the plugin itself", item.path), "remove the entry");
+            }
+            relations.extend(read(plugin, &item));
+        }
+        relations
+    }
+
+    fn services(&self) -> Vec<ServiceExport> {
+        let tables = self.list("service");
+        unique_names(&tables, "name", "give each service its own name");
+        let read = |table: &Table<'_, '_>| {
+            let name = table.need("name", ITEM_HELP).and_then(|item| item.parsed(ITEM_HELP));
+            let version = table.need("version", VERSION_HELP).and_then(|item| version(&item));
+            let deprecated = table.get("deprecated").and_then(|item| {
+                let help = "say in a line what callers should use instead";
+                item.checked(|text| line(text, (1, DEPRECATED_MAX_CHARS)), help)
+            });
+            Some(ServiceExport { name: name?, version: version?, deprecated })
+        };
+        tables.iter().filter_map(read).collect()
+    }
+
+    fn imports(&self, known: &BTreeSet<&PluginName>) -> Vec<PluginItem> {
+        let tables = self.list("import");
+        let mut imports: Vec<PluginItem> = Vec::new();
+        for table in &tables {
+            let plugin = table.need("plugin", NAME_HELP).and_then(|item| dependency(&item, known));
+            let service = table.need("service", ITEM_HELP);
+            let name = service.as_ref().and_then(|item| item.parsed(ITEM_HELP));
+            let (Some(plugin), Some(service), Some(name)) = (plugin, service, name) else {
+                continue;
+            };
+            let import = PluginItem { plugin, item: name };
+            if imports.contains(&import) {
+                service.wrong(format!("`{import}` is imported twice"), "remove one of the two");
+            }
+            imports.push(import);
+        }
+        imports
+    }
+
+    fn guards(&self) -> Vec<Guard> {
+        let tables = self.list("guard");
+        unique_names(&tables, "name", "give each guard its own name");
+        let read = |table: &Table<'_, '_>| {
+            let exported = table.flag("exported");
+            let name = table.need("name", ITEM_HELP)?.parsed(ITEM_HELP)?;
+            Some(Guard { name, exported })
+        };
+        tables.iter().filter_map(read).collect()
+    }
+
+    fn routes(&self, guards: &[Guard], known: &BTreeSet<&PluginName>) -> Vec<Route> {
+        let tables = self.list("route");
+        unique_names(&tables, "path", "list all methods of a path in one [[route]]");
+        let read = |table: &Table<'_, '_>| {
+            let help = "write a path such as \"/gallery\" or \"/gallery/{name}\"";
+            let path = table.need("path", help).and_then(|item| item.checked(route, help));
+            let methods = methods(table);
+            let guards = table
+                .strings("guards")
+                .iter()
+                .filter_map(|item| guard_use(item, guards, known))
+                .collect();
+            Some(Route { path: path?, methods, guards })
+        };
+        tables.iter().filter_map(read).collect()
+    }
+
+    fn events(&self, known: &BTreeSet<&PluginName>) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        for table in self.list("event") {
+            let from = table.get("from").map(|item| dependency(&item, known));
+            let item = table.need("name", ITEM_HELP);
+            let name = item.as_ref().and_then(|item| item.parsed(ITEM_HELP));
+            let (Some(item), Some(name)) = (item, name) else { continue };
+            let event = match from {
+                Some(None) => continue,
+                Some(from) => Event { name, from },
+                None => Event { name, from: None },
+            };
+            if events.contains(&event) {
+                item.wrong(format!("`{}` stands twice", event.name), "remove one of the two");
+            }
+            events.push(event);
+        }
+        events
+    }
+
+    fn config(&self) -> Option<String> {
+        let help = "name the JSON Schema of the plugin's configuration, for example \"config.schema.json\"";
+        self.section("config")?.need("schema", help)?.checked(packed_path, PATH_HELP)
+    }
+
+    fn capabilities(&self, known: &BTreeSet<&PluginName>) -> Vec<Capability> {
+        let Some(table) = self.section("capabilities") else { return Vec::new() };
+        let mut capabilities = Vec::new();
+        for group in GROUPS {
+            for item in table.strings(group) {
+                let Some(text) = item.text() else { continue };
+                match Capability::parse(group, text) {
+                    Err(error) => item
+                        .wrong(format!("`{}`: {error}", item.path), "correct or remove the entry"),
+                    Ok(capability) if capabilities.contains(&capability) => {
+                        item.wrong(format!("`{capability}` stands twice"), "remove one of the two");
+                    }
+                    Ok(capability) => {
+                        if let Capability::Services(of) | Capability::Events(of) = &capability
+                            && !known.contains(&of.plugin)
+                        {
+                            not_a_dependency(&item, &of.plugin);
+                        }
+                        capabilities.push(capability);
+                    }
+                }
+            }
+        }
+        capabilities
+    }
+
+    fn build(&self, name: Option<&PluginName>) -> BuildSettings {
+        const LIBRARY_HELP: &str = "write the library's name as in Cargo.toml, with _ instead of -";
+        let table = self.section("build");
+        let part = |key: &str, known: &[&str]| {
+            let part = table.as_ref()?.get(key)?.table()?;
+            part.only(known);
+            Some(part)
+        };
+        let name_of = |part: &Table<'_, '_>| {
+            part.need("library", LIBRARY_HELP).and_then(|item| item.checked(library, LIBRARY_HELP))
+        };
+        let native = part("native", NATIVE_KEYS).as_ref().and_then(name_of);
+        let wasm = part("wasm", WASM_KEYS).and_then(|part| {
+            let library = name_of(&part);
+            let world = part.need("world", VERSION_HELP).and_then(|item| version(&item));
+            Some(WasmBuild { library: library?, world: world? })
+        });
+        let include: Vec<Item<'_, '_>> =
+            table.as_ref().map(|table| table.strings("include")).unwrap_or_default();
+        let include =
+            include.iter().filter_map(|item| item.checked(included_path, PATH_HELP)).collect();
+        // Without a word about builds, cargo's own convention names the library.
+        let silent = ["native", "wasm"]
+            .iter()
+            .all(|key| table.as_ref().is_none_or(|t| t.get(key).is_none()));
+        let convention = || name.map(|name| name.as_str().replace(['/', '-'], "_"));
+        BuildSettings { native: if silent { convention() } else { native }, wasm, include }
+    }
+}
+
+/// What `[plugin]` says.
+struct Head {
+    name: Option<PluginName>,
+    version: Option<Version>,
+    description: Option<String>,
+    authors: Vec<String>,
+    license: Option<String>,
+    readme: Option<String>,
+    keywords: Vec<String>,
+    critical: bool,
+}
+
+impl Head {
+    fn read(table: &Table<'_, '_>) -> Self {
+        table.only(keys("plugin"));
+        const AUTHORS_HELP: &str = "list at least one author, for example [\"Ada Example\"]";
+        const DESCRIPTION_HELP: &str = "say in 10 to 500 characters what the plugin does";
+        const LICENSE_HELP: &str = "write an SPDX expression such as \"MIT OR Apache-2.0\"";
+        let strings =
+            |key: &str, rule: fn(&str) -> Result<(), String>, help: &str| -> Vec<String> {
+                let items = table.strings(key);
+                if let Some(extra) = items.get(PEOPLE_MAX) {
+                    extra.wrong(
+                        format!("`{}`: at most {PEOPLE_MAX} entries are allowed", extra.path),
+                        "leave some out",
+                    );
+                }
+                items.iter().filter_map(|item| item.checked(rule, help)).collect()
+            };
+        if let Some(authors) = table.need("authors", AUTHORS_HELP)
+            && authors.value.as_array().is_some_and(|authors| authors.is_empty())
+        {
+            authors.wrong("`plugin.authors` is empty", AUTHORS_HELP);
+        }
+        Head {
+            name: table.need("name", NAME_HELP).and_then(|item| item.parsed(NAME_HELP)),
+            version: table.need("version", VERSION_HELP).and_then(|item| version(&item)),
+            description: table.need("description", DESCRIPTION_HELP).and_then(|item| {
+                item.checked(|text| line(text, DESCRIPTION_CHARS), DESCRIPTION_HELP)
+            }),
+            authors: strings("authors", |text| line(text, (1, AUTHOR_MAX_CHARS)), AUTHORS_HELP),
+            license: table
+                .need("license", LICENSE_HELP)
+                .and_then(|item| item.checked(license, LICENSE_HELP)),
+            readme: table.get("readme").and_then(|item| item.checked(packed_path, PATH_HELP)),
+            keywords: strings("keywords", keyword, "use 2 to 30 of a-z, 0-9 and hyphens"),
+            critical: table.flag("critical"),
+        }
+    }
+}
+
+/// A semver version whose every part has an order; build metadata has none, so that two
+/// versions could differ and yet be equal.
+fn version(item: &Item<'_, '_>) -> Option<Version> {
+    let version: Version = item.parsed(VERSION_HELP)?;
+    if !version.build.is_empty() {
+        item.wrong(
+            format!("`{}` has build metadata (+{})", item.path, version.build),
+            "leave out the + and what follows",
+        );
+        return None;
+    }
+    if item.text()?.len() > VERSION_MAX_BYTES {
+        item.wrong(
+            format!("`{}` is longer than {VERSION_MAX_BYTES} bytes", item.path),
+            VERSION_HELP,
+        );
+        return None;
+    }
+    Some(version)
+}
+
+fn requirement(item: &Item<'_, '_>) -> Option<VersionReq> {
+    item.parsed(REQUIREMENT_HELP)
+}
+
+/// A plugin that `[dependencies]` names.
+fn dependency(item: &Item<'_, '_>, known: &BTreeSet<&PluginName>) -> Option<PluginName> {
+    let plugin = item.parsed(NAME_HELP)?;
+    if known.contains(&plugin) {
+        return Some(plugin);
+    }
+    not_a_dependency(item, &plugin);
+    None
+}
+
+fn not_a_dependency(item: &Item<'_, '_>, plugin: &PluginName) {
+    item.wrong(
+        format!("`{plugin}` is not a dependency"),
+        format!("add \"{plugin}\" = \"…\" to [dependencies]"),
+    );
+}
+
+fn methods(table: &Table<'_, '_>) -> Vec<String> {
+    const HELP: &str = "use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS, each once";
+    let Some(list) = table.get("methods") else { return vec!["GET".to_owned()] };
+    let mut methods = Vec::new();
+    let items = list.entries("a list of strings");
+    if items.is_empty() && list.value.is_array() {
+        list.wrong(format!("`{}` is empty", list.path), HELP);
+    }
+    for item in items {
+        let Some(text) = item.text() else { continue };
+        if !METHODS.contains(&text) {
+            let shown: String = text.chars().take(40).collect();
+            item.wrong(format!("\"{shown}\" is not an HTTP method that routes may name"), HELP);
+        } else if methods.iter().any(|method| method == text) {
+            item.wrong(format!("\"{text}\" stands twice"), HELP);
+        } else {
+            methods.push(text.to_owned());
+        }
+    }
+    methods
+}
+
+fn guard_use(
+    item: &Item<'_, '_>,
+    own: &[Guard],
+    known: &BTreeSet<&PluginName>,
+) -> Option<GuardUse> {
+    let help = "name a [[guard]] of this file, or organisation/plugin:guard of a dependency";
+    if item.text()?.contains('/') {
+        let guard: PluginItem = item.parsed(help)?;
+        if !known.contains(&guard.plugin) {
+            not_a_dependency(item, &guard.plugin);
+        }
+        return Some(GuardUse::Of(guard));
+    }
+    let name: ServiceName = item.parsed(help)?;
+    if !own.iter().any(|guard| guard.name == name) {
+        item.wrong(format!("there is no [[guard]] named `{name}`"), help);
+    }
+    Some(GuardUse::Own(name))
+}
+
+/// Notes tables whose `key` says what an earlier one's said.
+fn unique_names(tables: &[Table<'_, '_>], key: &str, help: &str) {
+    let mut seen = BTreeSet::new();
+    for item in tables.iter().filter_map(|table| table.get(key)) {
+        if item.value.as_str().is_some_and(|name| !seen.insert(name)) {
+            item.wrong(format!("`{}` repeats an earlier one", item.path), help);
+        }
+    }
+}
+
+/// A file within the archive.
+fn packed_path(text: &str) -> Result<(), String> {
+    path::check(text).map_err(|problem| format!("\"{text}\": {problem}"))
+}
+
+/// A file or folder that `modunest pack` adds to what it packs by itself.
+fn included_path(text: &str) -> Result<(), String> {
+    packed_path(text)?;
+    let first = text.split('/').next().unwrap_or(text);
+    if [MANIFEST_NAME, "lib"].iter().any(|own| own.eq_ignore_ascii_case(first)) {
+        return Err(format!("\"{text}\" is packed from the build, not from a folder"));
+    }
+    Ok(())
+}
