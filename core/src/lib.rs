@@ -14,7 +14,6 @@
 //! is said over HTTP.
 
 pub mod digest;
-pub mod limits;
 pub mod name;
 pub mod time;
 

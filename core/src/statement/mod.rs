@@ -20,7 +20,7 @@ mod state;
 use modunest_tlog::{Note, NoteError, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-pub use release::{BUILDS_MAX, Build, LIST_MAX, Release};
+pub use release::{BUILDS_MAX, Build, Disagreement, LIST_MAX, Release};
 pub use state::{FoldError, OrgState, PluginState, ReleaseState, Status};
 
 use crate::digest::Digest;

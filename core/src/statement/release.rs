@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use super::{StatementError, field};
+use super::{Link, StatementError, field};
+use crate::archive::ARCHIVE_MAX_BYTES;
 use crate::digest::Digest;
-use crate::limits::ARCHIVE_MAX_BYTES;
+use crate::manifest::Manifest;
 use crate::name::PluginName;
 use crate::relation::{BuildTarget, Dependency, HostRequirement, Incompatibility, ServiceExport};
 
@@ -64,7 +65,63 @@ pub struct Release {
     pub builds: Vec<Build>,
 }
 
+/// A field in which a release statement and the manifest it names differ.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the manifest's {field} differ from what the release statement says; sign the statement again from this manifest"
+)]
+pub struct Disagreement {
+    /// The statement's field.
+    pub field: &'static str,
+}
+
 impl Release {
+    /// The release that a manifest declares: everything but the builds comes from it.
+    pub fn declared_by(
+        manifest: &Manifest,
+        digest: Digest,
+        link: Link,
+        builds: Vec<Build>,
+    ) -> Self {
+        Release {
+            plugin: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sequence: link.sequence,
+            previous: link.previous,
+            manifest: digest,
+            host: manifest.host.clone(),
+            dependencies: manifest.dependencies.clone(),
+            incompatible: manifest.incompatible.clone(),
+            services: manifest.services.clone(),
+            capabilities: manifest.capability_texts(),
+            builds,
+        }
+    }
+
+    /// Whether the statement says what the manifest says. The manifest's digest is the
+    /// caller's to compare, who has the bytes.
+    ///
+    /// # Errors
+    /// The first field that differs.
+    pub fn agrees_with(&self, manifest: &Manifest) -> Result<(), Disagreement> {
+        let link = Link { sequence: self.sequence, previous: self.previous };
+        let declared = Release::declared_by(manifest, self.manifest, link, self.builds.clone());
+        for (field, same) in [
+            ("name", self.plugin == declared.plugin),
+            ("version", self.version == declared.version),
+            ("host requirements", self.host == declared.host),
+            ("dependencies", self.dependencies == declared.dependencies),
+            ("incompatibilities", self.incompatible == declared.incompatible),
+            ("services", self.services == declared.services),
+            ("capabilities", self.capabilities == declared.capabilities),
+        ] {
+            if !same {
+                return Err(Disagreement { field });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check(&self) -> Result<(), StatementError> {
         for (name, length) in [
             ("dependencies", self.dependencies.len()),
@@ -89,7 +146,7 @@ impl Release {
             return Err(field("dependencies", "a plugin cannot depend on itself"));
         }
         for build in &self.builds {
-            if build.size_bytes == 0 || build.size_bytes > ARCHIVE_MAX_BYTES {
+            if build.size_bytes == 0 || build.size_bytes > ARCHIVE_MAX_BYTES as u64 {
                 return Err(field(
                     "builds",
                     format!(
