@@ -72,7 +72,13 @@ impl Step {
             }
             Self::Unused => {
                 let path = tools::MACHETE.search_path(folders)?;
-                process::run(cargo(folders).args(["machete", "--with-metadata"]).env("PATH", path))
+                // By its own name: as cargo's subcommand it takes its options for folders.
+                process::run(
+                    Command::new("cargo-machete")
+                        .current_dir(&folders.repository)
+                        .arg("--with-metadata")
+                        .env("PATH", path),
+                )
             }
             Self::Clippy => {
                 let arguments = ["clippy", "--workspace", "--all-targets", "--locked"];
