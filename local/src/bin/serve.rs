@@ -1,0 +1,56 @@
+//! The embedded services alone, in a process of their own: to try the AWS SDK
+//! against them, and for the tests that end the process with `kill -9`.
+//!
+//! `modunest-local-serve DATA_FOLDER BUCKET EVENTS_FILE` prints one line of JSON
+//! with both endpoints and serves until Ctrl-C. Every event's key is appended to
+//! the events file, encoded as in the event, before the event is acknowledged.
+//! `MODUNEST_LOCAL_ACCESS_KEY` and `MODUNEST_LOCAL_SECRET_KEY` give the key.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use modunest_local::{Config, LocalServices, Subscription};
+use serde_json::{Value, json};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(data_dir), Some(bucket), Some(events), None) =
+        (arguments.next(), arguments.next(), arguments.next(), arguments.next())
+    else {
+        return Err("usage: modunest-local-serve DATA_FOLDER BUCKET EVENTS_FILE".into());
+    };
+    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = Config {
+        data_dir: Some(PathBuf::from(data_dir)),
+        s3_listen: any_port,
+        dynamodb_listen: any_port,
+        access_key: variable("MODUNEST_LOCAL_ACCESS_KEY")?,
+        secret_key: variable("MODUNEST_LOCAL_SECRET_KEY")?,
+        region: "local".to_owned(),
+        buckets: vec![bucket.clone()],
+    };
+    let events = Arc::new(OpenOptions::new().create(true).append(true).open(events)?);
+    let subscription = Subscription::new(bucket, move |event: Value| {
+        let events = events.clone();
+        async move {
+            let key = event.pointer("/Records/0/s3/object/key").and_then(Value::as_str);
+            let key = key.ok_or_else(|| std::io::Error::other("an event without a key"))?;
+            // One write of a line: appends of this size are not mixed with others.
+            (&*events).write_all(format!("{key}\n").as_bytes())
+        }
+    });
+    let services = LocalServices::start(config, vec![subscription]).await?;
+    let endpoints = json!({"s3": services.s3_endpoint(), "dynamodb": services.dynamodb_endpoint()});
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{endpoints}")?;
+    stdout.flush()?;
+    tokio::signal::ctrl_c().await?;
+    services.shutdown().await?;
+    Ok(())
+}
