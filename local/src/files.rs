@@ -74,6 +74,9 @@ impl Files {
             }
             if durable {
                 sync_folder(&root)?;
+                if let Some(parent) = root.parent() {
+                    sync_folder(parent)?;
+                }
             }
             Ok(())
         };

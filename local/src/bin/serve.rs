@@ -2,9 +2,10 @@
 //! against them, and for the tests that end the process with `kill -9`.
 //!
 //! `modunest-local-serve DATA_FOLDER BUCKET EVENTS_FILE` prints one line of JSON
-//! with both endpoints and serves until Ctrl-C. Every event's key is appended to
+//! with both endpoints once it serves, and goes on until Ctrl-C. Every event's key is appended to
 //! the events file, encoded as in the event, before the event is acknowledged.
-//! `MODUNEST_LOCAL_ACCESS_KEY` and `MODUNEST_LOCAL_SECRET_KEY` give the key.
+//! `MODUNEST_LOCAL_ACCESS_KEY` and `MODUNEST_LOCAL_SECRET_KEY` give the key;
+//! `MODUNEST_LOCAL_HANDLER_PAUSE_MS` makes each event take that long.
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -12,6 +13,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use modunest_local::{Config, LocalServices, Subscription};
 use serde_json::{Value, json};
@@ -35,10 +37,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         region: "local".to_owned(),
         buckets: vec![bucket.clone()],
     };
+    let pause = match std::env::var("MODUNEST_LOCAL_HANDLER_PAUSE_MS") {
+        Ok(pause_ms) => Duration::from_millis(pause_ms.parse()?),
+        Err(_) => Duration::ZERO,
+    };
     let events = Arc::new(OpenOptions::new().create(true).append(true).open(events)?);
     let subscription = Subscription::new(bucket, move |event: Value| {
         let events = events.clone();
         async move {
+            tokio::time::sleep(pause).await;
             let key = event.pointer("/Records/0/s3/object/key").and_then(Value::as_str);
             let key = key.ok_or_else(|| std::io::Error::other("an event without a key"))?;
             // One write of a line: appends of this size are not mixed with others.
@@ -46,9 +53,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     });
     let services = LocalServices::start(config, vec![subscription]).await?;
-    let endpoints = json!({"s3": services.s3_endpoint(), "dynamodb": services.dynamodb_endpoint()});
+    let ready = json!({
+        "s3": services.s3_endpoint(),
+        "dynamodb": services.dynamodb_endpoint(),
+        "undelivered_events": services.start_report().undelivered_events,
+    });
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{endpoints}")?;
+    writeln!(stdout, "{ready}")?;
     stdout.flush()?;
     tokio::signal::ctrl_c().await?;
     services.shutdown().await?;

@@ -148,7 +148,7 @@ fn page(
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
+    use std::sync::{Arc, LazyLock};
 
     use proptest::prelude::*;
     use tokio::sync::Notify;
@@ -171,9 +171,16 @@ mod tests {
         (objects, groups.into_iter().collect())
     }
 
-    fn index_of(keys: &BTreeSet<String>) -> (tempfile::TempDir, Index) {
+    /// Unused here, and its shard folders cost more than a case of the property.
+    static FILES: LazyLock<(tempfile::TempDir, Files)> = LazyLock::new(|| {
         let folder = tempfile::TempDir::new().unwrap();
         let files = Files::open(folder.path().join("objects"), false).unwrap();
+        (folder, files)
+    });
+
+    fn index_of(keys: &BTreeSet<String>) -> (tempfile::TempDir, Index) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let files = FILES.1.clone();
         let interest = Arc::new(Interest::new(String::new(), &[]));
         let index =
             Index::open(folder.path(), false, files, interest, Arc::new(Notify::new())).unwrap();

@@ -26,6 +26,7 @@ struct Server {
     child: Child,
     s3: aws_sdk_s3::Client,
     dynamodb: aws_sdk_dynamodb::Client,
+    undelivered: u64,
 }
 
 impl Server {
@@ -36,16 +37,19 @@ impl Server {
             .arg(events)
             .env("MODUNEST_LOCAL_ACCESS_KEY", ACCESS_KEY)
             .env("MODUNEST_LOCAL_SECRET_KEY", SECRET_KEY)
+            // Slow handlers, so that every kill finds undelivered events.
+            .env("MODUNEST_LOCAL_HANDLER_PAUSE_MS", "100")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let endpoints: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
         Self {
+            undelivered: ready["undelivered_events"].as_u64().unwrap(),
             child,
-            s3: s3_client(endpoints["s3"].as_str().unwrap(), SECRET_KEY),
-            dynamodb: dynamodb_client(endpoints["dynamodb"].as_str().unwrap()),
+            s3: s3_client(ready["s3"].as_str().unwrap(), SECRET_KEY),
+            dynamodb: dynamodb_client(ready["dynamodb"].as_str().unwrap()),
         }
     }
 
@@ -76,6 +80,7 @@ async fn nothing_acknowledged_and_no_event_is_lost_to_kill_9() {
     }
 
     let server = Server::start(&data, &events);
+    assert!(server.undelivered > 0, "the kills came between commit and delivery");
     let (objects, items): (Vec<String>, Vec<String>) =
         acknowledged.lock().unwrap().drain(..).partition(|key: &String| key.starts_with("object/"));
     assert!(
