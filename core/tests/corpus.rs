@@ -7,6 +7,8 @@ use std::path::Path;
 
 use modunest_core::archive::{self, Archive};
 use modunest_core::manifest::{self, Manifest};
+use modunest_core::relation::BuildTarget;
+use modunest_core::scan::{self, Outcome};
 
 /// Name and bytes of every file of a corpus, which is never empty.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
@@ -71,4 +73,27 @@ fn sample_manifests() {
         }
     }
     assert!(count > 0, "no sample has a manifest");
+}
+
+#[test]
+fn scan() {
+    let declared = BuildTarget::Native {
+        target: "x86_64-unknown-linux-gnu".parse().unwrap(),
+        libc: Some("2.36".parse().unwrap()),
+        abi: 1,
+    };
+    for (name, bytes) in corpus("scan") {
+        scan::check_invariants(&bytes, &declared);
+        let outcome = scan::scan_library(&bytes, &declared);
+        let verdict = match outcome {
+            Outcome::Clean => "clean",
+            Outcome::Findings(_) => "findings",
+            Outcome::Rejected(_) => "rejected",
+            Outcome::CouldNotRun(_) => "undecided",
+        };
+        let expected = name.split('-').next().unwrap();
+        if ["clean", "findings", "rejected", "undecided"].contains(&expected) {
+            assert_eq!(verdict, expected, "{name}: {outcome:?}");
+        }
+    }
 }
