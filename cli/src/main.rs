@@ -1,1 +1,190 @@
-fn main() {}
+//! `modunest`: the developer's command, and the whole registry in one process.
+
+mod api;
+mod commands;
+mod error;
+mod files;
+mod output;
+mod package;
+mod profile;
+mod publish;
+mod registry;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use modunest_core::name::PluginName;
+
+use commands::{Context, identity, key, new, up};
+use error::Error;
+use output::Output;
+
+/// Publish plugins, look at them, and run a registry on this machine.
+#[derive(Parser)]
+#[command(name = "modunest", version, after_help = error::EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Draw no progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// The registry, its keys and your token [default: .modunest/profile.toml here or above,
+    /// then modunest/profile.toml in your configuration folder]
+    #[arg(long, global = true, env = "MODUNEST_PROFILE", value_name = "FILE")]
+    profile: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole registry in this process; with --demo, publish and load real plugins
+    Up(up::Arguments),
+    /// Begin a plugin
+    New(new::Arguments),
+    /// Build a plugin's library
+    Build {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Build, pack and make every check that the registry makes
+    Check {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Build and write the archive
+    Pack {
+        /// The plugin's folder
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// Where to write it [default: ORG-NAME-VERSION-TARGET.zip]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Build, pack, sign and publish
+    Publish {
+        /// The plugins' folders, dependencies first
+        #[arg(default_value = ".")]
+        folders: Vec<PathBuf>,
+        /// The publisher key [default: key_file of the profile]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// Make every check that can be made before the upload, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show a plugin's releases, proven by the signed index
+    Info {
+        /// org/name
+        plugin: PluginName,
+    },
+    /// Keep a release from being chosen anew; hosts that locked it keep it
+    Yank {
+        /// org/name@version
+        release: String,
+        /// Take a yank back
+        #[arg(long)]
+        undo: bool,
+        /// Shown to those who locked the release
+        #[arg(long)]
+        reason: Option<String>,
+        /// The publisher key [default: key_file of the profile]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Make, show, register and revoke publisher keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Organisations and their members
+    #[command(subcommand)]
+    Org(identity::Org),
+    /// API tokens
+    #[command(subcommand)]
+    Token(identity::Token),
+    /// Users of the registry
+    #[command(subcommand)]
+    User(identity::User),
+    /// Show whose token this is
+    Whoami,
+    /// Print a shell's completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Commands draw progress and print results; only what is worth a warning is logged.
+const COMMAND_LOGS: &str = "warn";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Command::Up(_) => modunest_runtime::logging::init(),
+        _ => modunest_runtime::logging::init_with_default(COMMAND_LOGS),
+    }
+    // Two threads serve an idle registry in little memory; more only where there are cores.
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let trace = modunest_runtime::trace::root();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(modunest_runtime::trace::scope(
+                trace,
+                "command",
+                Box::pin(run(arguments)),
+            ));
+            // What still runs is background work that its owners have stopped or abandoned.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => {
+            Err(Error::Failed(format!("the program could not start its threads: {error}")))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let mut text = format!("error: {error}");
+            // A refusal carries the trace already; anything else gets the command's own.
+            if !text.contains("\ntrace ")
+                && matches!(error, Error::Unreachable { .. } | Error::Unproven(_))
+            {
+                text.push_str(&format!("\ntrace {}", trace.trace_id()));
+            }
+            let _closed = writeln!(std::io::stderr(), "{text}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Error> {
+    let output = Output { json: arguments.json, quiet: arguments.quiet };
+    let context = Context { output, profile: arguments.profile };
+    match arguments.command {
+        Command::Up(arguments) => up::run(&context, arguments).await,
+        Command::New(arguments) => new::run(&context, &arguments),
+        Command::Build { folder } => commands::build::build(&context, &folder).await,
+        Command::Check { folder } => commands::build::check(&context, &folder).await,
+        Command::Pack { folder, out } => commands::build::pack(&context, &folder, out).await,
+        Command::Publish { folders, key, dry_run } => {
+            commands::publish::run(&context, &folders, key, dry_run).await
+        }
+        Command::Info { plugin } => commands::info::run(&context, &plugin).await,
+        Command::Yank { release, undo, reason, key } => {
+            commands::yank::run(&context, &release, undo, reason, key.as_deref()).await
+        }
+        Command::Key(command) => key::run(&context, command).await,
+        Command::Org(command) => identity::org(&context, command).await,
+        Command::Token(command) => identity::token(&context, command).await,
+        Command::User(command) => identity::user(&context, command).await,
+        Command::Whoami => identity::whoami(&context).await,
+        Command::Completions { shell } => commands::completions::run(shell),
+    }
+}

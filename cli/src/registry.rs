@@ -1,0 +1,307 @@
+//! The whole registry in one process: embedded services, functions and read side, each the
+//! code that is deployed, speaking over loopback as when deployed.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use modunest_core::api::{Discovery, PROTOCOL_VERSION, TokenCreated};
+use modunest_functions::Functions;
+use modunest_local::{BoundServices, LocalServices, Subscription, Timer};
+use modunest_runtime::aws::Settings;
+use modunest_tlog::SigningKey;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use crate::commands::key::generate;
+use crate::error::Error;
+use crate::files;
+use crate::profile::{PROFILE_FILE, Profile};
+
+/// Name of a registry that runs on one machine for its developer.
+pub const ORIGIN: &str = "local.modunest";
+/// Port of the read side and API; S3, DynamoDB and the functions take the next three.
+pub const DEFAULT_PORT: u16 = 7878;
+
+const TABLE: &str = "modunest";
+const STAGING_BUCKET: &str = "modunest-staging";
+const PUBLIC_BUCKET: &str = "modunest-public";
+/// The embedded services take any region; this one is in no cloud.
+const REGION: &str = "local";
+const ACCESS_KEY_ID: &str = "modunest-local";
+
+/// How often sessions are looked at that nobody works on. A lease lasts 30 seconds.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often the head is looked at. It is signed anew every six hours.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
+/// Memory for small objects at the read side: an idle registry stays below 100 MB, and the
+/// machine is shared with the developer.
+const MEMORY_CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Where and with what a registry starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its folder.
+    pub data: PathBuf,
+    /// Whether the services keep everything in memory.
+    pub ephemeral: bool,
+    /// The first of four ports; 0 for any free ones.
+    pub port: u16,
+}
+
+/// A running registry.
+pub struct LocalRegistry {
+    /// Where it answers.
+    pub url: Url,
+    /// Where its S3 service answers.
+    pub s3_endpoint: String,
+    /// Where its DynamoDB service answers.
+    pub dynamodb_endpoint: String,
+    /// The registry as its administrator uses it.
+    pub profile: Profile,
+    /// File of that profile.
+    pub profile_file: PathBuf,
+    /// The administrator's token, when it was made just now.
+    pub first_token: Option<TokenCreated>,
+    services: LocalServices,
+    timers: Vec<Timer>,
+    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    stop: watch::Sender<bool>,
+}
+
+impl LocalRegistry {
+    /// Starts everything and returns when the registry answers.
+    ///
+    /// # Errors
+    /// When the folder or a port cannot be used, with the way out.
+    pub async fn start(options: &Options) -> Result<LocalRegistry, Error> {
+        make_private_folder(&options.data)?;
+        let read_side = listen(options.port, 0, "the registry").await?;
+        let write_side = listen(options.port, 3, "the functions").await?;
+        let url = url_of(&read_side)?;
+        let api_origin = url_of(&write_side)?;
+
+        let secret = secret(&options.data.join("s3.secret"), || {
+            Ok(hex(&modunest_runtime::random::bytes::<32>()))
+        })?;
+        let registry_key: SigningKey = {
+            let file = options.data.join("registry.key");
+            let text = self::secret(&file, || Ok(generate(ORIGIN)?.expose()))?;
+            text.parse().map_err(|error| Error::Input(format!("{}: {error}", file.display())))?
+        };
+
+        let bound = BoundServices::bind(modunest_local::Config {
+            data_dir: (!options.ephemeral).then(|| options.data.join("services")),
+            s3_listen: address(options.port, 1),
+            dynamodb_listen: address(options.port, 2),
+            access_key: ACCESS_KEY_ID.to_owned(),
+            secret_key: secret.clone(),
+            region: REGION.to_owned(),
+            buckets: vec![STAGING_BUCKET.to_owned(), PUBLIC_BUCKET.to_owned()],
+        })
+        .map_err(|error| Error::Failed(error.to_string()))?;
+        let (s3_endpoint, dynamodb_endpoint) = (bound.s3_endpoint(), bound.dynamodb_endpoint());
+        let aws = Settings {
+            region: REGION.to_owned(),
+            access_key_id: ACCESS_KEY_ID.to_owned(),
+            secret_access_key: secret,
+            session_token: None,
+            s3_endpoint: Some(s3_endpoint.clone()),
+            dynamodb_endpoint: Some(dynamodb_endpoint.clone()),
+        };
+        let failed = |error: modunest_functions::Error| Error::Failed(error.to_string());
+        let functions = Functions::new(modunest_functions::Config {
+            table: TABLE.to_owned(),
+            staging_bucket: STAGING_BUCKET.to_owned(),
+            public_bucket: PUBLIC_BUCKET.to_owned(),
+            origin: ORIGIN.to_owned(),
+            registry_key: registry_key.clone(),
+            aws: aws.clone(),
+            public_s3_endpoint: None,
+            sole_writer: true,
+            clock: modunest_functions::Config::system_clock(),
+        })
+        .await
+        .map_err(failed)?;
+
+        let finalize = functions.clone();
+        let uploads = Subscription::new(STAGING_BUCKET, move |event: serde_json::Value| {
+            let functions = finalize.clone();
+            async move { functions.finalize(&event).await }
+        });
+        let services =
+            bound.serve(vec![uploads]).await.map_err(|error| Error::Failed(error.to_string()))?;
+
+        functions.create_table().await.map_err(failed)?;
+        let first_token = functions.bootstrap().await.map_err(failed)?;
+        // Whatever a crash left is finished before anybody is answered, and there is a head.
+        functions.sweep().await.map_err(failed)?;
+        functions.sequence().await.map_err(failed)?;
+
+        let key = registry_key.verifying_key().to_string();
+        let edge = modunest_edge::native::router(modunest_edge::native::Config {
+            aws,
+            public_bucket: PUBLIC_BUCKET.to_owned(),
+            api_origin: Some(api_origin),
+            discovery: Discovery {
+                protocols: vec![PROTOCOL_VERSION],
+                origin: ORIGIN.to_owned(),
+                api: url
+                    .join("/v1/")
+                    .map_err(|error| Error::Failed(error.to_string()))?
+                    .to_string(),
+                files: url.to_string(),
+                keys: vec![key.clone()],
+            },
+            memory_cache_bytes: MEMORY_CACHE_BYTES,
+        })
+        .map_err(|error| Error::Failed(error.to_string()))?;
+
+        let (stop, stopped) = watch::channel(false);
+        let api = modunest_runtime::trace::layer(functions.router());
+        let servers = vec![
+            tokio::spawn(modunest_edge::native::serve(read_side, edge, until(stopped.clone()))),
+            tokio::spawn(modunest_edge::native::serve(write_side, api, until(stopped))),
+        ];
+        let profile_file = options.data.join(PROFILE_FILE);
+        let profile = write_profile(&profile_file, &url, key, first_token.as_ref())?;
+        Ok(LocalRegistry {
+            timers: timers(&functions),
+            url,
+            s3_endpoint,
+            dynamodb_endpoint,
+            profile,
+            profile_file,
+            first_token,
+            services,
+            servers,
+            stop,
+        })
+    }
+
+    /// Lets open requests end, stops everything and unlocks the folder.
+    ///
+    /// # Errors
+    /// When a part had failed already.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        for timer in self.timers {
+            timer.stop().await;
+        }
+        self.stop.send_replace(true);
+        for server in self.servers {
+            match server.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(Error::Failed(format!("a server failed: {error}"))),
+                Err(error) => return Err(Error::Failed(format!("a server failed: {error}"))),
+            }
+        }
+        self.services.shutdown().await.map_err(|error| Error::Failed(error.to_string()))
+    }
+}
+
+fn timers(functions: &Functions) -> Vec<Timer> {
+    let (sweep, heartbeat) = (functions.clone(), functions.clone());
+    vec![
+        Timer::every("sweep", SWEEP_EVERY, move || {
+            let functions = sweep.clone();
+            async move {
+                if let Err(error) = functions.sweep().await {
+                    tracing::warn!(%error, "the sweep failed; it runs again");
+                }
+            }
+        }),
+        Timer::every("heartbeat", HEARTBEAT_EVERY, move || {
+            let functions = heartbeat.clone();
+            async move {
+                if let Err(error) = functions.sequence().await {
+                    tracing::warn!(%error, "the sequencer failed; it runs again");
+                }
+            }
+        }),
+    ]
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the registry was dropped: stop as well.
+    let _dropped = stopped.wait_for(|stop| *stop).await;
+}
+
+fn address(port: u16, offset: u16) -> SocketAddr {
+    let port = if port == 0 { 0 } else { port.saturating_add(offset) };
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+async fn listen(port: u16, offset: u16, what: &str) -> Result<TcpListener, Error> {
+    let address = address(port, offset);
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "another program listens there. Choose another range with --port N (the four ports from N on are used), or --port 0 for any free ones"
+            ),
+            _ => error.to_string(),
+        };
+        Error::Failed(format!("{what} cannot listen at {address}: {hint}"))
+    })
+}
+
+fn url_of(listener: &TcpListener) -> Result<Url, Error> {
+    let address = listener.local_addr().map_err(Error::file("socket"))?;
+    format!("http://{address}/").parse().map_err(|error| Error::Failed(format!("{error}")))
+}
+
+fn make_private_folder(folder: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Error::Failed(format!(
+            "the data folder {} cannot be made: {error}. Choose one that you may write with --data DIR",
+            folder.display()
+        ))
+    })
+}
+
+/// Reads a secret, or makes it on the first start.
+fn secret(file: &Path, make: impl FnOnce() -> Result<String, Error>) -> Result<String, Error> {
+    if file.exists() {
+        let text = files::read_secret(file)?;
+        if text.is_empty() {
+            return Err(Error::Input(format!(
+                "{} is empty: an earlier start was cut off before there was any data. Delete it and start again",
+                file.display()
+            )));
+        }
+        return Ok(text);
+    }
+    let text = make()?;
+    files::create_secret(file, &format!("{text}\n")).map_err(|error| {
+        Error::Failed(format!("{error}. Choose a data folder that you may write with --data DIR"))
+    })?;
+    Ok(text)
+}
+
+fn write_profile(
+    file: &Path,
+    url: &Url,
+    key: String,
+    first_token: Option<&TokenCreated>,
+) -> Result<Profile, Error> {
+    let token_file = file.with_file_name("admin.token");
+    if let Some(created) = first_token {
+        files::write_secret(&token_file, &format!("{}\n", created.token))?;
+    }
+    let mut profile = match file.exists() {
+        // What the developer added, such as a key_file, stays.
+        true => Profile::load(Some(file))?,
+        false => Profile::new(url.clone(), ORIGIN.to_owned(), Vec::new()),
+    };
+    profile.url = url.clone();
+    profile.keys = vec![key];
+    profile.token_file.get_or_insert_with(|| "admin.token".into());
+    profile.save(file)?;
+    Profile::load(Some(file))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
