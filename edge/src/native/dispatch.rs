@@ -1,0 +1,155 @@
+//! From a request to its plan, and the plan carried out.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+use modunest_core::keys::ObjectKey;
+
+use super::forward::Api;
+use super::head::CurrentHead;
+use super::objects::{Found, Objects};
+use super::origin::{Origin, OriginError};
+use super::{Config, Error, ready, respond};
+use crate::plan::{
+    self, Alive, AnswerBody, AnswerHead, EntityTag, Facts, Plan, Read, RequestFacts,
+};
+
+/// Everything that outlives a request.
+pub(super) struct Edge {
+    pub(super) origin: Arc<Origin>,
+    pub(super) api: Option<Api>,
+    head: CurrentHead,
+    objects: Objects,
+    discovery: Document,
+    home: Document,
+}
+
+/// A document of our own, written once.
+struct Document {
+    bytes: Bytes,
+    facts: Facts,
+}
+
+impl Edge {
+    pub(super) fn new(config: Config) -> Result<Edge, Error> {
+        let discovery = Bytes::from(serde_json::to_vec_pretty(&config.discovery)?);
+        let home = Bytes::from(plan::home_page(&config.discovery));
+        let origin = Arc::new(Origin::new(&config.aws, config.public_bucket));
+        Ok(Edge {
+            api: config.api_origin.map(Api::new).transpose()?,
+            head: CurrentHead::new(Arc::clone(&origin)),
+            objects: Objects::new(Arc::clone(&origin), config.memory_cache_bytes),
+            origin,
+            discovery: Document { facts: Facts::discovery(&discovery), bytes: discovery },
+            home: Document { facts: Facts::page(&home), bytes: home },
+        })
+    }
+
+    async fn object(&self, key: ObjectKey, read: &Read<'_>) -> Result<Response, OriginError> {
+        let Some(digest) = key.content_digest() else {
+            return Ok(match self.head.now().await? {
+                Some(head) => {
+                    let facts = Facts::object(&key, head.bytes.len() as u64, head.tag);
+                    respond::bytes(read.answer(&facts), &head.bytes)
+                }
+                None => respond::empty(plan::no_object(&key)),
+            });
+        };
+        let tag = EntityTag::new(digest);
+        match self.objects.find(key).await? {
+            Found::Small(bytes) => {
+                let facts = Facts::object(&key, bytes.len() as u64, tag);
+                Ok(respond::bytes(read.answer(&facts), &bytes))
+            }
+            Found::Large(size_bytes) => {
+                let head = read.answer(&Facts::object(&key, size_bytes, tag));
+                self.stream(key, head).await
+            }
+            Found::Missing => Ok(respond::empty(plan::no_object(&key))),
+        }
+    }
+
+    async fn stream(&self, key: ObjectKey, head: AnswerHead) -> Result<Response, OriginError> {
+        let range = match head.body {
+            AnswerBody::Whole => None,
+            AnswerBody::Slice { start, end } => Some(start..end),
+            AnswerBody::Empty | AnswerBody::Problem(_) => return Ok(respond::empty(head)),
+        };
+        match self.objects.open_large(key, range).await? {
+            Some(body) => Ok(respond::body(head, Body::new(body))),
+            None => Ok(respond::empty(plan::no_object(&key))),
+        }
+    }
+}
+
+/// Answers every request.
+pub(super) async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let fields = Fields::of(request.headers());
+    let facts = RequestFacts {
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        if_match: fields.if_match.as_deref(),
+        if_none_match: fields.if_none_match.as_deref(),
+        range: fields.range.as_deref(),
+        if_range: fields.if_range.as_deref(),
+    };
+    match plan::plan(&facts) {
+        Plan::Object(key, read) => match edge.object(key, &read).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::warn!(%error, object = %key, "the bucket could not answer");
+                respond::empty(AnswerHead::refuse(error.refusal()))
+            }
+        },
+        Plan::Discovery(read) => document(&edge.discovery, &read),
+        Plan::Home(read) => document(&edge.home, &read),
+        Plan::Health => respond::json(AnswerHead::json(200), &Alive::NOW),
+        Plan::Ready => {
+            let readiness = ready::check(&edge).await;
+            respond::json(readiness.head(), &readiness)
+        }
+        Plan::Forward => match &edge.api {
+            Some(api) => Box::pin(api.forward(request)).await,
+            None => respond::empty(plan::no_api()),
+        },
+        Plan::Answer(head) => respond::empty(head),
+    }
+}
+
+fn document(document: &Document, read: &Read<'_>) -> Response {
+    respond::bytes(read.answer(&document.facts), &document.bytes)
+}
+
+/// The fields that decide about a read, as text.
+struct Fields {
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+    range: Option<String>,
+    if_range: Option<String>,
+}
+
+impl Fields {
+    fn of(headers: &HeaderMap) -> Fields {
+        Fields {
+            if_match: field(headers, &header::IF_MATCH),
+            if_none_match: field(headers, &header::IF_NONE_MATCH),
+            range: field(headers, &header::RANGE),
+            if_range: field(headers, &header::IF_RANGE),
+        }
+    }
+}
+
+/// All lines of a field. Bytes that are not UTF-8 become a character that no tag of ours
+/// has, so they match nothing.
+fn field(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut lines =
+        headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let first = lines.next()?;
+    Some(lines.fold(first, |text, line| Cow::Owned(format!("{text},{line}"))).into_owned())
+}
