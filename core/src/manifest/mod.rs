@@ -37,6 +37,7 @@ mod read;
 mod sections;
 mod suggest;
 pub mod text;
+mod values;
 
 #[cfg(test)]
 mod tests;
