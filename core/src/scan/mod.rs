@@ -3,7 +3,7 @@
 //! It reads an ELF shared object the way the dynamic loader will, through program headers
 //! and the dynamic segment. Section headers are ignored: the loader never looks at them, so
 //! they may say anything. Reading is pure, copies nothing, and is bounded by
-//! [`LIBRARY_MAX_BYTES`] and the limits in [`elf`].
+//! [`LIBRARY_MAX_BYTES`] and by limits on segments, symbols and versions.
 //!
 //! An outcome has four values. [`Outcome::CouldNotRun`] never passes: a check that cannot
 //! decide rejects. Imports only inform (a library can always make system calls by itself);
