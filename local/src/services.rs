@@ -290,3 +290,38 @@ fn listen(service: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            data_dir: None,
+            s3_listen: "127.0.0.1:0".parse().unwrap(),
+            dynamodb_listen: "127.0.0.1:0".parse().unwrap(),
+            access_key: "access".into(),
+            secret_key: "do-not-print".into(),
+            region: "local".into(),
+            buckets: vec!["registry".into()],
+        }
+    }
+
+    #[test]
+    fn the_secret_is_not_printed() {
+        let printed = format!("{:?}", config());
+        assert!(printed.contains("access") && !printed.contains("do-not-print"), "{printed}");
+    }
+
+    #[test]
+    fn bad_settings_are_refused_before_anything_is_made() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let data_dir = Some(folder.path().join("data"));
+        let name = Config { data_dir: data_dir.clone(), buckets: vec!["../up".into()], ..config() };
+        assert!(matches!(BoundServices::bind(name), Err(Error::BucketName { .. })));
+        let secret = Config { data_dir, secret_key: String::new(), ..config() };
+        assert!(matches!(BoundServices::bind(secret), Err(Error::EmptyCredentials)));
+        assert!(!folder.path().join("data").exists());
+    }
+}

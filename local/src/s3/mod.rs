@@ -36,7 +36,9 @@ use crate::index::{Index, Object, Refusal};
 pub const MAX_OBJECT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Objects up to this size live in the index, where one group commit makes them
-/// durable. A file needs two syncs of its own before that commit.
+/// durable. A file needs two syncs of its own before that commit: one writer's
+/// upload just below the limit took 7.9 ms and just above it 12.0 ms
+/// (`examples/measure.rs`, unoptimised, on a busy machine of two cores).
 pub(crate) const MAX_INLINE_BYTES: u64 = 64 * 1024;
 
 /// A store that answers S3 requests.
