@@ -16,7 +16,9 @@ pub struct Digest([u8; DIGEST_BYTES]);
 
 /// The text is not 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a SHA-256 digest is 64 lower-case hexadecimal digits, not {length_bytes} bytes of other text")]
+#[error(
+    "a SHA-256 digest is 64 lower-case hexadecimal digits, not {length_bytes} bytes of other text"
+)]
 pub struct DigestError {
     /// Length of the refused text, in bytes.
     pub length_bytes: usize,

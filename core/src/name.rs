@@ -45,9 +45,7 @@ pub enum NameError {
 
 fn check(text: &str) -> Result<(), NameError> {
     let chars = text.chars().count();
-    if let Some(character) =
-        text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-'))
-    {
+    if let Some(character) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
         return Err(NameError::Character { text: text.chars().take(80).collect(), character });
     }
     if !(NAME_MIN_CHARS..=NAME_MAX_CHARS).contains(&chars) {
@@ -200,8 +198,20 @@ mod tests {
         let name: PluginName = "demo/gallery-2".parse().unwrap();
         assert_eq!((name.org().as_str(), name.short()), ("demo", "gallery-2"));
         for bad in [
-            "demo", "d/gallery", "demo/g", "Demo/gallery", "demo/gallery/x", "demo/-x", "demo/x-",
-            "demo/a--b", "demo/galléry", "../etc", "demo/..", "/", "", "demo/ gallery",
+            "demo",
+            "d/gallery",
+            "demo/g",
+            "Demo/gallery",
+            "demo/gallery/x",
+            "demo/-x",
+            "demo/x-",
+            "demo/a--b",
+            "demo/galléry",
+            "../etc",
+            "demo/..",
+            "/",
+            "",
+            "demo/ gallery",
         ] {
             assert!(bad.parse::<PluginName>().is_err(), "{bad}");
         }

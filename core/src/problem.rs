@@ -80,6 +80,12 @@ codes! {
     RateLimited = "rate-limited", 429, "Too many requests";
     /// Something failed that is not the caller's doing.
     Internal = "internal", 500, "Something failed on our side";
+    /// A plugin answered a request of the host's gateway with a failure, or panicked.
+    PluginFailed = "plugin-failed", 502, "The plugin failed";
+    /// A plugin that answers this path is not ready.
+    PluginUnavailable = "plugin-unavailable", 503, "The plugin is not ready";
+    /// A plugin did not answer in time.
+    PluginTimeout = "plugin-timeout", 504, "The plugin did not answer in time";
     /// A service that is needed does not answer. Trying again later is right.
     Unavailable = "unavailable", 503, "A needed service does not answer";
 }

@@ -60,17 +60,15 @@ impl State {
     /// to [`State::Validating`].
     pub const fn may_become(self, next: State) -> bool {
         use State::*;
-        match (self, next) {
-            (Created, Uploading | Uploaded)
-            | (Uploading, Uploaded)
-            | (Uploaded, Validating)
-            | (Validating, Validating | Scanning)
-            | (Scanning, Validating | Committing)
-            | (Committing, Published) => true,
-            (Created | Uploading, Expired | Cancelled) => true,
-            (Uploaded | Validating | Scanning | Committing, Rejected) => true,
-            _ => false,
-        }
+        matches!(
+            (self, next),
+            (Created, Uploading | Uploaded | Expired | Cancelled)
+                | (Uploading, Uploaded | Expired | Cancelled)
+                | (Uploaded, Validating | Rejected)
+                | (Validating, Validating | Scanning | Rejected)
+                | (Scanning, Validating | Committing | Rejected)
+                | (Committing, Published | Rejected)
+        )
     }
 
     /// The word in JSON and on screens.

@@ -243,7 +243,7 @@ pub enum Misfit {
         host: Option<LibcFloor>,
     },
     /// The ABI number is outside what the host loads.
-    #[error("needs native ABI {needed}, this host loads {} to {}", .host.0, .host.1)]
+    #[error("needs native ABI {needed}, this host loads {}", span(*.host))]
     Abi {
         /// Number of the build or of the release.
         needed: u32,
@@ -320,6 +320,10 @@ impl HostFacts {
             Err(Misfit::Abi { needed, host: self.abi })
         }
     }
+}
+
+fn span((lowest, highest): (u32, u32)) -> String {
+    if lowest == highest { lowest.to_string() } else { format!("{lowest} to {highest}") }
 }
 
 fn without_pre_release(version: &Version) -> Version {

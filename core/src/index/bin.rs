@@ -14,8 +14,8 @@ use crate::digest::Digest;
 use crate::statement::Subject;
 
 const FIRST_LINE: &str = "modunest/bin/v1";
-/// Longest bin. A thousand times the 2 KB of a bin at 100,000 plugins.
-const BIN_MAX_BYTES: usize = 2 * 1024 * 1024;
+/// Longest bin, in bytes. A thousand times the 2 KB of a bin at 100,000 plugins.
+pub const BIN_MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// The subjects of one slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

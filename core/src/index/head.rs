@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 const FIRST_LINE: &str = "modunest/head/v1";
 /// Longest head, in bytes: its few fields and a handful of signatures.
-const HEAD_MAX_BYTES: usize = 8 * 1024;
+pub const HEAD_MAX_BYTES: usize = 8 * 1024;
 
 /// How long a head is valid: an agent that was shown nothing newer for so long stops
 /// believing (a freeze). One day bridges an outage of the registry.

@@ -18,9 +18,9 @@ mod head;
 mod node;
 mod update;
 
-pub use bin::Bin;
+pub use bin::{BIN_MAX_BYTES, Bin};
 pub use file::{INDEX_FILE_MAX_BYTES, IndexFile};
-pub use head::{HEAD_FRESH_FOR, HEAD_LIVES_FOR, Head, LogHead};
+pub use head::{HEAD_FRESH_FOR, HEAD_LIVES_FOR, HEAD_MAX_BYTES, Head, LogHead};
 pub use node::{FANOUT, NODE_BYTES, Node, Slot};
 pub use update::{Source, Update, Written, update};
 

@@ -113,11 +113,11 @@ fn an_organisation_folds_keys_signed_by_the_registry() {
     let by_itself = add.sign(&key("demo", 2)).unwrap();
     assert!(state.apply(&by_itself, &[registry.verifying_key()]).is_err());
     state.apply(&add.sign(&registry).unwrap(), &[registry.verifying_key()]).unwrap();
-    assert_eq!(state.valid_keys(), [publisher.clone()]);
+    assert_eq!(state.valid_keys(), std::slice::from_ref(&publisher));
     let revoke = statement(state.next, &publisher, false).sign(&registry).unwrap();
     state.apply(&revoke, &[registry.verifying_key()]).unwrap();
     assert_eq!(state.valid_keys(), []);
-    assert_eq!(state.all_keys(), [publisher.clone()]);
+    assert_eq!(state.all_keys(), std::slice::from_ref(&publisher));
     let again = statement(state.next, &publisher, true).sign(&registry).unwrap();
     assert!(matches!(state.apply(&again, &[registry.verifying_key()]), Err(FoldError::Key { .. })));
     let foreign = statement(Link::FIRST, &key("other", 3).verifying_key(), true);
