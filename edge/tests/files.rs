@@ -70,7 +70,8 @@ async fn ranges_and_conditions_hold_for_small_and_large() {
         let suffix = format!("bytes {}-{last}/{size}", size - 100);
         let all = 0..size;
         // Fields of the request; status, Content-Range and bytes of the answer.
-        let cases: Vec<(Vec<(&str, &str)>, u16, &str, std::ops::Range<usize>)> = vec![
+        type Case<'a> = (Vec<(&'a str, &'a str)>, u16, &'a str, std::ops::Range<usize>);
+        let cases: Vec<Case<'_>> = vec![
             (vec![], 200, "", all.clone()),
             (vec![("range", "bytes=5000-5999")], 206, &middle, 5000..6000),
             (vec![("range", "bytes=-100")], 206, &suffix, size - 100..size),

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use futures_util::StreamExt as _;
 use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
@@ -100,6 +102,32 @@ async fn readers_that_come_together_all_get_it() {
     let url = format!("http://{}{path}", forgetful.address);
     problem(site.client.get(url).send().await.unwrap(), Code::NotFound).await;
     forgetful.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_come_together_cost_one_read() {
+    const READERS: usize = 50;
+    let site = Site::start(None).await;
+    let content = pattern(64 * 1024);
+    let key = site.put_blob(&content).await;
+    site.put(&ObjectKey::Head, *b"head").await;
+    let (edge, gets) = site.slow_edge().await;
+    let get_all = async |path: &str| {
+        let url = format!("http://{}{path}", edge.address);
+        let answers = (0..READERS).map(|_| site.client.get(&url).send());
+        for answer in futures_util::future::join_all(answers).await {
+            assert_eq!(answer.unwrap().status(), 200);
+        }
+        gets.swap(0, Ordering::SeqCst)
+    };
+    assert_eq!(get_all(&key.path()).await, 1);
+    assert_eq!(get_all(&key.path()).await, 0);
+    // The head is asked for anew by whoever comes after a question was put; how many
+    // questions that makes depends on when the readers arrive.
+    let questions = get_all("/head").await;
+    assert!((1..=READERS / 5).contains(&questions), "{questions} questions for {READERS} readers");
+    edge.stop().await;
     site.stop().await;
 }
 

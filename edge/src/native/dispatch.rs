@@ -67,9 +67,14 @@ impl Edge {
                 let facts = Facts::object(&key, bytes.len() as u64, tag);
                 Ok(respond::bytes(read.answer(&facts), &bytes))
             }
-            Found::Large(size_bytes) => {
+            Found::Large { size_bytes, begun } => {
                 let head = read.answer(&Facts::object(&key, size_bytes, tag));
-                self.stream(key, head).await
+                match begun {
+                    Some(stream) if head.body == AnswerBody::Whole => {
+                        Ok(respond::body(head, Body::new(stream.into_inner())))
+                    }
+                    _ => self.stream(key, head).await,
+                }
             }
             Found::Missing => Ok(respond::empty(plan::no_object(&key))),
         }

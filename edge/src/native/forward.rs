@@ -1,6 +1,5 @@
 //! Requests below `/v1/`, passed to the API as they stand.
 
-use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use modunest_runtime::http::{client, traced};
 use tokio::time::timeout;
 use url::Url;
 
+use super::origin::{causes, chain};
 use super::{Error, respond};
 use crate::plan::AnswerHead;
 
@@ -194,17 +194,6 @@ fn number(value: &HeaderValue) -> Option<u64> {
 
 fn is_too_large(error: &reqwest::Error) -> bool {
     causes(error).any(|cause| cause.is::<LengthLimitError>())
-}
-
-fn causes<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
-}
-
-/// The error with its causes: the first line alone says only that a request failed.
-fn chain(error: &reqwest::Error) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -25,31 +25,51 @@ const ENTRY_TYPICAL_BYTES: u64 = 4 * 1024;
 const FILLS_MAX: usize = 32;
 
 /// What is under a key.
-#[derive(Clone)]
 pub(super) enum Found {
     /// These bytes, which hash to the key's digest.
     Small(Bytes),
-    /// So many bytes, to be streamed.
-    Large(u64),
+    /// Bytes to be streamed.
+    Large {
+        /// How many.
+        size_bytes: u64,
+        /// The bytes themselves, for the request that found out how many there are.
+        begun: Option<ByteStream>,
+    },
     /// Nothing.
     Missing,
+}
+
+/// What is remembered of a key. Never that there is nothing.
+#[derive(Clone)]
+enum Known {
+    Small(Bytes),
+    Large(u64),
+}
+
+impl From<Known> for Found {
+    fn from(known: Known) -> Found {
+        match known {
+            Known::Small(bytes) => Found::Small(bytes),
+            Known::Large(size_bytes) => Found::Large { size_bytes, begun: None },
+        }
+    }
 }
 
 /// The objects of the bucket.
 pub(super) struct Objects {
     origin: Arc<Origin>,
-    cache: Cache<ObjectKey, Found, Weight>,
+    cache: Cache<ObjectKey, Known, Weight>,
     fills: Semaphore,
 }
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<ObjectKey, Found> for Weight {
-    fn weight(&self, _key: &ObjectKey, found: &Found) -> u64 {
-        match found {
-            Found::Small(bytes) => ENTRY_OVERHEAD_BYTES + bytes.len() as u64,
-            Found::Large(_) | Found::Missing => ENTRY_OVERHEAD_BYTES,
+impl Weighter<ObjectKey, Known> for Weight {
+    fn weight(&self, _key: &ObjectKey, known: &Known) -> u64 {
+        match known {
+            Known::Small(bytes) => ENTRY_OVERHEAD_BYTES + bytes.len() as u64,
+            Known::Large(_) => ENTRY_OVERHEAD_BYTES,
         }
     }
 }
@@ -67,8 +87,8 @@ impl Objects {
     /// What is under `key`. Requests that miss together make one read; when it fails or
     /// finds nothing, the next of them asks anew, since the object may have come meanwhile.
     pub(super) async fn find(&self, key: ObjectKey) -> Result<Found, OriginError> {
-        if let Some(found) = self.cache.get(&key) {
-            return Ok(found);
+        if let Some(known) = self.cache.get(&key) {
+            return Ok(known.into());
         }
         timeout(ORIGIN_DEADLINE, Box::pin(self.fill(key)))
             .await
@@ -77,24 +97,28 @@ impl Objects {
 
     async fn fill(&self, key: ObjectKey) -> Result<Found, OriginError> {
         let guard = match self.cache.get_value_or_guard_async(&key).await {
-            Ok(found) => return Ok(found),
+            Ok(known) => return Ok(known.into()),
             Err(guard) => guard,
         };
         let found = self.fetch(key).await?;
-        if !matches!(found, Found::Missing) {
-            // Fails only when the entry was removed meanwhile; then it is not kept.
-            drop(guard.insert(found.clone()));
-        }
+        let known = match &found {
+            Found::Small(bytes) => Known::Small(bytes.clone()),
+            Found::Large { size_bytes, .. } => Known::Large(*size_bytes),
+            Found::Missing => return Ok(found),
+        };
+        // Fails only when the entry was removed meanwhile; then it is not kept.
+        drop(guard.insert(known));
         Ok(found)
     }
 
     async fn fetch(&self, key: ObjectKey) -> Result<Found, OriginError> {
+        // Nobody closes the semaphore.
         let _permit = self.fills.acquire().await.map_err(|_closed| OriginError::Deadline)?;
         let Some(Opened { size_bytes, stream }) = self.origin.open(key).await? else {
             return Ok(Found::Missing);
         };
         if size_bytes > SMALL_MAX_BYTES {
-            return Ok(Found::Large(size_bytes));
+            return Ok(Found::Large { size_bytes, begun: Some(stream) });
         }
         let bytes = collect(stream, size_bytes).await?;
         match key.content_digest() {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use modunest_core::digest::Digest;
@@ -149,6 +149,29 @@ fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-fn failed<E: std::error::Error + 'static>(error: SdkError<E>) -> OriginError {
-    OriginError::Failed(DisplayErrorContext(error).to_string())
+/// What the log says: the service's own words, or why it could not be asked. Neither has
+/// anything of the request in it.
+fn failed<E>(error: SdkError<E>) -> OriginError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    let text = match (status(&error), error.code()) {
+        (Some(status), code) => {
+            format!("status {status}, {}: {}", code.unwrap_or("no code"), chain(&error))
+        }
+        (None, _) => chain(&error),
+    };
+    OriginError::Failed(text)
+}
+
+/// An error with its causes: the first line alone says only that something failed.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// An error, and what caused it, and what caused that.
+pub(super) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }

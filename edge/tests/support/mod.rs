@@ -2,6 +2,9 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use modunest_core::api::Discovery;
@@ -12,7 +15,8 @@ use modunest_edge::native::{Config, MEMORY_CACHE_BYTES, router, serve};
 use modunest_local::LocalServices;
 use modunest_runtime::aws::Settings;
 use reqwest::{Method, RequestBuilder, Response};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -97,6 +101,16 @@ impl Site {
         Server::start(router(config).unwrap()).await
     }
 
+    /// A read side whose requests to the bucket are slow, and counted.
+    pub async fn slow_edge(&self) -> (Server, Arc<AtomicUsize>) {
+        let s3 = self.settings.s3_endpoint.as_deref().unwrap();
+        let s3 = s3.strip_prefix("http://").unwrap().parse().unwrap();
+        let (address, gets) = slow_proxy(s3).await;
+        let s3_endpoint = Some(format!("http://{address}"));
+        let settings = Settings { s3_endpoint, ..self.settings.clone() };
+        (Server::start(router(config(&settings, None)).unwrap()).await, gets)
+    }
+
     pub async fn put(&self, key: &ObjectKey, content: impl Into<Vec<u8>>) {
         self.s3
             .put_object()
@@ -156,6 +170,39 @@ fn config(settings: &Settings, api_origin: Option<Url>) -> Config {
         },
         memory_cache_bytes: MEMORY_CACHE_BYTES,
     }
+}
+
+/// Passes connections on, each request a little later, and counts the GETs of objects.
+async fn slow_proxy(target: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    const GET: &[u8] = b"GET /public/";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let gets = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&gets);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let server = TcpStream::connect(target).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move {
+                    let _until_closed = tokio::io::copy(&mut from_server, &mut to_client).await;
+                });
+                let mut buffer = vec![0; 16 * 1024];
+                while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+                    // The client writes a request's head in one piece.
+                    let found = buffer[..length].windows(GET.len()).filter(|w| *w == GET).count();
+                    counter.fetch_add(found, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if to_server.write_all(&buffer[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (address, gets)
 }
 
 pub fn field<'a>(response: &'a Response, name: &str) -> &'a str {
