@@ -16,6 +16,11 @@
 mod config;
 mod error;
 
+#[cfg(feature = "faults")]
+pub mod faults;
+#[cfg(not(feature = "faults"))]
+mod faults;
+
 mod storage;
 mod store;
 

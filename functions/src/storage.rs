@@ -15,6 +15,7 @@ use modunest_core::keys::{ObjectKey, StagingKey};
 use modunest_core::publish::Missing;
 
 use crate::error::Error;
+use crate::faults;
 
 const S3: &str = "S3";
 /// Most keys in a DeleteObjects call (S3 API reference).
@@ -140,7 +141,7 @@ impl Storage {
 
     /// Stores an object that is named by its content; one that is there already is the same.
     pub(crate) async fn put_content(&self, key: ObjectKey, bytes: Bytes) -> Result<(), Error> {
-        let sent = self
+        let request = self
             .client
             .put_object()
             .bucket(&self.public)
@@ -148,9 +149,8 @@ impl Storage {
             .content_type(key.content_type())
             .cache_control(key.cache_policy().header_value())
             .if_none_match("*")
-            .body(ByteStream::from(bytes))
-            .send()
-            .await;
+            .body(ByteStream::from(bytes));
+        let sent = faults::write(request.send()).await;
         match sent {
             Ok(_) => Ok(()),
             // 409 is no proof that the other write will be carried out.
@@ -175,7 +175,7 @@ impl Storage {
             Some(etag) => request.if_match(etag),
             None => request.if_none_match("*"),
         };
-        match request.send().await {
+        match faults::write(request.send()).await {
             Ok(answer) => Ok(Some(answer.e_tag.unwrap_or_default())),
             // 404: the head that was seen has been deleted.
             Err(error) if precondition(&error) || absent(&error) => Ok(None),
@@ -185,7 +185,8 @@ impl Storage {
 
     /// Makes a checked upload public: a copy within S3 of exactly the bytes that were read.
     pub(crate) async fn publish_upload(&self, from: StagingKey, etag: &str, to: ObjectKey) -> Result<(), Error> {
-        self.client
+        let request = self
+            .client
             .copy_object()
             .bucket(&self.public)
             .key(to.to_string())
@@ -193,8 +194,8 @@ impl Storage {
             .copy_source_if_match(etag)
             .metadata_directive(MetadataDirective::Replace)
             .content_type(to.content_type())
-            .cache_control(to.cache_policy().header_value())
-            .send()
+            .cache_control(to.cache_policy().header_value());
+        faults::write(request.send())
             .await
             .map(|_| ())
             .map_err(|error| failed("CopyObject", &error))
@@ -231,12 +232,13 @@ impl Storage {
 
     /// Writes the marker whose storage event starts a session without uploads.
     pub(crate) async fn put_ready(&self, key: StagingKey) -> Result<(), Error> {
-        self.client
+        let request = self
+            .client
             .put_object()
             .bucket(&self.staging)
             .key(key.to_string())
-            .body(ByteStream::from_static(b""))
-            .send()
+            .body(ByteStream::from_static(b""));
+        faults::write(request.send())
             .await
             .map(|_| ())
             .map_err(|error| failed("PutObject", &error))
@@ -251,12 +253,12 @@ impl Storage {
                 let object = ObjectIdentifier::builder().key(key.to_string()).build().map_err(incomplete)?;
                 delete = delete.objects(object);
             }
-            let answer = self
+            let request = self
                 .client
                 .delete_objects()
                 .bucket(&self.staging)
-                .delete(delete.build().map_err(incomplete)?)
-                .send()
+                .delete(delete.build().map_err(incomplete)?);
+            let answer = faults::write(request.send())
                 .await
                 .map_err(|error| failed("DeleteObjects", &error))?;
             if let Some(error) = answer.errors().first() {

@@ -54,6 +54,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, ReturnValue, TransactWriteItem, Update};
 
 use crate::error::Error;
+use crate::faults;
 use item::{Change, Item, Key, text};
 
 const DYNAMODB: &str = "DynamoDB";
@@ -108,7 +109,7 @@ impl Store {
     /// Changes an item. Answers the whole item as it is afterwards, `None` when a condition
     /// does not hold.
     pub(crate) async fn update(&self, key: &Key, change: &Change) -> Result<Option<Item>, Error> {
-        let sent = self
+        let request = self
             .client
             .update_item()
             .table_name(&self.table)
@@ -117,9 +118,8 @@ impl Store {
             .set_condition_expression(change.condition_expression())
             .set_expression_attribute_names(change.names())
             .set_expression_attribute_values(change.values())
-            .return_values(ReturnValue::AllNew)
-            .send()
-            .await;
+            .return_values(ReturnValue::AllNew);
+        let sent = faults::write(request.send()).await;
         match sent {
             Ok(answer) => Ok(Some(answer.attributes.unwrap_or_default())),
             Err(error)
@@ -133,16 +133,15 @@ impl Store {
 
     /// Writes an item whole.
     pub(crate) async fn put(&self, item: Item, condition: &Change) -> Result<Write, Error> {
-        let sent = self
+        let request = self
             .client
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
             .set_condition_expression(condition.condition_expression())
             .set_expression_attribute_names(condition.names())
-            .set_expression_attribute_values(condition.values())
-            .send()
-            .await;
+            .set_expression_attribute_values(condition.values());
+        let sent = faults::write(request.send()).await;
         match sent {
             Ok(_) => Ok(Write::Done),
             Err(error)
@@ -156,11 +155,9 @@ impl Store {
 
     /// Deletes an item; one that is not there is deleted already.
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), Error> {
-        self.client
-            .delete_item()
-            .table_name(&self.table)
-            .set_key(Some(key.attributes()))
-            .send()
+        let request =
+            self.client.delete_item().table_name(&self.table).set_key(Some(key.attributes()));
+        faults::write(request.send())
             .await
             .map(|_| ())
             .map_err(|error| failed("DeleteItem", &error))
@@ -187,7 +184,8 @@ impl Store {
     /// token, so that an attempt it repeats after a lost answer counts once.
     pub(crate) async fn transact(&self, items: Vec<TransactWriteItem>) -> Result<Write, Error> {
         debug_assert!(items.len() <= TRANSACTION_MAX_ITEMS);
-        let sent = self.client.transact_write_items().set_transact_items(Some(items)).send().await;
+        let request = self.client.transact_write_items().set_transact_items(Some(items));
+        let sent = faults::write(request.send()).await;
         match sent {
             Ok(_) => Ok(Write::Done),
             Err(error) => {

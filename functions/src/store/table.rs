@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::{
 
 use super::{DUE_INDEX, Store, failed};
 use crate::error::Error;
+use crate::faults;
 
 /// How often a new table is asked whether it is ready, and how long in between: AWS takes
 /// some seconds, the embedded service none.
@@ -33,7 +34,7 @@ impl Store {
             .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
             .build()
             .map_err(incomplete)?;
-        let sent = self
+        let request = self
             .client
             .create_table()
             .table_name(&self.table)
@@ -44,9 +45,8 @@ impl Store {
             .attribute_definitions(attribute("due_at", ScalarAttributeType::N).map_err(incomplete)?)
             .key_schema(key("pk", KeyType::Hash).map_err(incomplete)?)
             .key_schema(key("sk", KeyType::Range).map_err(incomplete)?)
-            .global_secondary_indexes(due)
-            .send()
-            .await;
+            .global_secondary_indexes(due);
+        let sent = faults::write(request.send()).await;
         match sent {
             Ok(_) => {}
             // Somebody else makes it at the same moment.
@@ -59,11 +59,12 @@ impl Store {
             .attribute_name("ttl")
             .build()
             .map_err(incomplete)?;
-        self.client
+        let request = self
+            .client
             .update_time_to_live()
             .table_name(&self.table)
-            .time_to_live_specification(ttl)
-            .send()
+            .time_to_live_specification(ttl);
+        faults::write(request.send())
             .await
             .map(|_| ())
             .map_err(|error| failed("UpdateTimeToLive", &error))
