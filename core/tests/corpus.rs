@@ -97,3 +97,19 @@ fn scan() {
         }
     }
 }
+
+#[test]
+fn index_objects() {
+    for (name, bytes) in corpus("index") {
+        let accepted = modunest_core::index::check_invariants(&bytes);
+        assert_eq!(accepted, name.starts_with("good-"), "{name}");
+    }
+}
+
+#[test]
+fn statements() {
+    for (name, bytes) in corpus("statement") {
+        let accepted = modunest_core::statement::check_invariants(&bytes);
+        assert_eq!(accepted, name.starts_with("good-"), "{name}");
+    }
+}

@@ -9,4 +9,7 @@ mod key;
 mod note;
 
 pub use key::{KeyError, KeyName, PUBLIC_KEY_BYTES, SEED_BYTES, SigningKey, VerifyingKey};
-pub use note::{NOTE_MAX_BYTES, Note, NoteError, SIGNATURES_MAX, Signature, VerifiedNote, sign};
+pub use note::{
+    NOTE_MAX_BYTES, Note, NoteError, SIGNATURES_MAX, Signature, VerifiedNote,
+    check_note_invariants, sign,
+};

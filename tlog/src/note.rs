@@ -163,6 +163,22 @@ pub fn sign(text: &str, keys: &[&SigningKey]) -> Result<Vec<u8>, NoteError> {
     Ok(note.into_bytes())
 }
 
+/// What holds for any bytes; the fuzz target and the corpus test call this. What is accepted
+/// starts with the text it gives, ends it with a line feed, and is signed by somebody.
+///
+/// Answers whether the bytes were a note at all.
+///
+/// # Panics
+/// When a promise is broken: that is a bug in the parser.
+#[doc(hidden)]
+pub fn check_note_invariants(bytes: &[u8]) -> bool {
+    let Ok(note) = Note::parse(bytes) else { return false };
+    assert!(bytes.starts_with(note.unverified_text().as_bytes()));
+    assert!(note.unverified_text().ends_with('\n'));
+    assert!((1..=SIGNATURES_MAX).contains(&note.signatures().len()));
+    true
+}
+
 fn is_note_text(text: &str) -> bool {
     text.bytes().all(|byte| byte == b'\n' || byte >= 0x20)
 }

@@ -13,9 +13,6 @@ use modunest_core::manifest::Manifest;
 
 use crate::error::Error;
 
-/// Name of the library within an archive.
-pub const LIBRARY_NAME: &str = "lib/plugin.so";
-
 /// A plugin's folder with its manifest.
 #[derive(Clone, Debug)]
 pub struct Source {

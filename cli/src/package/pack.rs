@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use modunest_core::archive::{self, Archive, MANIFEST_NAME, PackFile};
 use modunest_core::digest::Digest;
 use modunest_core::relation::{BuildTarget, NATIVE_ABI};
-use modunest_core::scan::{self, Outcome};
+use modunest_core::scan::{self, LIBRARY_NAME, Outcome};
 use modunest_core::statement::{Build, Link, Release};
 
-use super::{Built, LIBRARY_NAME, Source};
+use super::{Built, Source};
 use crate::error::Error;
 
 /// Files that are packed when they are there, whatever the manifest says.

@@ -82,5 +82,35 @@ pub fn prove(what: &'static str, expected: Digest, bytes: &[u8]) -> Result<(), I
     if found == expected { Ok(()) } else { Err(IndexError::Digest { what, expected, found }) }
 }
 
+/// What holds for any bytes; the fuzz target and the corpus test call this. Whatever is read
+/// is written the same, byte for byte, because each object is named by its hash.
+///
+/// Answers whether the bytes were an object of the index at all.
+///
+/// # Panics
+/// When a promise is broken: that is a bug in a parser.
+#[doc(hidden)]
+pub fn check_invariants(bytes: &[u8]) -> bool {
+    let node = Node::parse(bytes);
+    if let Ok(node) = &node {
+        assert_eq!(node.to_bytes(), bytes);
+    }
+    let mut read = node.is_ok();
+    // Whoever reads a bin or a file knows its subject; here it is one that they name first.
+    let text = String::from_utf8_lossy(bytes);
+    for word in text.split_ascii_whitespace().take(2) {
+        let Ok(subject) = word.parse() else { continue };
+        if let Ok(bin) = Bin::parse(Slot::of(&subject), bytes) {
+            assert_eq!(bin.to_bytes(), bytes);
+            read = true;
+        }
+        if let Ok(file) = IndexFile::parse(&subject, bytes) {
+            assert_eq!(file.to_bytes(), bytes);
+            read = true;
+        }
+    }
+    read
+}
+
 #[cfg(test)]
 mod tests;

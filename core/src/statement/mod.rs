@@ -331,6 +331,23 @@ impl SignedStatement {
     }
 }
 
+/// What holds for any bytes; the fuzz target and the corpus test call this. A statement is
+/// carried verbatim, has one signature, and could be signed as it stands.
+///
+/// Answers whether the bytes were a statement at all.
+///
+/// # Panics
+/// When a promise is broken: that is a bug in the parser.
+#[doc(hidden)]
+pub fn check_invariants(bytes: &[u8]) -> bool {
+    let Ok(signed) = SignedStatement::parse(bytes.to_vec()) else { return false };
+    assert_eq!(signed.bytes(), bytes);
+    assert_eq!(Note::parse(bytes).map(|note| note.signatures().len()), Ok(1));
+    // Nobody signs what breaks a rule, so a statement that breaks one is not read either.
+    assert!(signed.statement().text().is_ok());
+    true
+}
+
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
