@@ -116,6 +116,9 @@ pub struct SessionView {
     /// What the scan noticed without rejecting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<String>,
+    /// The scan's report, to be read at `/report/<digest>`, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Digest>,
     /// Epoch of the first head that shows the release, once published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,

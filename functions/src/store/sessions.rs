@@ -121,6 +121,7 @@ impl Session {
             upload_until: self.upload_until,
             rejection: self.rejection.clone(),
             findings: self.findings.clone(),
+            report: self.report,
             epoch: self.epoch,
         }
     }

@@ -1,0 +1,13 @@
+//! The write side against the embedded services: what publishers, members and administrators
+//! see, and what readers find in the public bucket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod package;
+mod registry;
+
+mod crash;
+mod identity;
+mod publish;
+mod refuse;
+mod sequence;
+mod statements;

@@ -1,0 +1,112 @@
+//! Many at once, and many processes: nothing is lost, and the head never goes back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use modunest_core::api::PublishResponse;
+use modunest_core::index::HEAD_FRESH_FOR;
+use modunest_core::problem::Code;
+use modunest_core::publish::State;
+use modunest_core::statement::Link;
+
+use crate::package::package;
+use crate::registry::Registry;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_plugins_at_once_are_all_in_the_index() {
+    let registry = Registry::start().await;
+    let publisher = registry.publisher("demo").await;
+    let packages: Vec<_> =
+        (0..20).map(|n| package(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST)).collect();
+    let views = join_all(packages.iter().map(|package| registry.publish(&publisher, package))).await;
+    assert!(views.iter().all(|view| view.state == State::Published), "{views:?}");
+    let index = registry.index().await;
+    assert_eq!(index.len(), 21);
+    assert!(index.values().all(|file| file.entries.len() == 1));
+    let epoch = registry.head().await.epoch;
+    assert!(views.iter().all(|view| view.epoch.unwrap() <= epoch));
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_version_published_at_once_has_one_session() {
+    let registry = Registry::start().await;
+    let publisher = registry.publisher("demo").await;
+    let package = package("demo/markdown", "1.0.0", Link::FIRST);
+    let signed = package.sign(&publisher.key);
+    let opened: Vec<PublishResponse> = join_all((0..6).map(|_| registry.open(&publisher, &signed))).await;
+    let sessions: BTreeSet<_> = opened.iter().map(|answer| answer.session.unwrap()).collect();
+    assert_eq!(sessions.len(), 1);
+    let statuses = join_all(opened.iter().map(|answer| registry.upload(&answer.uploads[0], &package.archive))).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    let view = registry.follow(&publisher, *sessions.first().unwrap()).await;
+    assert_eq!(view.state, State::Published);
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_versions_behind_one_statement_cannot_both_get_in() {
+    let registry = Registry::start().await;
+    let publisher = registry.publisher("demo").await;
+    let packages = [package("demo/markdown", "1.0.0", Link::FIRST), package("demo/markdown", "2.0.0", Link::FIRST)];
+    let mut opened = Vec::new();
+    for package in &packages {
+        opened.push(registry.open(&publisher, &package.sign(&publisher.key)).await);
+    }
+    let mut views = Vec::new();
+    for (package, answer) in packages.iter().zip(&opened) {
+        assert_eq!(registry.upload(&answer.uploads[0], &package.archive).await, 200);
+        views.push(registry.follow(&publisher, answer.session.unwrap()).await);
+    }
+    assert_eq!(views[0].state, State::Published);
+    assert_eq!(views[1].state, State::Rejected);
+    assert_eq!(views[1].rejection.as_ref().unwrap().code, Code::ChainConflict);
+    // Signed again behind the newest, it gets in without another upload.
+    let again = package("demo/markdown", "2.0.0", packages[0].sign(&publisher.key).next_link());
+    let view = registry.publish_ok(&publisher, &again).await;
+    assert_ne!(view.session, views[1].session);
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_share_the_work() {
+    let registry = Registry::start_silent().await;
+    let publisher = registry.publisher("demo").await;
+    let processes = [registry.another(false).await, registry.another(false).await, registry.another(false).await];
+    let packages: Vec<_> =
+        (0..9).map(|n| package(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST)).collect();
+    let work = packages.iter().enumerate().map(|(n, package)| {
+        let (registry, publisher, process) = (&registry, &publisher, &processes[n % 3]);
+        async move {
+            let opened = registry.open(publisher, &package.sign(&publisher.key)).await;
+            assert_eq!(registry.upload(&opened.uploads[0], &package.archive).await, 200);
+            let id = opened.session.unwrap();
+            process.finalize(&Registry::event(&format!("upload/{id}/{}", opened.uploads[0].archive))).await.unwrap();
+            registry.session(publisher, id).await
+        }
+    });
+    let views = join_all(work).await;
+    assert!(views.iter().all(|view| view.state == State::Published), "{views:?}");
+    assert_eq!(registry.index().await.len(), 10);
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_head_is_signed_again() {
+    let registry = Registry::start_silent().await;
+    registry.functions.sweep().await.unwrap();
+    let first = registry.head().await;
+    registry.functions.sequence().await.unwrap();
+    assert_eq!(registry.head().await, first);
+    registry.move_clock(HEAD_FRESH_FOR + Duration::from_secs(1));
+    registry.functions.sequence().await.unwrap();
+    let second = registry.head().await;
+    assert_eq!((second.epoch, second.index), (first.epoch, first.index));
+    assert!(second.issued_at > first.issued_at);
+    // A head that went missing is shown again.
+    registry.s3.delete_object().bucket("public").key("head").send().await.unwrap();
+    registry.functions.sweep().await.unwrap();
+    assert_eq!(registry.head().await.epoch, first.epoch);
+    registry.stop().await;
+}
