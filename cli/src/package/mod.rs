@@ -4,7 +4,7 @@ mod build;
 mod pack;
 
 pub use build::{Built, build};
-pub use pack::{Package, check, pack};
+pub use pack::{Package, pack};
 
 use std::path::{Path, PathBuf};
 

@@ -73,10 +73,7 @@ pub fn pack(source: &Source, built: &Built) -> Result<Package, Error> {
 }
 
 /// Makes every check on an archive that the registry makes.
-///
-/// # Errors
-/// The first rule that is broken.
-pub fn check(source: &Source, bytes: &[u8], target: BuildTarget) -> Result<Package, Error> {
+fn check(source: &Source, bytes: &[u8], target: BuildTarget) -> Result<Package, Error> {
     let refused = |error: archive::ArchiveError| Error::Input(format!("the archive: {error}"));
     let archive = Archive::open(bytes).map_err(refused)?;
     let list = archive.file_list().map_err(refused)?;

@@ -61,11 +61,8 @@ pub struct Shown {
 
 impl Demo {
     /// Stops the agent.
-    ///
-    /// # Errors
-    /// When it had failed already.
-    pub async fn shutdown(self) -> Result<(), Error> {
-        self.agent.shutdown().await.map_err(|error| Error::Failed(error.to_string()))
+    pub async fn shutdown(self) {
+        self.agent.shutdown().await;
     }
 }
 
@@ -92,7 +89,10 @@ pub async fn run(
     let config = modunest_agent::Config::load(&config_file)
         .map_err(|error| Error::Failed(error.to_string()))?;
     let agent = Agent::start(config).await.map_err(|error| Error::Failed(error.to_string()))?;
-    agent.ready().await.map_err(|error| Error::Failed(error.to_string()))?;
+    let status = agent.status();
+    if let Some(error) = status.last_sync.and_then(|last| last.error) {
+        return Err(Error::Failed(format!("the agent could not sync: {error}")));
+    }
     let shown = ask(&agent).await?;
     context.output.say(&format!(
         "agent      {} (state: {})\n\nGET {}  ->  {} ({} bytes)\n{}",
@@ -249,7 +249,7 @@ async fn ask(agent: &Agent) -> Result<Shown, Error> {
     }
     Ok(Shown {
         gateway,
-        admin: agent.admin_addr(),
+        admin: agent.admin().to_string(),
         page: page.to_string(),
         status: status.as_u16(),
         answer_bytes: body.len(),

@@ -71,10 +71,10 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
             Ok(demo) => {
                 (&mut stop).await.map_err(Error::file("signals"))?;
                 context.output.say("stopping")?;
-                match demo {
-                    Some(demo) => demo.shutdown().await,
-                    None => Ok(()),
+                if let Some(demo) = demo {
+                    demo.shutdown().await;
                 }
+                Ok(())
             }
             Err(error) => Err(error),
         },
