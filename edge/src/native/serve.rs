@@ -93,9 +93,10 @@ fn connect(
         let answer = router.clone().call(request);
         async move { answer.await.map(|answer: Answer| answer).map_err(|never: Infallible| never) }
     });
+    // No `pipeline_flush`: it would copy every body into one buffer with its head, which
+    // costs a third of the work for 1 MiB. Head and body go out in one vectored write.
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
 }
