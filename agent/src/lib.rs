@@ -1,1 +1,35 @@
-//! Placeholder until its room is furnished.
+//! The plugin host: pulls releases from a registry, proves them, and loads them.
+//!
+//! In scope: configuration, verified reads ([`registry`]), resolution and downloads
+//! ([`sync`]), the content-addressed store and generations ([`store`]), loading and calling
+//! ([`host`]), the gateway and the admin server. Out of scope: decisions that others make
+//! the same way, which are in `modunest-core`, and what a plugin is made of, which is in
+//! `modunest-sdk`.
+//!
+//! [`Agent::start`] is the whole of it in one call; the binary `modunest-agent` is a thin
+//! shell around it.
+
+mod blocking;
+mod files;
+
+pub mod config;
+
+pub mod registry;
+pub mod sync;
+
+pub mod store;
+
+pub mod host;
+
+pub mod admin;
+pub mod gateway;
+pub mod status;
+
+mod agent;
+mod error;
+
+pub use agent::{Agent, Synced};
+pub use config::Config;
+pub use error::{
+    EXIT_FAILED, EXIT_NO_SOLUTION, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error,
+};

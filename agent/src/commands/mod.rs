@@ -1,0 +1,143 @@
+//! The command line.
+
+mod print;
+mod query;
+mod run;
+mod sync;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use modunest_agent::{Config, EXIT_OK, Error};
+
+/// Said at the end of `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong command line or configuration
+  3  a proof failed: a signature, a hash, an age, a rule of the archive gate
+  4  the registry or the agent could not be reached
+  5  no choice of versions satisfies what is wanted
+
+Environment:
+  MODUNEST_LOG         what is logged, for example debug or modunest_agent=trace
+  MODUNEST_LOG_FORMAT  json or text";
+
+/// Tokio's worker threads: the agent waits for the network and for plugins, which have
+/// threads of their own.
+const WORKERS: usize = 2;
+/// Stack of a worker: futures live on the heap, so what is left is shallow.
+const WORKER_STACK_BYTES: usize = 1024 * 1024;
+
+/// Runs plugins that it can prove.
+#[derive(Parser)]
+#[command(name = "modunest-agent", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        env = "MODUNEST_AGENT_CONFIG",
+        default_value = "/etc/modunest/agent.toml"
+    )]
+    config: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sync, load, serve, and look for news until SIGINT or SIGTERM
+    Run(run::Arguments),
+    /// Bring the store and the lock file to what the configuration wants
+    Sync(sync::SyncArguments),
+    /// Show what would be chosen, and change nothing
+    Resolve(sync::ResolveArguments),
+    /// Show what the running agent does
+    Status,
+    /// Show plugins: those of the running agent, else those of the current generation
+    Plugins,
+    /// Prove everything of the current generation again, from its statements to every file
+    Verify,
+    /// Go back to an earlier generation; a running agent loads it at its next start
+    Rollback(query::RollbackArguments),
+    /// Work with the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read and validate the configuration
+    Check,
+}
+
+impl Cli {
+    /// Runs the command and answers its exit code.
+    pub(crate) fn run(self) -> ExitCode {
+        let outcome = match &self.command {
+            // Commands for people keep quiet but for trouble; the daemon tells its story.
+            Command::Run(_) => {
+                modunest_runtime::logging::init();
+                self.with_runtime()
+            }
+            _ => {
+                modunest_runtime::logging::init_with_default("error");
+                self.with_runtime()
+            }
+        };
+        match outcome {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                print::error(&error, self.json);
+                ExitCode::from(error.exit_code())
+            }
+        }
+    }
+
+    fn with_runtime(&self) -> Result<u8, Error> {
+        let config = Config::load(&self.config)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_stack_size(WORKER_STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(Error::System)?;
+        let outcome = runtime.block_on(async {
+            let context = modunest_runtime::trace::root();
+            let command = Box::pin(self.command(config));
+            modunest_runtime::trace::scope(context, "command", command).await
+        });
+        // A plugin that hangs must not keep the process from ending.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    async fn command(&self, config: Config) -> Result<u8, Error> {
+        let json = self.json;
+        match &self.command {
+            Command::Run(arguments) => run::run(config, arguments).await,
+            Command::Sync(arguments) => sync::sync(&config, arguments, json).await,
+            Command::Resolve(arguments) => sync::resolve(&config, arguments, json).await,
+            Command::Status => query::status(&config, json).await,
+            Command::Plugins => query::plugins(&config, json).await,
+            Command::Verify => query::verify(&config, json).await,
+            Command::Rollback(arguments) => query::rollback(&config, arguments, json),
+            Command::Config(ConfigCommand::Check) => {
+                let wanted = config.plugins.len();
+                let text = format!("{} is valid; {wanted} plugins wanted", self.config.display());
+                print::text_or_json(
+                    json,
+                    &text,
+                    &serde_json::json!({ "valid": true, "plugins": wanted }),
+                )?;
+                Ok(EXIT_OK)
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What commands print: answers on standard output, errors on standard error.
+
+use std::io::Write as _;
+
+use modunest_agent::Error;
+use serde::Serialize;
+
+/// Prints a text, or the same as JSON.
+pub(super) fn text_or_json(json: bool, text: &str, value: &impl Serialize) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let written = if json {
+        serde_json::to_writer_pretty(&mut out, value)
+            .map_err(std::io::Error::from)
+            .and_then(|()| out.write_all(b"\n"))
+    } else {
+        writeln!(out, "{}", text.trim_end())
+    };
+    written.map_err(Error::Output)
+}
+
+/// Prints an error with the trace that the registry's logs have too.
+pub(super) fn error(error: &Error, json: bool) {
+    let mut out = std::io::stderr().lock();
+    let written = if json {
+        let value =
+            serde_json::json!({ "error": error.to_string(), "exit_code": error.exit_code() });
+        writeln!(out, "{value}")
+    } else {
+        writeln!(out, "error: {error}")
+    };
+    // There is nowhere left to say that standard error cannot be written.
+    drop(written);
+}
+
+/// A table with aligned columns; the last one is not padded.
+pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = header.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut text = line(header.to_vec());
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}

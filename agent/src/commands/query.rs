@@ -1,0 +1,155 @@
+//! `status`, `plugins`, `verify` and `rollback`.
+
+use clap::Args;
+use modunest_agent::admin::STATUS_PATH;
+use modunest_agent::config::Listen;
+use modunest_agent::status::AgentStatus;
+use modunest_agent::store::{Generation, Generations, Store};
+use modunest_agent::sync::age_text;
+use modunest_agent::{Config, EXIT_FAILED, EXIT_OK, Error};
+use modunest_runtime::http;
+use serde_json::json;
+
+use super::print;
+
+/// Largest status that is read, in bytes: 10,000 plugins with 1 KB each.
+const STATUS_MAX_BYTES: usize = 10 * 1024 * 1024;
+
+#[derive(Args)]
+pub(super) struct RollbackArguments {
+    /// The generation to go back to; the one before the current one if none is given
+    generation: Option<u64>,
+}
+
+pub(super) async fn status(config: &Config, json: bool) -> Result<u8, Error> {
+    let status = ask(config).await?;
+    let generation = status.generation.map_or("none".to_owned(), |number| number.to_string());
+    let mut text = format!("agent {}, gateway http://{}\n", status.version, status.gateway);
+    text.push_str(&format!("generation {generation}\n"));
+    if let Some(head) = &status.head {
+        let age = age_text(head.age_s);
+        text.push_str(&format!("head of {}: epoch {}, {age} old\n", head.origin, head.epoch));
+    }
+    if let Some(last) = &status.last_sync {
+        let how = match (&last.error, &last.offline) {
+            (Some(error), _) => format!("failed: {error}"),
+            (None, Some(reason)) => format!("without the registry: {reason}"),
+            (None, None) => "done".to_owned(),
+        };
+        text.push_str(&format!("last sync {}: {how}\n", last.at));
+    }
+    match &status.ready {
+        Ok(()) => text.push_str("ready\n"),
+        Err(reason) => text.push_str(&format!("not ready: {reason}\n")),
+    }
+    text.push_str(&plugin_table(&status));
+    print::text_or_json(json, &text, &status)?;
+    Ok(if status.ready.is_ok() { EXIT_OK } else { EXIT_FAILED })
+}
+
+pub(super) async fn plugins(config: &Config, json: bool) -> Result<u8, Error> {
+    match ask(config).await {
+        Ok(status) => print::text_or_json(json, &plugin_table(&status), &status.plugins)?,
+        Err(Error::NoAgent { .. }) => {
+            let generation = current(config)?;
+            let rows: Vec<[String; 3]> = generation
+                .lock
+                .plugins
+                .iter()
+                .map(|p| [p.plugin.to_string(), p.version.to_string(), "not running".to_owned()])
+                .collect();
+            let text = print::table(["PLUGIN", "VERSION", "STATE"], &rows);
+            print::text_or_json(json, &text, &generation.lock.plugins)?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(EXIT_OK)
+}
+
+pub(super) async fn verify(config: &Config, json: bool) -> Result<u8, Error> {
+    let generation = current(config)?;
+    let store = Store::open(&config.state_dir)?;
+    let count = modunest_agent::sync::verify(&store, &generation, &config.registry.keys)?;
+    let text = format!(
+        "generation {}: {count} plugins proven, from the registry's key to every file",
+        generation.number
+    );
+    let value = json!({ "generation": generation.number, "plugins": count, "proven": true });
+    print::text_or_json(json, &text, &value)?;
+    Ok(EXIT_OK)
+}
+
+pub(super) fn rollback(
+    config: &Config,
+    arguments: &RollbackArguments,
+    json: bool,
+) -> Result<u8, Error> {
+    let current = current(config)?;
+    let generations = Generations::open(&config.state_dir)?;
+    let before = generations.numbers()?.into_iter().rfind(|number| *number < current.number);
+    let number = arguments.generation.or(before).ok_or(Error::NoGeneration)?;
+    let chosen = generations.read(number)?;
+    // What cannot be proven is not gone back to.
+    let store = Store::open(&config.state_dir)?;
+    modunest_agent::sync::verify(&store, &chosen, &config.registry.keys)?;
+    modunest_agent::sync::go_back(&config.state_dir, &generations, &chosen)?;
+    let text = format!("generation {number} is current; restart the agent to load it");
+    print::text_or_json(json, &text, &json!({ "generation": number }))?;
+    Ok(EXIT_OK)
+}
+
+fn current(config: &Config) -> Result<Generation, Error> {
+    Generations::open(&config.state_dir)?.current()?.ok_or(Error::NoGeneration)
+}
+
+/// Asks the running agent for its status.
+async fn ask(config: &Config) -> Result<AgentStatus, Error> {
+    let address = config.admin.to_string();
+    let no_agent = |reason: String| Error::NoAgent { address: address.clone(), reason };
+    http::install_crypto();
+    let builder = reqwest::Client::builder().timeout(std::time::Duration::from_secs(10));
+    let (builder, url) = match &config.admin {
+        Listen::Tcp(address) => (builder, format!("http://{address}{STATUS_PATH}")),
+        Listen::Unix(path) => {
+            (builder.unix_socket(path.as_path()), format!("http://localhost{STATUS_PATH}"))
+        }
+    };
+    let client = builder.build().map_err(|error| no_agent(error.to_string()))?;
+    let asked = http::traced(client.get(url)).send().await;
+    let mut answer = asked.map_err(|error| no_agent(root_cause(&error)))?;
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|e| no_agent(root_cause(&e)))? {
+        if body.len() + piece.len() > STATUS_MAX_BYTES {
+            return Err(no_agent("its status is too long".to_owned()));
+        }
+        body.extend_from_slice(&piece);
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| no_agent(format!("what answers is no agent of this version: {error}")))
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+fn plugin_table(status: &AgentStatus) -> String {
+    let rows: Vec<[String; 6]> = status
+        .plugins
+        .iter()
+        .map(|plugin| {
+            [
+                plugin.plugin.clone(),
+                plugin.version.clone(),
+                plugin.state.clone(),
+                plugin.calls.to_string(),
+                plugin.errors.to_string(),
+                plugin.reason.clone().unwrap_or_else(|| plugin.routes.join(" ")),
+            ]
+        })
+        .collect();
+    print::table(["PLUGIN", "VERSION", "STATE", "CALLS", "ERRORS", "ROUTES OR REASON"], &rows)
+}

@@ -1,0 +1,25 @@
+//! `run`: the daemon.
+
+use clap::Args;
+use modunest_agent::sync::Options;
+use modunest_agent::{Agent, Config, EXIT_OK, Error};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Use the lock file as it is
+    #[arg(long)]
+    frozen: bool,
+    /// Use no network: run the current generation
+    #[arg(long)]
+    offline: bool,
+}
+
+pub(super) async fn run(config: Config, arguments: &Arguments) -> Result<u8, Error> {
+    let Arguments { frozen, offline } = *arguments;
+    let options = Options { frozen, offline, update: false };
+    let agent = Box::pin(Agent::start_with(config, options)).await?;
+    modunest_runtime::shutdown::signal_received().await.map_err(Error::System)?;
+    tracing::info!("stopping");
+    agent.shutdown().await;
+    Ok(EXIT_OK)
+}

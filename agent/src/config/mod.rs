@@ -1,0 +1,206 @@
+//! The agent's configuration: one TOML file, read once and validated whole.
+//!
+//! ```toml
+//! state_dir = "/var/lib/modunest"
+//!
+//! [gateway]
+//! listen = "127.0.0.1:8080"
+//! [admin]
+//! listen = "127.0.0.1:8081"   # or "unix:/run/modunest/admin.sock"
+//!
+//! [[registry]]
+//! name = "local"
+//! url = "http://127.0.0.1:7878"
+//! origin = "local.modunest"
+//! keys = ["local.modunest+hash+base64"]
+//!
+//! [plugins]
+//! "demo/gallery" = "^1"       # or { version = "^1", config = { … } }
+//!
+//! [host]
+//! in_process = ["demo/*"]
+//! ```
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use modunest_core::VersionReq;
+use modunest_core::name::{NameError, OrgName, PluginName};
+use modunest_tlog::VerifyingKey;
+use url::Url;
+
+pub use read::{ConfigError, Problem};
+
+/// Most concurrent loads: above it, loading waits for the dynamic linker's lock anyway.
+pub const SLOTS_MAX: usize = 64;
+/// Most parallel downloads: what a home router's connection table bears beside others.
+pub const DOWNLOADS_MAX: usize = 64;
+
+/// Everything the agent is told. Made by [`Config::load`] or, in code, by [`Config::new`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the agent's own: index cache, store, generations, lock file.
+    pub state_dir: PathBuf,
+    /// Where plugin routes are served.
+    pub gateway: SocketAddr,
+    /// Where status and health are served.
+    pub admin: Listen,
+    /// The registry that plugins come from.
+    pub registry: Registry,
+    /// The plugins that are wanted; what they depend on comes with them.
+    pub plugins: BTreeMap<PluginName, Wanted>,
+    /// How plugins are loaded.
+    pub host: HostSettings,
+}
+
+/// A registry, and why it is believed.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// The operator's name for it.
+    pub name: String,
+    /// Where it, a mirror or a cache of it answers.
+    pub url: Url,
+    /// The name it signs under.
+    pub origin: String,
+    /// Keys of that name; at least one.
+    pub keys: Vec<VerifyingKey>,
+}
+
+/// A plugin that the operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Versions that will do.
+    pub requirement: VersionReq,
+    /// What its `create` is given: JSON, or nothing.
+    pub config: Vec<u8>,
+}
+
+/// How plugins are loaded and called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
+    /// Plugins that may run inside the agent's own process, by the operator's word.
+    pub in_process: Vec<Pattern>,
+    /// Plugins that load at the same time.
+    pub slots: usize,
+    /// How long one plugin may take to load.
+    pub load_timeout: Duration,
+    /// How long one call may take.
+    pub call_timeout: Duration,
+    /// Archives that are downloaded at the same time.
+    pub downloads: usize,
+    /// How often a running agent asks for news.
+    pub check_every: Duration,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket's path.
+    Unix(PathBuf),
+}
+
+/// `org/name`, or `org/*` for all of an organisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Every plugin of an organisation.
+    Org(OrgName),
+    /// One plugin.
+    Plugin(PluginName),
+}
+
+impl Config {
+    /// Reads and validates a file. A relative `state_dir` is meant from the file's folder.
+    ///
+    /// # Errors
+    /// Every broken rule with line, column, key and way out.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        read::load(path)
+    }
+
+    /// A configuration in code, with defaults, no plugins, and free ports on loopback.
+    pub fn new(state_dir: impl Into<PathBuf>, registry: Registry) -> Self {
+        Config {
+            state_dir: state_dir.into(),
+            gateway: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            admin: Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            registry,
+            plugins: BTreeMap::new(),
+            host: HostSettings::default(),
+        }
+    }
+}
+
+impl HostSettings {
+    /// Whether a plugin may run inside the agent's own process.
+    pub fn allows_in_process(&self, plugin: &PluginName) -> bool {
+        self.in_process.iter().any(|pattern| pattern.matches(plugin))
+    }
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        HostSettings {
+            in_process: Vec::new(),
+            slots: std::thread::available_parallelism().map_or(1, usize::from).min(SLOTS_MAX),
+            load_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(30),
+            downloads: 8,
+            check_every: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Pattern {
+    /// Whether the plugin is meant.
+    pub fn matches(&self, plugin: &PluginName) -> bool {
+        match self {
+            Pattern::Org(org) => plugin.org() == *org,
+            Pattern::Plugin(one) => one == plugin,
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.strip_suffix("/*") {
+            Some(org) => org.parse().map(Pattern::Org),
+            None => text.parse().map(Pattern::Plugin),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(path) if Path::new(path).is_absolute() => Ok(Listen::Unix(path.into())),
+            Some(_) => Err("the path of a Unix socket is absolute"),
+            None => text
+                .parse()
+                .map(Listen::Tcp)
+                .map_err(|_| "not an address and port such as 127.0.0.1:8081"),
+        }
+    }
+}

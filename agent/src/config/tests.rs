@@ -1,0 +1,70 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use modunest_tlog::SigningKey;
+
+use super::read::parse;
+use super::*;
+
+fn key(name: &str) -> String {
+    SigningKey::from_seed(name.parse().unwrap(), &[7; 32]).verifying_key().to_string()
+}
+
+fn good() -> String {
+    format!(
+        r#"state_dir = "state"
+
+[[registry]]
+name = "local"
+url = "http://127.0.0.1:7878"
+origin = "local.modunest"
+keys = ["{}"]
+
+[plugins]
+"demo/gallery" = "^1"
+"demo/other" = {{ version = "=1.2.3", config = {{ title = "x" }} }}
+
+[host]
+in_process = ["demo/*", "other/one"]
+slots = 2
+"#,
+        key("local.modunest")
+    )
+}
+
+#[test]
+fn a_good_file() {
+    let config = parse(&good(), Path::new("/etc/modunest")).unwrap();
+    assert_eq!(config.state_dir, Path::new("/etc/modunest/state"));
+    assert_eq!(config.gateway.port(), 8080);
+    assert_eq!(config.host.slots, 2);
+    let other = &config.plugins[&"demo/other".parse().unwrap()];
+    assert_eq!(other.config, br#"{"title":"x"}"#);
+    let allowed = |name: &str| config.host.allows_in_process(&name.parse().unwrap());
+    assert!(allowed("demo/anything") && allowed("other/one") && !allowed("other/two"));
+}
+
+#[test]
+fn every_broken_rule_names_its_place_and_a_way_out() {
+    let report = |text: String| {
+        let problems = parse(&text, Path::new("")).unwrap_err();
+        let path = PathBuf::from("agent.toml");
+        ConfigError::Invalid { path, problems }.to_string()
+    };
+    let several = good()
+        .replace("slots = 2", "slots = 0\ndownloads = 1000")
+        .replace("http://", "ftp://")
+        .replace("demo/*", "*")
+        + "[admin]\nlisten = \"unix:relative\"\n[gateway]\nlisten = \"unix:/x\"\n";
+    let reports = [
+        report(several),
+        report(good().replace("slots", "slotz")),
+        report(good().replace("\"^1\"", "\"latest\"")),
+        report(good().replace("demo/gallery", "gallery")),
+        report(good().replace(&key("local.modunest"), &key("other.modunest"))),
+        report(good().replace("local.modunest+", "local.modunest")),
+        report("state_dir = ".to_owned()),
+    ];
+    insta::assert_snapshot!(reports.join("\n---\n"));
+}

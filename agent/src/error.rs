@@ -1,0 +1,108 @@
+//! Why the agent or one of its commands failed, and the exit code that says so.
+
+use std::path::PathBuf;
+
+use modunest_core::name::PluginName;
+
+use crate::{blocking, config, registry, store, sync};
+
+/// Everything that the agent can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The state folder cannot be used.
+    #[error("cannot use the state folder {}: {source}; change state_dir or its permissions", .path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; another program may hold it")]
+    Bind {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A sync failed.
+    #[error(transparent)]
+    Sync(#[from] sync::Error),
+    /// The store or a generation cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A generation would be worse than the one that runs.
+    #[error(
+        "generation {generation} was not taken into service: {plugin} runs now and would not any more: {reason}"
+    )]
+    Worse {
+        /// The generation.
+        generation: u64,
+        /// The plugin that would be lost.
+        plugin: PluginName,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody answers where the agent's admin server should.
+    #[error("no agent answers on {address}: {reason}; start one with `modunest-agent run`")]
+    NoAgent {
+        /// Where.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A command has nothing to work on.
+    #[error("nothing was ever synced; run `modunest-agent sync` first")]
+    NoGeneration,
+    /// Standard output cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[source] std::io::Error),
+    /// The process cannot listen for signals or start its runtime.
+    #[error("the operating system refuses what every program needs: {0}")]
+    System(#[source] std::io::Error),
+    /// A helper thread ended without an answer.
+    #[error(transparent)]
+    Blocking(#[from] blocking::Lost),
+}
+
+/// Exit code for success.
+pub const EXIT_OK: u8 = 0;
+/// Exit code for failures that no other code names.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code for a wrong command line or configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code for what a proof refused: a signature, a hash, an age, a rule.
+pub const EXIT_REFUSED: u8 = 3;
+/// Exit code for a registry or agent that does not answer.
+pub const EXIT_UNREACHABLE: u8 = 4;
+/// Exit code for a request that no choice of versions satisfies.
+pub const EXIT_NO_SOLUTION: u8 = 5;
+
+impl Error {
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        let of_store = |error: &store::Error| {
+            if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED }
+        };
+        match self {
+            Error::Config(_) => EXIT_USAGE,
+            Error::Store(error) => of_store(error),
+            Error::NoAgent { .. } => EXIT_UNREACHABLE,
+            Error::Sync(error) => match error {
+                sync::Error::Registry(error) => match error.kind() {
+                    registry::Kind::Unreachable => EXIT_UNREACHABLE,
+                    registry::Kind::Refused => EXIT_REFUSED,
+                    registry::Kind::Failed => EXIT_FAILED,
+                },
+                sync::Error::NoSolution(_) => EXIT_NO_SOLUTION,
+                sync::Error::Archive { error, .. } | sync::Error::Store(error) => of_store(error),
+                sync::Error::Offline { asked: false, .. } => EXIT_UNREACHABLE,
+                _ => EXIT_FAILED,
+            },
+            _ => EXIT_FAILED,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The contract of a running plugin, whatever tier it runs in.
+
+use modunest_sdk::Error;
+use modunest_sdk::abi::RequestKind;
+
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// Service, route, hook or event.
+    pub kind: RequestKind,
+    /// Which one.
+    pub target: &'a str,
+    /// What it is called with.
+    pub payload: &'a [u8],
+    /// W3C `traceparent`, or empty.
+    pub trace: &'a str,
+    /// `org/name` of the calling plugin, or empty when the host itself calls.
+    pub caller: &'a str,
+    /// When the caller stops waiting, in Unix milliseconds; zero for never.
+    pub deadline_ms: u64,
+}
+
+/// A running plugin. Calls block and may come from several threads at once. Dropping it
+/// frees it, once no call runs any more.
+pub trait Instance: Send + Sync {
+    /// Serves a call.
+    ///
+    /// # Errors
+    /// What the plugin answered, or what became of it.
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error>;
+
+    /// Asks whether it can do its work.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn health(&self) -> Result<(), Error>;
+
+    /// The state that a successor needs.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn snapshot(&self) -> Result<Vec<u8>, Error>;
+
+    /// Takes over a predecessor's state, before the first call.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    fn restore(&self, snapshot: &[u8]) -> Result<(), Error>;
+
+    /// Ends background work; nothing is called afterwards.
+    ///
+    /// # Errors
+    /// What could not be ended.
+    fn stop(&self) -> Result<(), Error>;
+}

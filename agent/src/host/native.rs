@@ -1,0 +1,296 @@
+//! The in-process tier: a native library, opened from a sealed memory file whose content was
+//! proven there.
+//!
+//! A library is never unmapped: it may have registered destructors, handed out pointers or
+//! started threads.
+
+use std::ffi::{CStr, c_void};
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use modunest_core::archive::FileRecord;
+use modunest_core::digest::Digest;
+use modunest_core::relation::LibcFloor;
+use modunest_sdk::Error;
+use modunest_sdk::abi::{
+    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, PluginTable, Request,
+    size_of_table,
+};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::{Call, Instance};
+
+/// Why a library could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read or copied.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The archive has no library.
+    #[error("the archive has no {0}")]
+    NoLibrary(&'static str),
+    /// The file is not the one on the proven list.
+    #[error("{} was changed since it was proven: it hashes to {found}, not {expected}", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// By the list.
+        expected: Digest,
+        /// What there is.
+        found: Digest,
+    },
+    /// The dynamic linker refused it.
+    #[error("the library cannot be opened: {0}")]
+    Open(String),
+    /// The entry answers no table that this host can use.
+    #[error("the library's plugin table cannot be used: {0}")]
+    Table(String),
+    /// The plugin's own start failed.
+    #[error("its start {0}")]
+    Start(Error),
+}
+
+/// The C library's version on this machine; `None` where it has none.
+pub(super) fn libc_version() -> Option<LibcFloor> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: answers a NUL-terminated text that lives as long as the process.
+        let text = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+        let text = text.to_str().ok()?;
+        // A third number, where there is one, is a development version's.
+        let mut parts = text.split('.');
+        format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
+}
+
+/// Opens the library at `path`, which must be what `record` says, and answers its table.
+pub(super) fn open(path: &Path, record: &FileRecord) -> Result<&'static PluginTable, LoadError> {
+    let memory = sealed_copy(path, record)?;
+    // The dynamic linker takes a library for open already if its path was opened before, and
+    // numbers of closed descriptors come again. So each open gets a path of its own: the
+    // bits of a counter, written as "./" and "/".
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let mut number = OPENED.fetch_add(1, Ordering::Relaxed);
+    let mut unique = String::new();
+    while number > 0 {
+        unique.push_str(if number & 1 == 1 { "./" } else { "/" });
+        number >>= 1;
+    }
+    let proc_path = format!("/proc/self/fd/{unique}{}", memory.as_raw_fd());
+    // SAFETY: the library's constructors run here. The operator has allowed this plugin to
+    // run in this process, and the bytes are those that its publisher signed.
+    let library = unsafe { Library::open(Some(&proc_path), RTLD_NOW | RTLD_LOCAL) };
+    let library = library.map_err(|error| LoadError::Open(linker_text(&error, &proc_path)))?;
+    // SAFETY: the ABI gives this symbol this type.
+    let entry = unsafe { library.get::<EntryPoint>(ENTRY_SYMBOL) };
+    let entry = entry.map_err(|error| LoadError::Open(linker_text(&error, &proc_path)))?;
+    // SAFETY: of the type above; takes nothing.
+    let table = unsafe { entry() };
+    // SAFETY: null, or a table that lives as long as the library, which is never closed.
+    let table = unsafe { check(table) };
+    // Closing it could unmap code that threads or destructors still need.
+    std::mem::forget(library);
+    table
+}
+
+/// The linker's message, without the path through `/proc`, which means nothing to anybody.
+fn linker_text(error: &libloading::Error, proc_path: &str) -> String {
+    let text =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), |e| e.to_string());
+    text.replace(&format!("{proc_path}: "), "")
+}
+
+/// Copies a file into memory, seals it, and hashes what was sealed: whatever happens to the
+/// file, what is opened is what was proven.
+fn sealed_copy(path: &Path, record: &FileRecord) -> Result<OwnedFd, LoadError> {
+    let io = |source: std::io::Error| LoadError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    let size = usize::try_from(record.size_bytes).map_err(|e| io(std::io::Error::other(e)))?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let memory = rustix::fs::memfd_create("modunest-plugin", flags).map_err(|e| io(e.into()))?;
+    let mut left = size;
+    while left > 0 {
+        match rustix::fs::sendfile(&memory, &file, None, left) {
+            // Shorter than it was: the hash will tell.
+            Ok(0) => break,
+            Ok(copied) => left = left.saturating_sub(copied),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io(error.into())),
+        }
+    }
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&memory, seals).map_err(|e| io(e.into()))?;
+    let length = size - left;
+    let found = hash(&memory, length).map_err(io)?;
+    if found != record.sha256 {
+        return Err(LoadError::Changed { path: path.to_owned(), expected: record.sha256, found });
+    }
+    Ok(memory)
+}
+
+fn hash(memory: &OwnedFd, length: usize) -> std::io::Result<Digest> {
+    if length == 0 {
+        return Ok(Digest::of(&[]));
+    }
+    // SAFETY: a new mapping, at a place of the kernel's choice, of `length` bytes that exist
+    // and, being sealed, can neither change nor go away.
+    let address = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            ProtFlags::READ,
+            MapFlags::PRIVATE | MapFlags::POPULATE,
+            memory,
+            0,
+        )?
+    };
+    // SAFETY: mapped and readable as above until it is unmapped below.
+    let digest = Digest::of(unsafe { std::slice::from_raw_parts(address.cast::<u8>(), length) });
+    // SAFETY: mapped above with this length; nothing borrows it any more.
+    unsafe { rustix::mm::munmap(address, length)? };
+    Ok(digest)
+}
+
+/// # Safety
+///
+/// `table` is null, or begins with its `size` and `abi_version`, covers `size` bytes and
+/// never goes away.
+unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadError> {
+    let refuse = |why: String| Err(LoadError::Table(why));
+    if table.is_null() {
+        return refuse("the plugin says that it cannot work here".to_owned());
+    }
+    // SAFETY: not null; every version of the table begins with these two.
+    let (size, abi) =
+        unsafe { ((&raw const (*table).size).read(), (&raw const (*table).abi_version).read()) };
+    if abi != ABI_VERSION || size < size_of_table::<PluginTable>() {
+        return refuse(format!(
+            "it is of ABI {abi} with {size} bytes, this host loads ABI {ABI_VERSION}"
+        ));
+    }
+    // SAFETY: covers all fields, and is promised to stay.
+    let table = unsafe { &*table };
+    let complete = table.create.is_some()
+        && table.destroy.is_some()
+        && table.call.is_some()
+        && table.health.is_some()
+        && table.snapshot.is_some()
+        && table.restore.is_some()
+        && table.stop.is_some();
+    if complete { Ok(table) } else { refuse("a function is missing".to_owned()) }
+}
+
+/// An instance in this process.
+pub(super) struct NativeInstance {
+    table: &'static PluginTable,
+    instance: *mut c_void,
+}
+
+// SAFETY: by the ABI's rules every function may be called from several threads at once with
+// its instance, except `create` and `destroy`, which `start` and `drop` call alone.
+unsafe impl Send for NativeInstance {}
+// SAFETY: as above.
+unsafe impl Sync for NativeInstance {}
+
+impl NativeInstance {
+    /// Makes an instance. `host` and its context live until the process ends.
+    pub(super) fn start(
+        table: &'static PluginTable,
+        host: &'static HostTable,
+        config: &[u8],
+    ) -> Result<Self, LoadError> {
+        let mut instance = std::ptr::null_mut();
+        let mut text = Buffer::EMPTY;
+        let create = table.create.ok_or_else(|| LoadError::Table("no create".to_owned()))?;
+        // SAFETY: the table was checked; everything that is passed lives through the call,
+        // and the host table for ever.
+        let code = unsafe { create(host, Bytes::new(config), &raw mut instance, &raw mut text) };
+        // SAFETY: filled by the plugin by the ABI's rules, and nobody else has it.
+        let text = unsafe { text.into_owned() };
+        modunest_sdk::native::outcome(code, &text).map_err(LoadError::Start)?;
+        Ok(NativeInstance { table, instance })
+    }
+
+    /// Runs a function of the table that fills a buffer.
+    fn ask(&self, run: impl FnOnce(*mut Buffer) -> i32) -> Result<Vec<u8>, Error> {
+        let mut out = Buffer::EMPTY;
+        let code = run(&raw mut out);
+        // SAFETY: filled by the plugin by the ABI's rules, and nobody else has it.
+        let out = unsafe { out.into_owned() };
+        modunest_sdk::native::outcome(code, &out)?;
+        let limit = modunest_sdk::abi::MAX_MESSAGE_BYTES;
+        if out.len() > limit {
+            let text = format!("an answer of {} bytes is above the limit of {limit}", out.len());
+            return Err(Error::Failed(text));
+        }
+        Ok(out.to_vec())
+    }
+}
+
+/// A function that [`check`] has found to be there.
+fn there<F>(function: Option<F>) -> Result<F, Error> {
+    function.ok_or_else(|| Error::Unsupported("the plugin's table is incomplete".to_owned()))
+}
+
+impl Instance for NativeInstance {
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        let request = Request {
+            size: size_of_table::<Request>(),
+            kind: call.kind as u32,
+            target: Bytes::new(call.target.as_bytes()),
+            payload: Bytes::new(call.payload),
+            trace: Bytes::new(call.trace.as_bytes()),
+            caller: Bytes::new(call.caller.as_bytes()),
+            deadline_ms: call.deadline_ms,
+        };
+        let function = there(self.table.call)?;
+        // SAFETY: the instance is alive, and the request with what it borrows lives through
+        // the call.
+        self.ask(|out| unsafe { function(self.instance, &raw const request, out) })
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        let function = there(self.table.health)?;
+        // SAFETY: the instance is alive.
+        self.ask(|out| unsafe { function(self.instance, out) }).map(drop)
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        let function = there(self.table.snapshot)?;
+        // SAFETY: the instance is alive.
+        self.ask(|out| unsafe { function(self.instance, out) })
+    }
+
+    fn restore(&self, snapshot: &[u8]) -> Result<(), Error> {
+        let function = there(self.table.restore)?;
+        // SAFETY: the instance is alive, the snapshot lives through the call.
+        self.ask(|out| unsafe { function(self.instance, Bytes::new(snapshot), out) }).map(drop)
+    }
+
+    fn stop(&self) -> Result<(), Error> {
+        let function = there(self.table.stop)?;
+        // SAFETY: the instance is alive.
+        self.ask(|out| unsafe { function(self.instance, out) }).map(drop)
+    }
+}
+
+impl Drop for NativeInstance {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.table.destroy {
+            // SAFETY: made by `create` of this table; calls borrow `self`, so none runs, and
+            // none can follow.
+            unsafe { destroy(self.instance) };
+        }
+    }
+}

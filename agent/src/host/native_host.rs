@@ -1,0 +1,153 @@
+//! What the host offers to a native plugin: the table, and the functions in it.
+
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Weak;
+
+use modunest_sdk::abi::{
+    ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, ServiceCall, size_of_table,
+};
+use modunest_sdk::{Error, Status};
+
+use super::cell::Cell;
+
+/// Longest log message that is kept, in bytes.
+const LOG_MAX_BYTES: usize = 16 * 1024;
+
+/// Who calls. Stays until the process ends, by the ABI's rules; a plugin that was stopped
+/// finds its cell gone.
+struct Context {
+    plugin: String,
+    assets: String,
+    cell: Weak<Cell>,
+}
+
+/// Makes the table of one instance. It is never freed.
+pub(super) fn table(cell: &std::sync::Arc<Cell>) -> &'static HostTable {
+    let context: &'static Context = Box::leak(Box::new(Context {
+        plugin: cell.name().to_string(),
+        assets: cell.assets().to_owned(),
+        cell: std::sync::Arc::downgrade(cell),
+    }));
+    Box::leak(Box::new(HostTable {
+        size: size_of_table::<HostTable>(),
+        abi_version: ABI_VERSION,
+        context: std::ptr::from_ref(context).cast_mut().cast(),
+        log: Some(log),
+        call_service: Some(call_service),
+        now_ms: Some(now_ms),
+        assets_dir: Some(assets_dir),
+    }))
+}
+
+/// # Safety
+///
+/// `context` is that of a table made by [`table`].
+unsafe fn context<'a>(context: *mut c_void) -> &'a Context {
+    // SAFETY: leaked by `table`, so it lives for ever, and it is never changed.
+    unsafe { &*context.cast_const().cast::<Context>() }
+}
+
+/// # Safety
+///
+/// By the ABI: the table's context, and bytes that live through the call.
+unsafe extern "C" fn log(raw: *mut c_void, level: u32, message: Bytes) {
+    drop(catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: promised by the caller.
+        let (context, bytes) = unsafe { (context(raw), message.as_slice()) };
+        let cut = bytes.get(..LOG_MAX_BYTES).unwrap_or(bytes);
+        let message = String::from_utf8_lossy(cut);
+        let plugin = context.plugin.as_str();
+        match level {
+            1 => tracing::error!(plugin, "{message}"),
+            2 => tracing::warn!(plugin, "{message}"),
+            4 => tracing::debug!(plugin, "{message}"),
+            5 => tracing::trace!(plugin, "{message}"),
+            _ => tracing::info!(plugin, "{message}"),
+        }
+    })));
+}
+
+/// # Safety
+///
+/// By the ABI: the table's context, a call that begins with its size and lives through this
+/// one, and an empty buffer.
+unsafe extern "C" fn call_service(
+    raw: *mut c_void,
+    call: *const ServiceCall,
+    out: *mut Buffer,
+) -> i32 {
+    // SAFETY: promised by the caller.
+    let served = catch_unwind(AssertUnwindSafe(|| unsafe { serve(context(raw), call) }));
+    let answer = served.unwrap_or_else(|_| Err(Error::Failed("the host panicked".to_owned())));
+    let (status, bytes) = match answer {
+        Ok(bytes) => (Status::Ok, bytes),
+        Err(error) => (error.status(), error.text().as_bytes().to_vec()),
+    };
+    if !out.is_null() {
+        // SAFETY: not null, and writable by the ABI's rules; what was there is empty.
+        unsafe { out.write(Buffer::from_vec(bytes)) };
+    }
+    status.code()
+}
+
+/// # Safety
+///
+/// As for [`call_service`].
+unsafe fn serve(context: &Context, call: *const ServiceCall) -> Result<Vec<u8>, Error> {
+    if call.is_null() {
+        return Err(Error::InvalidInput("no call was passed".to_owned()));
+    }
+    // SAFETY: not null; every version begins with its size.
+    let size = unsafe { (&raw const (*call).size).read() };
+    if size < size_of_table::<ServiceCall>() {
+        return Err(Error::Unsupported(format!("a call of {size} bytes is too short")));
+    }
+    // SAFETY: covers all fields, and lives through this call.
+    let call = unsafe { &*call };
+    if call.payload.len > MAX_MESSAGE_BYTES {
+        return Err(Error::InvalidInput(format!(
+            "a payload of {} bytes is above the limit of {MAX_MESSAGE_BYTES}",
+            call.payload.len
+        )));
+    }
+    // SAFETY: all of these live through this call, by the ABI's rules.
+    let (plugin, service, payload, trace) = unsafe {
+        (
+            text(call.plugin, "plugin")?,
+            text(call.service, "service")?,
+            call.payload.as_slice(),
+            text(call.trace, "trace")?,
+        )
+    };
+    let cell = context.cell.upgrade().ok_or_else(|| {
+        Error::Unavailable(format!("{} was stopped and may call nobody", context.plugin))
+    })?;
+    cell.call_service(plugin, service, payload, trace, call.deadline_ms)
+}
+
+/// # Safety
+///
+/// `bytes` is valid for `'a`.
+unsafe fn text<'a>(bytes: Bytes, what: &str) -> Result<&'a str, Error> {
+    /// Names and traces are far below this.
+    const TEXT_MAX_BYTES: usize = 256;
+    if bytes.len > TEXT_MAX_BYTES {
+        return Err(Error::InvalidInput(format!("the call's {what} is too long")));
+    }
+    // SAFETY: promised by the caller.
+    std::str::from_utf8(unsafe { bytes.as_slice() })
+        .map_err(|_| Error::InvalidInput(format!("the call's {what} is not UTF-8")))
+}
+
+unsafe extern "C" fn now_ms(_: *mut c_void) -> u64 {
+    modunest_runtime::clock::now().as_millis()
+}
+
+/// # Safety
+///
+/// By the ABI: the table's context.
+unsafe extern "C" fn assets_dir(raw: *mut c_void) -> Bytes {
+    // SAFETY: promised by the caller; the text lives as long as the table.
+    Bytes::new(unsafe { context(raw) }.assets.as_bytes())
+}

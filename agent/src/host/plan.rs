@@ -1,0 +1,277 @@
+//! Decides before anything runs: what may be loaded, in which order, and what is in the way.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use modunest_core::manifest::{BuildSettings, Manifest};
+use modunest_core::name::PluginName;
+use modunest_core::relation::BuildTarget;
+use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use super::cell::Parts;
+use super::routes::{Routes, Segment, segments};
+use super::{Cell, Host, State};
+use crate::config::{HostSettings, Wanted};
+use crate::store::{Error, Installed, LIBRARY_NAME, Proven, Store};
+
+/// A release that is proven and unpacked, with its manifest read; or why it is not.
+pub struct Prepared {
+    /// The proven release.
+    pub proven: Proven,
+    /// What is in the store.
+    pub installed: Result<Installed, Error>,
+}
+
+/// What is to be loaded.
+pub struct Plan {
+    pub(super) host: Host,
+    /// For each plugin that is to be loaded, what must be ready before, and whether it also
+    /// loads without. Plugins that go on from an earlier generation are not among them.
+    pub(super) waits: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
+    /// Where each library is, and what it must be.
+    pub(super) libraries: BTreeMap<PluginName, Installed>,
+}
+
+/// Proves list and manifest of every release, on all processors.
+pub fn prepare(store: &Store, proven: Vec<Proven>) -> Vec<Prepared> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = proven.len().div_ceil(processors).max(1);
+    let one = |proven: &Proven| Prepared {
+        installed: store.installed(&proven.release, &proven.build),
+        proven: proven.clone(),
+    };
+    if proven.len() <= share {
+        return proven.iter().map(one).collect();
+    }
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = proven
+            .chunks(share)
+            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
+            .collect();
+        let mut prepared = Vec::with_capacity(proven.len());
+        for share in shares {
+            match share.join() {
+                Ok(more) => prepared.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        prepared
+    })
+}
+
+impl Plan {
+    /// Plans a host. `wanted` are the operator's own plugins: their routes come before those
+    /// of what was brought in. Instances of `previous` that would be the same go on.
+    pub fn build(
+        prepared: Vec<Prepared>,
+        wanted: &BTreeMap<PluginName, Wanted>,
+        settings: &HostSettings,
+        previous: Option<&Host>,
+    ) -> Plan {
+        let mut by_name: BTreeMap<PluginName, Prepared> =
+            prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
+        let (order, cycles) = order(&by_name);
+        let refusals = refusals(&by_name, wanted, settings, &cycles);
+        let mut plan =
+            Plan { host: Host::empty(), waits: BTreeMap::new(), libraries: BTreeMap::new() };
+        let mut refused = Vec::new();
+        for (name, uses) in order {
+            let Some(prepared) = by_name.remove(&name) else { continue };
+            let config = wanted.get(&name).map(|wanted| wanted.config.clone());
+            let proven = prepared.proven;
+            let (installed, damage) = match prepared.installed {
+                Ok(installed) => (installed, None),
+                Err(error) => (unknown(&proven), Some(error.to_string())),
+            };
+            let waits: Vec<(Arc<Cell>, bool)> = uses
+                .iter()
+                .filter_map(|(name, optional)| Some((plan.host.cell(name)?.clone(), *optional)))
+                .collect();
+            let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
+            let parts = Parts {
+                identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
+                manifest: installed.manifest.clone(),
+                folder: installed.folder.clone(),
+                dependencies,
+            };
+            let old = previous.and_then(|host| host.cell(&name)).filter(|old| old.is_same(&parts));
+            let cell = match old {
+                Some(old) if !refusals.contains_key(&name) => old.clone(),
+                _ => Arc::new(Cell::new(parts)),
+            };
+            match damage.as_ref().or(refusals.get(&name)) {
+                Some(reason) => {
+                    cell.set(State::Failed, Some(reason.clone()));
+                    refused.push(cell.clone());
+                }
+                None => add_routes(&mut plan.host.routes, &cell),
+            }
+            if cell.status().state != State::Ready {
+                plan.waits.insert(name.clone(), waits);
+            }
+            plan.libraries.insert(name.clone(), installed);
+            plan.host.order.push(name.clone());
+            plan.host.cells.insert(name, cell);
+        }
+        // Behind the others, so that they answer with their state only where nobody else does.
+        for cell in refused {
+            add_routes(&mut plan.host.routes, &cell);
+        }
+        plan
+    }
+}
+
+fn add_routes(routes: &mut Routes, cell: &Arc<Cell>) {
+    for route in &cell.manifest().routes {
+        routes.insert(&route.path, &route.methods, cell);
+    }
+}
+
+/// What stands for a release whose manifest cannot be read: as much as its statement says.
+/// Whether it is critical is not known, so it is taken to be.
+fn unknown(proven: &Proven) -> Installed {
+    let release = &proven.release;
+    let manifest = Manifest {
+        name: release.plugin.clone(),
+        version: release.version.clone(),
+        description: String::new(),
+        authors: Vec::new(),
+        license: String::new(),
+        readme: None,
+        keywords: Vec::new(),
+        critical: true,
+        host: release.host.clone(),
+        dependencies: release.dependencies.clone(),
+        incompatible: release.incompatible.clone(),
+        services: release.services.clone(),
+        imports: Vec::new(),
+        routes: Vec::new(),
+        guards: Vec::new(),
+        events: Vec::new(),
+        config_schema: None,
+        capabilities: Vec::new(),
+        build: BuildSettings { native: None, wasm: None, include: Vec::new() },
+    };
+    Installed { folder: PathBuf::new(), files: Vec::new(), manifest }
+}
+
+type Uses = Vec<(PluginName, bool)>;
+
+/// Every plugin behind what it uses, with these uses, and the plugins that use one another
+/// in a circle. Optional uses within a circle are let go.
+fn order(
+    plugins: &BTreeMap<PluginName, Prepared>,
+) -> (Vec<(PluginName, Uses)>, BTreeMap<PluginName, String>) {
+    let mut graph: DiGraph<&PluginName, bool> = DiGraph::new();
+    let nodes: HashMap<&PluginName, NodeIndex> =
+        plugins.keys().map(|name| (name, graph.add_node(name))).collect();
+    for (name, prepared) in plugins {
+        for (used, optional) in &prepared.proven.uses {
+            if let Some(node) = nodes.get(used) {
+                graph.add_edge(*node, nodes[name], *optional);
+            }
+        }
+    }
+    let mut cycles = BTreeMap::new();
+    // First without the optional edges of a circle, then without all of its edges.
+    for optional_only in [true, false] {
+        let circles: Vec<Vec<NodeIndex>> =
+            tarjan_scc(&graph).into_iter().filter(|circle| circle.len() > 1).collect();
+        for circle in circles {
+            let inside: BTreeSet<NodeIndex> = circle.into_iter().collect();
+            if !optional_only {
+                let names: Vec<&str> = inside.iter().map(|node| graph[*node].as_str()).collect();
+                let text = format!("these need one another in a circle: {}", names.join(", "));
+                cycles.extend(inside.iter().map(|node| (graph[*node].clone(), text.clone())));
+            }
+            graph.retain_edges(|graph, edge| {
+                let within = graph
+                    .edge_endpoints(edge)
+                    .is_some_and(|(a, b)| inside.contains(&a) && inside.contains(&b));
+                !within || (optional_only && !graph[edge])
+            });
+        }
+    }
+    // Without circles, there always is an order.
+    let sorted = toposort(&graph, None).unwrap_or_default();
+    let ordered = sorted
+        .into_iter()
+        .map(|node| {
+            let uses = graph
+                .edges_directed(node, petgraph::Direction::Incoming)
+                .map(|edge| {
+                    (graph[petgraph::visit::EdgeRef::source(&edge)].clone(), *edge.weight())
+                })
+                .collect();
+            (graph[node].clone(), uses)
+        })
+        .collect();
+    (ordered, cycles)
+}
+
+/// Why plugins may not be loaded, before anything is tried.
+fn refusals(
+    plugins: &BTreeMap<PluginName, Prepared>,
+    wanted: &BTreeMap<PluginName, Wanted>,
+    settings: &HostSettings,
+    cycles: &BTreeMap<PluginName, String>,
+) -> BTreeMap<PluginName, String> {
+    let mut refusals = cycles.clone();
+    for (name, prepared) in plugins {
+        let Ok(installed) = &prepared.installed else { continue };
+        let refusal = match prepared.proven.build.target {
+            BuildTarget::Wasm { .. } => Some("this host runs no components".to_owned()),
+            BuildTarget::Native { .. } if !settings.allows_in_process(name) => Some(format!(
+                "it is native code and may not run inside the agent's own process; if you trust it with everything that the agent may do, add \"{name}\" to in_process under [host]"
+            )),
+            BuildTarget::Native { .. } if installed.file(LIBRARY_NAME).is_none() => {
+                Some(format!("its archive has no {LIBRARY_NAME}"))
+            }
+            BuildTarget::Native { .. } => None,
+        };
+        let guarded = installed.manifest.routes.iter().find(|route| !route.guards.is_empty());
+        // A guard that is not enforced would be a door without a lock.
+        let refusal = refusal.or_else(|| {
+            guarded.map(|route| {
+                format!("its route {} has guards, which this host cannot enforce", route.path)
+            })
+        });
+        if let Some(reason) = refusal {
+            refusals.entry(name.clone()).or_insert(reason);
+        }
+    }
+    // The operator's own plugins first, then by name: the first of a route keeps it.
+    let mut names: Vec<&PluginName> = plugins.keys().collect();
+    names.sort_by_key(|name| !wanted.contains_key(*name));
+    let mut taken: BTreeMap<(Vec<Segment>, &str), &PluginName> = BTreeMap::new();
+    for name in names {
+        let Ok(installed) = &plugins[name].installed else { continue };
+        if refusals.contains_key(name) {
+            continue;
+        }
+        let claims: Vec<_> = installed
+            .manifest
+            .routes
+            .iter()
+            .flat_map(|route| {
+                route
+                    .methods
+                    .iter()
+                    .map(move |method| ((segments(&route.path), method.as_str()), route))
+            })
+            .collect();
+        let conflict = claims.iter().find_map(|(claim, route)| {
+            let holder = taken.get(claim).filter(|holder| **holder != name)?;
+            Some(format!("its route {} {} is taken by {holder}", claim.1, route.path))
+        });
+        match conflict {
+            Some(reason) => {
+                refusals.insert(name.clone(), reason);
+            }
+            None => taken.extend(claims.into_iter().map(|(claim, _)| (claim, name))),
+        }
+    }
+    refusals
+}

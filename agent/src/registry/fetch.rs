@@ -1,0 +1,176 @@
+//! Requests to the registry: bounded in length and time, with the trace, tried again where
+//! that can help.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use modunest_core::keys::ObjectKey;
+use modunest_runtime::http;
+use reqwest::header::{ETAG, IF_NONE_MATCH, RANGE};
+use reqwest::{Client, Response, StatusCode};
+use url::Url;
+
+use super::Error;
+
+/// Objects that are fetched at the same time: small ones, so latency is what counts.
+pub(super) const PARALLEL: usize = 32;
+/// Pauses between tries of an object. A head is not tried again: who asks for it can go on
+/// with the last one.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+/// How long an index object may take in all: 8 MB at 1 Mbit/s take 64 s.
+const OBJECT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Fetches from one registry. The HTTP client is made at the first request, so that an agent
+/// that has nothing to fetch does not hold the system's certificates.
+pub(crate) struct Fetcher {
+    base: Url,
+    client: OnceLock<Client>,
+}
+
+pub(super) enum Answer {
+    NotModified,
+    Body { bytes: Vec<u8>, etag: Option<String> },
+}
+
+impl Fetcher {
+    pub(super) fn new(base: Url) -> Self {
+        Fetcher { base, client: OnceLock::new() }
+    }
+
+    /// Another fetcher over the same connections.
+    pub(crate) fn share(&self) -> Self {
+        Fetcher { base: self.base.clone(), client: self.client.clone() }
+    }
+
+    /// An object's address.
+    pub(crate) fn url(&self, key: ObjectKey) -> String {
+        format!("{}{}", self.base.as_str().trim_end_matches('/'), key.path())
+    }
+
+    fn client(&self) -> Result<&Client, Error> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let made = http::client().map_err(|error| Error::Client(chain(&error)))?;
+        Ok(self.client.get_or_init(|| made))
+    }
+
+    /// An object that must exist, tried again while nobody answers.
+    pub(super) async fn object(&self, key: ObjectKey, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            match self.get(key, limit, None).await {
+                Ok(Answer::Body { bytes, .. }) => return Ok(bytes),
+                Ok(Answer::NotModified) => {
+                    return Err(Error::Status { url: self.url(key), status: 304 });
+                }
+                Err(error) if error.kind() == super::Kind::Unreachable => {
+                    let Some(pause) = pauses.next() else { return Err(error) };
+                    tracing::debug!(%key, %error, "trying again");
+                    tokio::time::sleep(*pause).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(super) async fn get(
+        &self,
+        key: ObjectKey,
+        limit: usize,
+        etag: Option<&str>,
+    ) -> Result<Answer, Error> {
+        let url = self.url(key);
+        let mut request = self.client()?.get(&url);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let answer = async {
+            let mut response = send(&url, request).await?;
+            match response.status() {
+                StatusCode::OK => {}
+                StatusCode::NOT_MODIFIED => return Ok(Answer::NotModified),
+                status => return Err(bad_status(url.clone(), status)),
+            }
+            let etag = response.headers().get(ETAG).and_then(|v| v.to_str().ok());
+            let etag = etag.map(str::to_owned);
+            let too_long = || Error::TooLong { url: url.clone(), limit_bytes: limit as u64 };
+            if response.content_length().is_some_and(|length| length > limit as u64) {
+                return Err(too_long());
+            }
+            let mut bytes = Vec::new();
+            while let Some(piece) = response.chunk().await.map_err(|e| unreachable(&url, &e))? {
+                if bytes.len() + piece.len() > limit {
+                    return Err(too_long());
+                }
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(Answer::Body { bytes, etag })
+        };
+        match tokio::time::timeout(OBJECT_TIMEOUT, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Unreachable {
+                url: url.clone(),
+                reason: format!("no whole answer within {} s", OBJECT_TIMEOUT.as_secs()),
+            }),
+        }
+    }
+
+    /// Starts a download at byte `from`. The second value says where the answer really
+    /// starts: at `from`, or at 0 where ranges are not served.
+    pub(crate) async fn download(
+        &self,
+        key: ObjectKey,
+        from: u64,
+    ) -> Result<(Response, u64), Error> {
+        let url = self.url(key);
+        let mut request = self.client()?.get(&url);
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let response = send(&url, request).await?;
+        match response.status() {
+            StatusCode::OK => Ok((response, 0)),
+            StatusCode::PARTIAL_CONTENT if from > 0 => {
+                let starts_there = response
+                    .headers()
+                    .get(reqwest::header::CONTENT_RANGE)
+                    .and_then(|value| value.to_str().ok())
+                    .is_some_and(|value| value.starts_with(&format!("bytes {from}-")));
+                if starts_there {
+                    Ok((response, from))
+                } else {
+                    Err(Error::Status { url, status: 206 })
+                }
+            }
+            status => Err(bad_status(url, status)),
+        }
+    }
+}
+
+async fn send(url: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {
+    http::traced(request).send().await.map_err(|error| unreachable(url, &error))
+}
+
+fn bad_status(url: String, status: StatusCode) -> Error {
+    let (code, later) = (status.as_u16(), status.is_server_error() || status == 429);
+    if later {
+        Error::Unavailable { url, status: code }
+    } else {
+        Error::Status { url, status: code }
+    }
+}
+
+/// The error of a request or of its body.
+pub(crate) fn unreachable(url: &str, error: &reqwest::Error) -> Error {
+    Error::Unreachable { url: url.to_owned(), reason: chain(error) }
+}
+
+/// An error with its causes, without the URL that stands beside it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

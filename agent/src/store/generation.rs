@@ -1,0 +1,278 @@
+//! Generations: what the host runs, and what proves it, switched as one.
+//!
+//! ```text
+//! generations/<n>/modunest.lock   the chosen releases
+//! generations/<n>/evidence        the index files that prove them
+//! current -> generations/<n>
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use modunest_core::Version;
+use modunest_core::digest::Digest;
+use modunest_core::index::INDEX_FILE_MAX_BYTES;
+use modunest_core::name::PluginName;
+use modunest_core::statement::{Build, Release, Status, Subject};
+use modunest_tlog::VerifyingKey;
+
+use super::Error;
+use crate::files;
+use crate::registry::fold::{Files, fold};
+use crate::sync::{LOCK_MAX_BYTES, LOCK_NAME, Lock};
+
+/// Generations that are kept to go back to.
+pub const KEPT_GENERATIONS: usize = 10;
+/// Largest evidence file, in bytes: 10,000 plugins with 50 KB of statements.
+const EVIDENCE_MAX_BYTES: usize = 512 * 1024 * 1024;
+
+/// Index files, verbatim: everything that proves a generation, without a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence(pub Files);
+
+/// One generation.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Its number; later ones have larger ones.
+    pub number: u64,
+    /// What was chosen.
+    pub lock: Lock,
+    /// What proves it.
+    pub evidence: Evidence,
+}
+
+/// A chosen release, proven by signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// The release statement's content.
+    pub release: Release,
+    /// The build to load.
+    pub build: Build,
+    /// Digest of the release statement.
+    pub statement: Digest,
+    /// Chosen plugins that it uses, and whether it also works without.
+    pub uses: BTreeMap<PluginName, bool>,
+    /// The owner took the release back.
+    pub yanked: bool,
+}
+
+/// All generations of an agent.
+#[derive(Clone, Debug)]
+pub struct Generations {
+    state_dir: PathBuf,
+}
+
+impl Generations {
+    /// Those below `state_dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(state_dir: &Path) -> Result<Self, Error> {
+        let folder = state_dir.join("generations");
+        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        Ok(Generations { state_dir: state_dir.to_owned() })
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.state_dir.join("generations")
+    }
+
+    /// Numbers of all generations, ascending.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn numbers(&self) -> Result<Vec<u64>, Error> {
+        let folder = self.folder();
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))? {
+            let name = entry.map_err(|e| Error::io(&folder, e))?.file_name();
+            numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The generation that runs; `None` before the first sync.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Generation`].
+    pub fn current(&self) -> Result<Option<Generation>, Error> {
+        let link = self.state_dir.join("current");
+        let target = match fs::read_link(&link) {
+            Ok(target) => target,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(&link, error)),
+        };
+        let number = target.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let number = number.ok_or_else(|| Error::Generation {
+            number: 0,
+            rule: format!("{} does not point to a generation", link.display()),
+        })?;
+        self.read(number).map(Some)
+    }
+
+    /// Reads one generation.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Generation`].
+    pub fn read(&self, number: u64) -> Result<Generation, Error> {
+        let folder = self.folder().join(number.to_string());
+        let content = |name: &str, limit| {
+            let path = folder.join(name);
+            files::read_limited(&path, limit)
+                .map_err(|e| Error::io(&path, e))?
+                .ok_or_else(|| Error::Generation { number, rule: format!("has no {name}") })
+        };
+        let bad = |rule: String| Error::Generation { number, rule };
+        let lock = Lock::parse(&content(LOCK_NAME, LOCK_MAX_BYTES)?).map_err(bad)?;
+        let evidence = Evidence::parse(&content("evidence", EVIDENCE_MAX_BYTES)?)
+            .ok_or_else(|| bad("its evidence is damaged".to_owned()))?;
+        Ok(Generation { number, lock, evidence })
+    }
+
+    /// Writes the next generation and switches to it. After a crash, the old or the new one
+    /// is current.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn add(&self, lock: Lock, evidence: Evidence) -> Result<Generation, Error> {
+        let number = self.numbers()?.last().map_or(1, |last| last + 1);
+        let folder = self.folder().join(number.to_string());
+        let aside = files::aside(&folder);
+        fs::create_dir(&aside).map_err(|e| Error::io(&aside, e))?;
+        let written = [(LOCK_NAME, lock.to_bytes()), ("evidence", evidence.to_bytes())];
+        for (name, content) in written {
+            let path = aside.join(name);
+            files::write_durable(&path, &content).map_err(|e| Error::io(&path, e))?;
+        }
+        fs::rename(&aside, &folder).map_err(|e| Error::io(&folder, e))?;
+        files::sync_folder(&self.folder()).map_err(|e| Error::io(&self.folder(), e))?;
+        self.switch(number)?;
+        Ok(Generation { number, lock, evidence })
+    }
+
+    /// Makes a generation the current one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn switch(&self, number: u64) -> Result<(), Error> {
+        let link = self.state_dir.join("current");
+        let aside = files::aside(&link);
+        let target = Path::new("generations").join(number.to_string());
+        symlink(&target, &aside)
+            .and_then(|()| fs::rename(&aside, &link))
+            .and_then(|()| files::sync_folder(&self.state_dir))
+            .map_err(|e| Error::io(&link, e))
+    }
+
+    /// Removes all but the newest [`KEPT_GENERATIONS`] and `current`; answers the file lists
+    /// that the kept ones use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Generation`].
+    pub fn prune(&self, current: u64) -> Result<BTreeSet<Digest>, Error> {
+        let numbers = self.numbers()?;
+        let surplus = numbers.len().saturating_sub(KEPT_GENERATIONS);
+        let mut used = BTreeSet::new();
+        for (position, number) in numbers.into_iter().enumerate() {
+            if position < surplus && number != current {
+                let path = self.folder().join(number.to_string());
+                fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
+            } else {
+                used.extend(self.read(number)?.lock.plugins.iter().map(|plugin| plugin.files));
+            }
+        }
+        Ok(used)
+    }
+}
+
+impl Generation {
+    /// Proves every chosen release from the evidence: see [`prove`].
+    ///
+    /// # Errors
+    /// Which proof failed.
+    pub fn prove(&self, keys: &[VerifyingKey]) -> Result<Vec<Proven>, Error> {
+        prove(&self.lock, &self.evidence, keys)
+    }
+}
+
+/// Proves the releases of a lock: chains and signatures from the registry's keys downwards,
+/// that each locked build stands in its release, and that every dependency is met.
+///
+/// # Errors
+/// Which proof failed.
+pub fn prove(
+    lock: &Lock,
+    evidence: &Evidence,
+    keys: &[VerifyingKey],
+) -> Result<Vec<Proven>, Error> {
+    let mut folded = fold(&evidence.0, keys).map_err(Box::new)?;
+    let versions: BTreeMap<&PluginName, &Version> =
+        lock.plugins.iter().map(|p| (&p.plugin, &p.version)).collect();
+    let mut proven = Vec::with_capacity(lock.plugins.len());
+    for locked in &lock.plugins {
+        let unproven = |rule: String| Error::Unproven {
+            plugin: locked.plugin.clone(),
+            version: locked.version.clone(),
+            rule,
+        };
+        let state = folded
+            .plugins
+            .get_mut(&locked.plugin)
+            .and_then(|plugin| plugin.releases.remove(&locked.version))
+            .ok_or_else(|| unproven("no statement releases this version".to_owned()))?;
+        if state.statement != locked.statement {
+            return Err(unproven("the lock names another release statement".to_owned()));
+        }
+        let build = state.release.builds.iter().find(|build| build.target == locked.target);
+        let build = build.filter(|b| b.archive == locked.archive && b.files == locked.files);
+        let build =
+            build.cloned().ok_or_else(|| unproven("the release has no such build".to_owned()))?;
+        let mut uses = BTreeMap::new();
+        for dependency in &state.release.dependencies {
+            match versions.get(&dependency.plugin) {
+                Some(version) if dependency.requirement.matches(version) => {
+                    uses.insert(dependency.plugin.clone(), dependency.optional);
+                }
+                None if dependency.optional => {}
+                _ => {
+                    let rule = format!("its dependency {} is not met", dependency.plugin);
+                    return Err(unproven(rule));
+                }
+            }
+        }
+        let yanked = matches!(state.status, Status::Yanked { .. });
+        let (release, statement) = (state.release, state.statement);
+        proven.push(Proven { release, build, statement, uses, yanked });
+    }
+    Ok(proven)
+}
+
+impl Evidence {
+    /// The bytes: `<subject> <length>`, a line feed and the index file, for each subject.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (subject, file) in &self.0 {
+            bytes.extend_from_slice(format!("{subject} {}\n", file.len()).as_bytes());
+            bytes.extend_from_slice(file);
+        }
+        bytes
+    }
+
+    /// Reads [`Evidence::to_bytes`].
+    pub fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let mut evidence = Evidence::default();
+        while !bytes.is_empty() {
+            let end = bytes.iter().position(|b| *b == b'\n')?;
+            let line = std::str::from_utf8(&bytes[..end]).ok()?;
+            let (subject, length) = line.split_once(' ')?;
+            let length: usize = length.parse().ok().filter(|n| *n <= INDEX_FILE_MAX_BYTES)?;
+            let (file, rest) = bytes[end + 1..].split_at_checked(length)?;
+            evidence.0.insert(subject.parse::<Subject>().ok()?, file.into());
+            bytes = rest;
+        }
+        Some(evidence)
+    }
+}

@@ -1,0 +1,425 @@
+//! From what is wanted to a generation on disk: resolve, lock, fetch, prove, switch.
+//!
+//! Every step can be repeated after a crash. What was read, fetched and unpacked before is
+//! not fetched again. When the registry cannot be reached, the current generation serves,
+//! if it holds everything that is wanted.
+
+mod download;
+mod lock;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use modunest_core::Version;
+use modunest_core::index::Head;
+use modunest_core::name::PluginName;
+use modunest_core::relation::HostFacts;
+use modunest_core::resolve::{Exceeded, Report, Warning};
+use serde::Serialize;
+
+pub use lock::{LOCK_MAX_BYTES, LOCK_NAME, Lock, Locked};
+pub use resolve::{Resolved, resolve};
+
+use crate::config::{Config, Wanted};
+use crate::registry::{self, Client};
+use crate::store::{self, Generation, Generations, Proven, Store};
+use crate::{blocking, files};
+
+/// How a sync is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Use the lock file as it is, or fail.
+    pub frozen: bool,
+    /// Use no network.
+    pub offline: bool,
+    /// Let go of the lock file's versions and take the newest.
+    pub update: bool,
+}
+
+/// What a sync came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The generation to run.
+    pub generation: Generation,
+    /// Its releases, proven.
+    pub proven: Vec<Proven>,
+    /// Whether the generation is new.
+    pub changed: bool,
+    /// Archives that were fetched.
+    pub fetched: usize,
+    /// The newest believed head.
+    pub head: HeadSummary,
+    /// Why this came about without the registry.
+    pub offline: Option<String>,
+    /// What the operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// What people want to know of a head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeadSummary {
+    /// The registry's origin.
+    pub origin: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it was signed, RFC 3339.
+    pub issued_at: String,
+    /// How long ago that is.
+    pub age_s: u64,
+}
+
+impl HeadSummary {
+    /// Of a head, now.
+    pub fn of(head: &Head) -> Self {
+        HeadSummary {
+            origin: head.origin.clone(),
+            epoch: head.epoch,
+            issued_at: head.issued_at.to_string(),
+            age_s: modunest_runtime::clock::now().since(head.issued_at).as_secs(),
+        }
+    }
+}
+
+/// Why a sync did not come to a generation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read of the registry failed.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// Nothing satisfies what is wanted.
+    #[error("{0}")]
+    NoSolution(Box<Report>),
+    /// A limit of the resolver was met.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
+    /// The resolver chose what was not read: a bug, and no reason to go on.
+    #[error("the resolver chose a release of {plugin} that was not read")]
+    Solution {
+        /// The plugin.
+        plugin: PluginName,
+    },
+    /// An archive was refused.
+    #[error("{plugin} {version}: {error}")]
+    Archive {
+        /// The plugin.
+        plugin: PluginName,
+        /// The version.
+        version: Version,
+        /// Why.
+        error: store::Error,
+    },
+    /// The store or a generation cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The lock file cannot be read.
+    #[error("{}: {rule}; delete it to resolve anew", .path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        rule: String,
+    },
+    /// With `--frozen`, the lock file does not do.
+    #[error("the lock file does not hold what is wanted ({0}), and --frozen forbids to change it")]
+    Frozen(String),
+    /// Without a network, what is there does not do.
+    #[error("{reason}, and what is on this machine does not do: {rule}")]
+    Offline {
+        /// Why there is no network.
+        reason: String,
+        /// What is missing.
+        rule: String,
+        /// Whether that was asked for.
+        asked: bool,
+    },
+    /// Another process works on the state folder.
+    #[error("another process is syncing {}; wait for it to end", .0.display())]
+    Busy(PathBuf),
+    /// A helper thread ended without an answer.
+    #[error(transparent)]
+    Blocking(#[from] blocking::Lost),
+}
+
+/// The folders of an agent, and its registry.
+pub struct Syncer {
+    state_dir: PathBuf,
+    client: Client,
+    store: Store,
+    generations: Generations,
+    host: HostFacts,
+}
+
+impl Syncer {
+    /// Opens an agent's folders. Nothing is fetched yet.
+    ///
+    /// # Errors
+    /// A folder cannot be used, or the kept head is not by the configured keys.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let registry = &config.registry;
+        let client = Client::open(registry::Settings {
+            url: registry.url.clone(),
+            origin: registry.origin.clone(),
+            keys: registry.keys.clone(),
+            cache_dir: config.state_dir.join("registry").join(folder_name(&registry.origin)),
+        })?;
+        Ok(Syncer {
+            state_dir: config.state_dir.clone(),
+            client,
+            store: Store::open(&config.state_dir)?,
+            generations: Generations::open(&config.state_dir)?,
+            host: crate::host::facts(),
+        })
+    }
+
+    /// Verified reads.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The generations.
+    pub fn generations(&self) -> &Generations {
+        &self.generations
+    }
+
+    /// Resolves what the configuration wants, changing nothing but caches. `fresh` lets go
+    /// of the lock file's versions.
+    ///
+    /// # Errors
+    /// As [`Syncer::sync`].
+    pub async fn resolve(&self, config: &Config, fresh: bool) -> Result<Resolved, Error> {
+        self.client.refresh().await?;
+        let locked = if fresh { None } else { self.read_lock()? };
+        let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
+        resolve(&self.client, &config.plugins, versions, self.host.clone()).await
+    }
+
+    /// Brings this machine to what the configuration wants.
+    ///
+    /// # Errors
+    /// Why there is no generation to run. The current one is untouched then.
+    pub async fn sync(
+        &self,
+        config: &Config,
+        options: Options,
+        progress: &ProgressBar,
+    ) -> Result<Outcome, Error> {
+        let _held = self.hold()?;
+        if options.offline {
+            return self.offline(config, "--offline was given".to_owned(), true);
+        }
+        match self.online(config, options, progress).await {
+            // Whoever answers wrongly is refused; only silence lets the old state serve.
+            Err(Error::Registry(error)) if error.kind() == registry::Kind::Unreachable => {
+                self.offline(config, error.to_string(), false)
+            }
+            other => other,
+        }
+    }
+
+    async fn online(
+        &self,
+        config: &Config,
+        options: Options,
+        progress: &ProgressBar,
+    ) -> Result<Outcome, Error> {
+        progress.set_message("asking the registry");
+        let head = self.client.refresh().await?;
+        let last = self.read_lock()?;
+        let current = self.generations.current()?;
+        let known = last.as_ref().is_some_and(|lock| {
+            lock.index == head.index && wanted_in(lock, &config.plugins).is_ok()
+        });
+        // The same index gives the same answer, if nothing else is wanted.
+        let mut warnings = Vec::new();
+        let (lock, evidence) = match (&last, &current) {
+            (Some(lock), Some(current))
+                if known
+                    && !options.update
+                    && lock.plugins == current.lock.plugins
+                    && roots_only(lock, &config.plugins) =>
+            {
+                (lock.clone(), current.evidence.clone())
+            }
+            _ => {
+                progress.set_message("resolving");
+                let kept = last.as_ref().filter(|_| !options.update);
+                let versions = kept.map(Lock::versions).unwrap_or_default();
+                let resolved =
+                    resolve(&self.client, &config.plugins, versions, self.host.clone()).await?;
+                warnings = resolved.solution.warnings;
+                (Lock::new(&head, resolved.locked), resolved.evidence)
+            }
+        };
+        let same = |other: &Lock| other.plugins == lock.plugins;
+        if options.frozen && !last.as_ref().is_some_and(same) {
+            return Err(Error::Frozen(difference(last.as_ref(), &lock)));
+        }
+        let keys = config.registry.keys.clone();
+        let (lock, evidence, proven) = blocking::run(move || {
+            store::prove(&lock, &evidence, &keys).map(|proven| (lock, evidence, proven))
+        })
+        .await??;
+        progress.set_message("fetching");
+        let downloads = download::Downloads {
+            fetcher: self.client.fetcher().share(),
+            store: &self.store,
+            folder: self.state_dir.join("downloads"),
+            parallel: config.host.downloads,
+            progress,
+        };
+        let fetched = downloads.fetch(&proven).await?;
+        let same = |other: &Lock| other.plugins == lock.plugins;
+        let lock_path = self.state_dir.join(LOCK_NAME);
+        if last.as_ref() != Some(&lock) && !options.frozen {
+            files::write_durable(&lock_path, &lock.to_bytes())
+                .map_err(|e| store::Error::io(&lock_path, e))?;
+        }
+        let (generation, changed) = match current {
+            Some(current) if same(&current.lock) => (current, false),
+            _ => (self.generations.add(lock, evidence)?, true),
+        };
+        if changed {
+            let used = self.generations.prune(generation.number)?;
+            self.store.retain(&used)?;
+        }
+        let head = HeadSummary::of(&head);
+        Ok(Outcome { generation, proven, changed, fetched, head, offline: None, warnings })
+    }
+
+    fn offline(&self, config: &Config, reason: String, asked: bool) -> Result<Outcome, Error> {
+        let missing = |rule: String| Error::Offline { reason: reason.clone(), rule, asked };
+        let generation = self.generations.current()?;
+        let generation = generation.ok_or_else(|| missing("nothing was ever synced".to_owned()))?;
+        wanted_in(&generation.lock, &config.plugins).map_err(&missing)?;
+        let proven = generation.prove(&config.registry.keys)?;
+        if let Some(absent) = proven.iter().find(|p| !self.store.has(p.build.files)) {
+            return Err(missing(format!("{} is not in the store", absent.release.plugin)));
+        }
+        let head = self.client.kept_head().ok_or(registry::Error::NoHead)?;
+        let head = HeadSummary::of(&head);
+        let offline = Some(reason);
+        let warnings = Vec::new();
+        let (changed, fetched) = (false, 0);
+        Ok(Outcome { generation, proven, changed, fetched, head, offline, warnings })
+    }
+
+    fn read_lock(&self) -> Result<Option<Lock>, Error> {
+        let path = self.state_dir.join(LOCK_NAME);
+        let bytes =
+            files::read_limited(&path, LOCK_MAX_BYTES).map_err(|e| store::Error::io(&path, e))?;
+        let lock = bytes.map(|bytes| Lock::parse(&bytes)).transpose();
+        lock.map_err(|rule| Error::Lock { path, rule })
+    }
+
+    /// Keeps other processes away from the state folder while the value lives.
+    fn hold(&self) -> Result<File, Error> {
+        let path = self.state_dir.join("busy");
+        let file = File::create(&path).map_err(|e| store::Error::io(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.store.sweep()?;
+                Ok(file)
+            }
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy(self.state_dir.clone())),
+            Err(std::fs::TryLockError::Error(error)) => Err(store::Error::io(&path, error).into()),
+        }
+    }
+}
+
+/// How long ago a head was signed, for people.
+pub fn age_text(age_s: u64) -> String {
+    let age = Duration::from_secs(age_s);
+    match age.as_secs() {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s @ 7200..172_800 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+/// Whether a lock holds a fitting version of everything that is wanted.
+fn wanted_in(lock: &Lock, wanted: &BTreeMap<PluginName, Wanted>) -> Result<(), String> {
+    for (plugin, Wanted { requirement, .. }) in wanted {
+        match lock.plugins.iter().find(|locked| locked.plugin == *plugin) {
+            Some(locked) if requirement.matches(&locked.version) => {}
+            Some(locked) => {
+                return Err(format!("{plugin} is {}, wanted is {requirement}", locked.version));
+            }
+            None => return Err(format!("{plugin} is missing")),
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing is locked that nothing wanted needs any more.
+fn roots_only(lock: &Lock, wanted: &BTreeMap<PluginName, Wanted>) -> bool {
+    let by_name: BTreeMap<&PluginName, &Locked> =
+        lock.plugins.iter().map(|locked| (&locked.plugin, locked)).collect();
+    let mut reached = std::collections::BTreeSet::new();
+    let mut queue: Vec<&PluginName> = wanted.keys().collect();
+    while let Some(plugin) = queue.pop() {
+        if reached.insert(plugin) {
+            queue.extend(by_name.get(plugin).into_iter().flat_map(|locked| &locked.uses));
+        }
+    }
+    lock.plugins.iter().all(|locked| reached.contains(&locked.plugin))
+}
+
+fn difference(last: Option<&Lock>, next: &Lock) -> String {
+    let Some(last) = last else { return "there is none".to_owned() };
+    let (last, next) = (last.versions(), next.versions());
+    let changed = next.iter().find(|(plugin, version)| last.get(*plugin) != Some(version));
+    match (changed, last.keys().find(|plugin| !next.contains_key(*plugin))) {
+        (Some((plugin, version)), _) => match last.get(plugin) {
+            Some(old) => format!("{plugin} would change from {old} to {version}"),
+            None => format!("{plugin} {version} would come in"),
+        },
+        (None, Some(plugin)) => format!("{plugin} would go"),
+        (None, None) => "a release has other contents".to_owned(),
+    }
+}
+
+/// A folder's name for an origin: origins may have characters that paths cannot.
+fn folder_name(origin: &str) -> String {
+    modunest_core::digest::Digest::of(origin.as_bytes()).to_hex()
+}
+
+/// Proves everything of a generation again: signatures, lists, and every file in the store.
+///
+/// # Errors
+/// The first proof that failed.
+pub fn verify(
+    store: &Store,
+    generation: &Generation,
+    keys: &[modunest_tlog::VerifyingKey],
+) -> Result<usize, store::Error> {
+    let proven = generation.prove(keys)?;
+    for plugin in &proven {
+        store.installed(&plugin.release, &plugin.build)?.verify()?;
+    }
+    Ok(proven.len())
+}
+
+/// Makes an earlier generation, which the caller has verified, the current one, and its lock
+/// the lock file, so that a later sync stays with it.
+///
+/// # Errors
+/// The disk said no.
+pub fn go_back(
+    state_dir: &Path,
+    generations: &Generations,
+    chosen: &Generation,
+) -> Result<(), store::Error> {
+    let path = state_dir.join(LOCK_NAME);
+    files::write_durable(&path, &chosen.lock.to_bytes()).map_err(|e| store::Error::io(&path, e))?;
+    generations.switch(chosen.number)
+}

@@ -1,0 +1,118 @@
+//! Drives the resolver with verified reads.
+
+use std::collections::BTreeMap;
+
+use modunest_core::Version;
+use modunest_core::name::PluginName;
+use modunest_core::relation::HostFacts;
+use modunest_core::resolve::{
+    Candidate, Request, Resolver, Root, Solution, Status as CandidateStatus, Step,
+};
+use modunest_core::statement::{PluginState, Status, Subject};
+
+use super::{Error, Locked};
+use crate::config::Wanted;
+use crate::registry::Client;
+use crate::store::Evidence;
+
+/// An answer of the resolver, with the statements that it rests on.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The answer.
+    pub solution: Solution,
+    /// The chosen releases, by name.
+    pub locked: Vec<Locked>,
+    /// What proves them.
+    pub evidence: Evidence,
+    /// Plugins that were looked at.
+    pub considered: usize,
+}
+
+/// Resolves what is wanted under the client's head. `locked` versions are preferred.
+///
+/// # Errors
+/// [`Error::NoSolution`] with the whole report, [`Error::Exceeded`], or a read that failed.
+pub async fn resolve(
+    client: &Client,
+    wanted: &BTreeMap<PluginName, Wanted>,
+    locked: BTreeMap<PluginName, Version>,
+    host: HostFacts,
+) -> Result<Resolved, Error> {
+    let roots = wanted
+        .iter()
+        .map(|(plugin, wanted)| Root {
+            plugin: plugin.clone(),
+            requirement: wanted.requirement.clone(),
+        })
+        .collect();
+    let mut resolver = Resolver::new(Request { roots, locked, host });
+    let mut states: BTreeMap<PluginName, PluginState> = BTreeMap::new();
+    let mut evidence = Evidence::default();
+    let mut considered = 0;
+    let solution = loop {
+        match resolver.step() {
+            Step::Need(names) => {
+                tracing::debug!(count = names.len(), "reading index files");
+                let read = client.read(&names).await?;
+                evidence.0.extend(read.files);
+                for (name, state) in read.plugins {
+                    considered += 1;
+                    resolver.provide(&name, candidates(state.as_ref()));
+                    states.extend(state.map(|state| (name, state)));
+                }
+            }
+            Step::Done(solution) => break solution,
+            Step::NoSolution(report) => return Err(Error::NoSolution(Box::new(report))),
+            Step::Exceeded(limit) => return Err(Error::Exceeded(limit)),
+        }
+    };
+    evidence.0.retain(|subject, _| match subject {
+        Subject::Plugin(plugin) => solution.chosen.contains_key(plugin),
+        Subject::Org(org) => solution.chosen.keys().any(|plugin| plugin.org() == *org),
+    });
+    let locked = locked_releases(&solution, &states)?;
+    Ok(Resolved { solution, locked, evidence, considered })
+}
+
+fn candidates(state: Option<&PluginState>) -> Vec<Candidate> {
+    let releases = state.into_iter().flat_map(|state| state.releases.values());
+    releases
+        .map(|state| Candidate {
+            version: state.release.version.clone(),
+            status: match &state.status {
+                Status::Active => CandidateStatus::Active,
+                Status::Yanked { .. } => CandidateStatus::Yanked,
+            },
+            dependencies: state.release.dependencies.clone(),
+            incompatible: state.release.incompatible.clone(),
+            host: state.release.host.clone(),
+            builds: state.release.builds.iter().map(|build| build.target.clone()).collect(),
+        })
+        .collect()
+}
+
+fn locked_releases(
+    solution: &Solution,
+    states: &BTreeMap<PluginName, PluginState>,
+) -> Result<Vec<Locked>, Error> {
+    let one = |(plugin, chosen): (&PluginName, &modunest_core::resolve::Chosen)| {
+        let state = states.get(plugin)?.releases.get(&chosen.version)?;
+        let build = state.release.builds.get(chosen.build_index)?;
+        let uses = solution.edges.get(plugin).into_iter().flatten();
+        Some(Locked {
+            plugin: plugin.clone(),
+            version: chosen.version.clone(),
+            statement: state.statement,
+            target: build.target.clone(),
+            archive: build.archive,
+            size_bytes: build.size_bytes,
+            files: build.files,
+            uses: uses.map(|edge| edge.plugin.clone()).collect(),
+        })
+    };
+    solution
+        .chosen
+        .iter()
+        .map(|entry| one(entry).ok_or_else(|| Error::Solution { plugin: entry.0.clone() }))
+        .collect()
+}

@@ -1,0 +1,82 @@
+//! Loading: order, failure chains, deadlines, conflicts, permission.
+
+use std::time::{Duration, Instant};
+
+use modunest_agent::Agent;
+use modunest_agent::config::Pattern;
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::Registry;
+
+fn states(agent: &Agent) -> String {
+    let lines: Vec<String> = agent
+        .status()
+        .plugins
+        .into_iter()
+        .map(|p| format!("{} {} {}", p.plugin, p.state, p.reason.unwrap_or_default()).trim().into())
+        .collect();
+    lines.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_takes_down_those_that_need_it_and_nothing_else() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/base", "1.0.0", &["FAIL_CREATE"], ECHO));
+    registry.publish(release("demo/middle", "1.0.0", &[], &(uses("demo/base", "^1") + ECHO)));
+    registry.publish(release("demo/top", "1.0.0", &[], &uses("demo/middle", "^1")));
+    let optional = "\n[dependencies]\n\"demo/base\" = { version = \"^1\", optional = true }\n";
+    registry.publish(release("demo/easy", "1.0.0", &[], optional));
+    registry.publish(release("demo/hangs", "1.0.0", &["SLOW_CREATE_S=3"], ""));
+    registry.publish(release("demo/waits", "1.0.0", &[], &uses("demo/hangs", "^1")));
+    registry.publish(release("demo/alone", "1.0.0", &[], ""));
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = ["demo/top", "demo/easy", "demo/waits", "demo/alone"].map(|name| (name, "^1"));
+    let mut config = registry.config(folder.path(), &wanted);
+    config.host.load_timeout = Duration::from_millis(500);
+    let started = Instant::now();
+    let agent = Agent::start(config).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(3), "the deadline did not hold");
+    insta::assert_snapshot!(states(&agent));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_and_permission_are_found_before_loading() {
+    let registry = Registry::start().await;
+    registry.add_org("other");
+    registry.publish(release("demo/first", "1.0.0", &[], &route("/page/{id}")));
+    registry.publish(release("demo/second", "1.0.0", &[], &route("/page/{name}")));
+    registry.publish(release("other/native", "1.0.0", &[], &route("/page")));
+    let guarded = "\n[[guard]]\nname = \"door\"\n\n[[route]]\npath = \"/guarded\"\nmethods = [\"GET\"]\nguards = [\"door\"]\n";
+    registry.publish(release("demo/guarded", "1.0.0", &[], guarded));
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = ["demo/first", "demo/second", "other/native", "demo/guarded"].map(|n| (n, "^1"));
+    let mut config = registry.config(folder.path(), &wanted);
+    let agent = Agent::start(config.clone()).await.unwrap();
+    insta::assert_snapshot!(states(&agent));
+    let url = format!("http://{}/page/7", agent.gateway_addr());
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert_eq!(text, "demo/first 1.0.0 says hello");
+    agent.shutdown().await;
+    config.host.in_process.push(Pattern::Org("other".parse().unwrap()));
+    let agent = Agent::start(config).await.unwrap();
+    assert!(states(&agent).contains("other/native ready"), "{}", states(&agent));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_for_those_that_import_them() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    // Calls a plugin that its manifest does not import.
+    let forward = ["FORWARD_PLUGIN=\"demo/back\""];
+    registry.publish(release("demo/thief", "1.0.0", &forward, &route("/thief")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = registry.config(folder.path(), &[("demo/thief", "^1"), ("demo/back", "^1")]);
+    let agent = Agent::start(config).await.unwrap();
+    let answer = reqwest::get(format!("http://{}/thief", agent.gateway_addr())).await.unwrap();
+    assert_eq!(answer.status(), 403);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("demo/thief does not import echo of demo/back"), "{text}");
+    agent.shutdown().await;
+}

@@ -1,0 +1,334 @@
+//! A registry made of core's own formats, served by a file server that can be told to lie.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use modunest_agent::Config;
+use modunest_agent::config::{Pattern, Registry as Settings, Wanted};
+use modunest_core::archive::{Archive, PackFile, pack};
+use modunest_core::digest::Digest;
+use modunest_core::index::{Head, Update, Written, update};
+use modunest_core::keys::ObjectKey;
+use modunest_core::manifest::Manifest;
+use modunest_core::name::PluginName;
+use modunest_core::relation::BuildTarget;
+use modunest_core::statement::{Build, Key, Link, SignedStatement, Statement, Yank};
+use modunest_core::time::Timestamp;
+use modunest_tlog::SigningKey;
+
+pub const ORIGIN: &str = "test.modunest";
+
+/// What is to be released.
+pub struct Release {
+    pub manifest: String,
+    pub files: Vec<PackFile>,
+}
+
+/// How the server treats one path.
+#[derive(Clone)]
+pub enum Lie {
+    /// Other bytes.
+    Bytes(Vec<u8>),
+    /// The right bytes, cut off after so many, with the connection broken.
+    Break(usize),
+    /// A status without a body.
+    Status(u16),
+}
+
+#[derive(Default)]
+struct Served {
+    objects: BTreeMap<String, Vec<u8>>,
+    /// How often a lie is told, and which.
+    lies: BTreeMap<String, (usize, Lie)>,
+    requests: Vec<(String, Option<String>)>,
+    /// Requests without a trace context.
+    untraced: usize,
+}
+
+#[derive(Clone)]
+pub struct Registry {
+    served: Arc<Mutex<Served>>,
+    state: Arc<Mutex<Index>>,
+    pub url: String,
+    server: Arc<tokio::task::AbortHandle>,
+}
+
+struct Index {
+    objects: BTreeMap<Digest, Vec<u8>>,
+    root: Option<Digest>,
+    epoch: u64,
+    links: BTreeMap<String, Link>,
+}
+
+pub fn registry_key() -> SigningKey {
+    SigningKey::from_seed(ORIGIN.parse().unwrap(), &[1; 32])
+}
+
+pub fn org_key(org: &str, seed: u8) -> SigningKey {
+    SigningKey::from_seed(org.parse().unwrap(), &[seed; 32])
+}
+
+pub fn now() -> Timestamp {
+    modunest_runtime::clock::now()
+}
+
+impl Registry {
+    /// An empty registry with the organisation `demo`.
+    pub async fn start() -> Self {
+        let served = Arc::new(Mutex::new(Served::default()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(serve).with_state(served.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let registry = Registry {
+            served,
+            state: Arc::new(Mutex::new(Index {
+                objects: BTreeMap::new(),
+                root: None,
+                epoch: 0,
+                links: BTreeMap::new(),
+            })),
+            url,
+            server: Arc::new(server.abort_handle()),
+        };
+        registry.add_org("demo");
+        registry
+    }
+
+    /// Nobody answers any more.
+    pub fn stop(&self) {
+        self.server.abort();
+    }
+
+    pub fn add_org(&self, org: &str) {
+        let key = org_key(org, 2).verifying_key().to_string();
+        let link = self.link(org);
+        let statement = Statement::Key(Key {
+            org: org.parse().unwrap(),
+            sequence: link.sequence,
+            previous: link.previous,
+            key,
+            valid: true,
+        });
+        self.append(org, statement.sign(&registry_key()).unwrap());
+    }
+
+    fn link(&self, subject: &str) -> Link {
+        self.state.lock().unwrap().links.get(subject).copied().unwrap_or(Link::FIRST)
+    }
+
+    /// Appends a statement, and signs a head over the result.
+    pub fn append(&self, subject: &str, signed: SignedStatement) {
+        let mut index = self.state.lock().unwrap();
+        index.links.insert(subject.to_owned(), signed.next_link());
+        let done = loop {
+            // The source is the whole store, so nothing is ever needed twice.
+            match update(index.root, std::slice::from_ref(&signed), &index.objects).unwrap() {
+                Update::Need { .. } => panic!("the store has every object"),
+                Update::Done { root, written, .. } => break (root, written),
+            }
+        };
+        let mut served = self.served.lock().unwrap();
+        for object in done.1 {
+            let (key, digest, bytes) = match object {
+                Written::Node(d, bytes) => (ObjectKey::Node(d), d, bytes),
+                Written::Bin(d, bytes) => (ObjectKey::Bin(d), d, bytes),
+                Written::File(d, bytes) => (ObjectKey::Index(d), d, bytes),
+            };
+            served.objects.insert(key.path(), bytes.clone());
+            index.objects.insert(digest, bytes);
+        }
+        index.root = Some(done.0);
+        index.epoch += 1;
+        let head = head(index.epoch, done.0).sign(&registry_key()).unwrap();
+        served.objects.insert("/head".to_owned(), head);
+    }
+
+    /// Publishes a release, and answers its build.
+    pub fn publish(&self, release: Release) -> Build {
+        let (name, statement) = self.statement(&release);
+        let Statement::Release(content) = &statement else { panic!("a release") };
+        let build = content.builds[0].clone();
+        let key = org_key(name.org().as_str(), 2);
+        self.append(name.as_str(), statement.sign(&key).unwrap());
+        build
+    }
+
+    /// The statement of a release, its archive stored.
+    pub fn statement(&self, release: &Release) -> (PluginName, Statement) {
+        let manifest = Manifest::parse(&release.manifest).unwrap_or_else(|e| panic!("{e}"));
+        let mut files = release.files.clone();
+        files.push(PackFile {
+            name: "plugin.toml".to_owned(),
+            content: release.manifest.clone().into_bytes(),
+            executable: false,
+        });
+        let archive = pack(files).unwrap();
+        let list = Archive::open(&archive).unwrap().file_list().unwrap();
+        let digest = Digest::of(&archive);
+        let facts = modunest_agent::host::facts();
+        let build = Build {
+            target: BuildTarget::Native { target: facts.target, libc: None, abi: 1 },
+            archive: digest,
+            size_bytes: archive.len() as u64,
+            files: list.digest(),
+        };
+        self.set(&ObjectKey::Blob(digest).path(), archive);
+        let link = self.link(manifest.name.as_str());
+        let statement = modunest_core::statement::Release {
+            plugin: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sequence: link.sequence,
+            previous: link.previous,
+            manifest: Digest::of(release.manifest.as_bytes()),
+            host: manifest.host.clone(),
+            dependencies: manifest.dependencies.clone(),
+            incompatible: manifest.incompatible.clone(),
+            services: manifest.services.clone(),
+            capabilities: manifest.capability_texts(),
+            builds: vec![build],
+        };
+        (manifest.name, Statement::Release(Box::new(statement)))
+    }
+
+    pub fn yank(&self, plugin: &str, version: &str) {
+        let link = self.link(plugin);
+        let name: PluginName = plugin.parse().unwrap();
+        let key = org_key(name.org().as_str(), 2);
+        let yank = Yank {
+            plugin: name,
+            version: version.parse().unwrap(),
+            sequence: link.sequence,
+            previous: link.previous,
+            yanked: true,
+            reason: None,
+        };
+        self.append(plugin, Statement::Yank(yank).sign(&key).unwrap());
+    }
+
+    pub fn root(&self) -> Digest {
+        self.state.lock().unwrap().root.unwrap()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.state.lock().unwrap().epoch
+    }
+
+    pub fn get(&self, path: &str) -> Vec<u8> {
+        self.served.lock().unwrap().objects[path].clone()
+    }
+
+    pub fn set(&self, path: &str, bytes: Vec<u8>) {
+        self.served.lock().unwrap().objects.insert(path.to_owned(), bytes);
+    }
+
+    /// Tells a lie so many times.
+    pub fn lie(&self, path: &str, times: usize, lie: Lie) {
+        self.served.lock().unwrap().lies.insert(path.to_owned(), (times, lie));
+    }
+
+    pub fn tell_the_truth(&self) {
+        self.served.lock().unwrap().lies.clear();
+    }
+
+    /// Paths that were asked for since the last call, with their ranges.
+    pub fn take_requests(&self) -> Vec<(String, Option<String>)> {
+        std::mem::take(&mut self.served.lock().unwrap().requests)
+    }
+
+    pub fn untraced(&self) -> usize {
+        self.served.lock().unwrap().untraced
+    }
+
+    /// A configuration that wants these plugins.
+    pub fn config(&self, state_dir: &std::path::Path, plugins: &[(&str, &str)]) -> Config {
+        let settings = Settings {
+            name: "test".to_owned(),
+            url: self.url.parse().unwrap(),
+            origin: ORIGIN.to_owned(),
+            keys: vec![registry_key().verifying_key()],
+        };
+        let mut config = Config::new(state_dir, settings);
+        config.host.in_process = vec![Pattern::Org("demo".parse().unwrap())];
+        config.host.slots = 2;
+        config.host.check_every = Duration::from_secs(3600);
+        for (name, requirement) in plugins {
+            let wanted = Wanted { requirement: requirement.parse().unwrap(), config: Vec::new() };
+            config.plugins.insert(name.parse().unwrap(), wanted);
+        }
+        config
+    }
+}
+
+pub fn head(epoch: u64, index: Digest) -> Head {
+    Head {
+        origin: ORIGIN.to_owned(),
+        epoch,
+        log: None,
+        index,
+        revocations: None,
+        issued_at: now(),
+        expires_at: now().plus(Duration::from_secs(3600)),
+    }
+}
+
+async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let header = |name: &str| {
+        request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    let mut served = served.lock().unwrap();
+    served.untraced += usize::from(header("traceparent").is_none());
+    served.requests.push((path.clone(), header("range")));
+    let mut found = served.objects.get(&path).cloned();
+    if let Some((times, lie)) = served.lies.get_mut(&path).filter(|(times, _)| *times > 0) {
+        *times -= 1;
+        match lie.clone() {
+            Lie::Bytes(bytes) => found = Some(bytes),
+            Lie::Status(status) => {
+                return Response::builder().status(status).body(Body::empty()).unwrap();
+            }
+            Lie::Break(after) => {
+                let bytes = found.unwrap();
+                let length = bytes.len();
+                let first = bytes[..after].to_vec();
+                let pieces = futures_util::stream::once(async move { Ok(first) });
+                // Late enough for the first piece to be on its way.
+                let pieces = futures_util::StreamExt::chain(
+                    pieces,
+                    futures_util::stream::once(async {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        Err(std::io::Error::other("the test breaks the connection"))
+                    }),
+                );
+                let body = Body::from_stream(pieces);
+                let response = Response::builder().header("content-length", length);
+                return response.body(body).unwrap();
+            }
+        }
+    }
+    let Some(bytes) = found else {
+        return Response::builder().status(404).body(Body::empty()).unwrap();
+    };
+    let etag = format!("\"{}\"", Digest::of(&bytes));
+    if header("if-none-match").as_deref() == Some(etag.as_str()) {
+        return Response::builder().status(304).header("etag", etag).body(Body::empty()).unwrap();
+    }
+    let from = header("range")
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let mut response = Response::builder().header("etag", etag);
+    let body = match from {
+        Some(from) if from < bytes.len() => {
+            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            response = response.status(206).header("content-range", range);
+            bytes[from..].to_vec()
+        }
+        _ => bytes,
+    };
+    response.body(Body::from(body)).unwrap()
+}

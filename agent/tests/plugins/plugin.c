@@ -1,0 +1,152 @@
+/* A plugin for tests; what it does is chosen by the macros below. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "modunest.h"
+
+#ifndef NAME
+#define NAME "plugin"
+#endif
+
+static const modunest_host_table *host;
+
+static void release(uint8_t *ptr, size_t len, size_t capacity) {
+    (void)len;
+    (void)capacity;
+    free(ptr);
+}
+
+static int32_t answer(modunest_buffer *out, int32_t status, const void *bytes, size_t len) {
+    out->ptr = malloc(len + 1);
+    memcpy(out->ptr, bytes, len);
+    out->len = len;
+    out->capacity = len + 1;
+    out->free = release;
+    return status;
+}
+
+static int32_t text(modunest_buffer *out, int32_t status, const char *words) {
+    return answer(out, status, words, strlen(words));
+}
+
+static int32_t create(const modunest_host_table *table, modunest_bytes config, void **out,
+                      modunest_buffer *error) {
+    (void)config;
+    host = table;
+#ifdef SLOW_CREATE_S
+    sleep(SLOW_CREATE_S);
+#endif
+#ifdef FAIL_CREATE
+    (void)out;
+    return text(error, MODUNEST_FAILED, "no license server");
+#endif
+    (void)error;
+    *out = malloc(1);
+    return MODUNEST_OK;
+}
+
+static void destroy(void *instance) { free(instance); }
+
+static int is(modunest_bytes bytes, const char *word) {
+    return bytes.len == strlen(word) && memcmp(bytes.ptr, word, bytes.len) == 0;
+}
+
+/* Calls `service` of `plugin` with `payload` and hands its answer on. */
+static int32_t forward(const char *plugin, const char *service, modunest_bytes payload,
+                       const modunest_request *request, modunest_buffer *out) {
+    modunest_service_call call;
+    memset(&call, 0, sizeof call);
+    call.size = sizeof call;
+    call.plugin.ptr = (const uint8_t *)plugin;
+    call.plugin.len = strlen(plugin);
+    call.service.ptr = (const uint8_t *)service;
+    call.service.len = strlen(service);
+    call.payload = payload;
+    call.trace = request->trace;
+    call.deadline_ms = request->deadline_ms;
+    return host->call_service(host->context, &call, out);
+}
+
+static int32_t http(const modunest_request *request, modunest_buffer *out) {
+    modunest_bytes path = request->payload;
+    modunest_buffer inner;
+    char body[512];
+    char message[1024];
+    const char *head = "{\"status\":200,\"headers\":[[\"content-type\",\"text/plain\"]]}";
+    uint32_t head_len = (uint32_t)strlen(head);
+    int body_len;
+    memset(&inner, 0, sizeof inner);
+#ifdef FORWARD_PLUGIN
+    {
+        modunest_bytes name = {(const uint8_t *)NAME, strlen(NAME)};
+        int32_t status = forward(FORWARD_PLUGIN, "echo", name, request, &inner);
+        if (status != MODUNEST_OK) {
+            *out = inner;
+            return status;
+        }
+    }
+#endif
+#ifdef SLOW_CALL_S
+    sleep(SLOW_CALL_S);
+#endif
+#ifdef FAIL_CALL
+    return text(out, MODUNEST_FAILED, "out of cheese");
+#endif
+#ifdef PANIC_CALL
+    return text(out, MODUNEST_PANICKED, "index out of bounds");
+#endif
+    (void)path;
+    body_len = snprintf(body, sizeof body, "%s says %.*s", NAME, (int)inner.len,
+                        inner.ptr ? (const char *)inner.ptr : "hello");
+    if (!inner.ptr) body_len = snprintf(body, sizeof body, "%s says hello", NAME);
+    if (inner.free) inner.free(inner.ptr, inner.len, inner.capacity);
+    memcpy(message, &head_len, 4);
+    memcpy(message + 4, head, head_len);
+    memcpy(message + 4 + head_len, body, (size_t)body_len);
+    return answer(out, MODUNEST_OK, message, 4 + head_len + (size_t)body_len);
+}
+
+static int32_t call(void *instance, const modunest_request *request, modunest_buffer *out) {
+    (void)instance;
+    switch (request->kind) {
+    case MODUNEST_SERVICE:
+        if (is(request->target, "echo")) {
+            char words[512];
+            int len = snprintf(words, sizeof words, "%.*s via %s", (int)request->payload.len,
+                               (const char *)request->payload.ptr, NAME);
+            return answer(out, MODUNEST_OK, words, (size_t)len);
+        }
+#ifdef FORWARD_PLUGIN
+        /* A circle of calls, for the bound on their depth. */
+        if (is(request->target, "loop"))
+            return forward(FORWARD_PLUGIN, "loop", request->payload, request, out);
+#endif
+        return text(out, MODUNEST_NOT_FOUND, "no such service");
+    case MODUNEST_HTTP:
+        return http(request, out);
+    default:
+        return MODUNEST_UNSUPPORTED;
+    }
+}
+
+static int32_t nothing(void *instance, modunest_buffer *out) {
+    (void)instance;
+    (void)out;
+    return MODUNEST_OK;
+}
+
+static int32_t restore(void *instance, modunest_bytes snapshot, modunest_buffer *error) {
+    (void)instance;
+    (void)snapshot;
+    (void)error;
+    return MODUNEST_OK;
+}
+
+static const modunest_plugin_table plugin_table = {
+    sizeof(modunest_plugin_table), MODUNEST_ABI_VERSION, create, destroy, call,
+    nothing, nothing, restore, nothing,
+};
+
+const modunest_plugin_table *modunest_plugin_v1(void) { return &plugin_table; }
