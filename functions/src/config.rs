@@ -44,7 +44,11 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let empty = |name: &'static str, text: &str| {
-            if text.is_empty() { Err(Error::Config { setting: name, rule: "must not be empty" }) } else { Ok(()) }
+            if text.is_empty() {
+                Err(Error::Config { setting: name, rule: "must not be empty" })
+            } else {
+                Ok(())
+            }
         };
         empty("table", &self.table)?;
         empty("staging_bucket", &self.staging_bucket)?;

@@ -56,18 +56,28 @@ impl Error {
             Error::Refused(refusal) => refusal,
             Error::Unavailable { service, operation, detail } => {
                 tracing::warn!(service, operation, detail, "a needed service does not answer");
-                Refusal::new(Code::Unavailable, "a needed service does not answer; try again in a moment")
+                Refusal::new(
+                    Code::Unavailable,
+                    "a needed service does not answer; try again in a moment",
+                )
             }
             other => {
                 tracing::error!(error = %other, "internal error");
-                Refusal::new(Code::Internal, "something failed on our side; the trace id leads us to it")
+                Refusal::new(
+                    Code::Internal,
+                    "something failed on our side; the trace id leads us to it",
+                )
             }
         }
     }
 
     /// Wraps what an AWS service answered. Keeps code, message and causes, and no request:
     /// a request may hold a signature.
-    pub(crate) fn from_aws<E>(service: &'static str, operation: &'static str, error: &SdkError<E>) -> Error
+    pub(crate) fn from_aws<E>(
+        service: &'static str,
+        operation: &'static str,
+        error: &SdkError<E>,
+    ) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

@@ -8,9 +8,9 @@
 //! [`Functions`] is the whole of it as a library; Lambda functions and `modunest up` are thin
 //! around it. DynamoDB and S3 are reached through the AWS SDK only.
 //!
-//! A publish, in the order of the modules: [`publish`] opens a session, [`finalize`] checks
-//! what was uploaded, [`sequence`] puts the statement into the index and shows a new head.
-//! Every step is recorded before it is done and may be repeated; [`sweep`] repeats those that
+//! A publish, in the order of the modules: `publish` opens a session, `finalize` checks
+//! what was uploaded, `sequence` puts the statement into the index and shows a new head.
+//! Every step is recorded before it is done and may be repeated; `sweep` repeats those that
 //! nobody finished.
 
 mod config;
@@ -50,8 +50,9 @@ use sequence::Sequencer;
 use storage::Storage;
 use store::Store;
 
-/// Releases checked at once: each may hold two archives of 50 MB and an unpacked library.
-const CHECKS_AT_ONCE: usize = 4;
+/// Releases checked at once. At worst each holds an archive of 50 MB and a library that
+/// unpacks to 256 MB; checking is processor work, so more would not be faster on two cores.
+const CHECKS_AT_ONCE: usize = 2;
 
 /// The user that the first start makes.
 const FIRST_USER: &str = "admin";
@@ -99,9 +100,10 @@ impl Functions {
         let s3 = aws::s3(&config.aws);
         let presigner = match &config.public_s3_endpoint {
             None => s3.clone(),
-            Some(endpoint) => {
-                aws::s3(&aws::Settings { s3_endpoint: Some(endpoint.clone()), ..config.aws.clone() })
-            }
+            Some(endpoint) => aws::s3(&aws::Settings {
+                s3_endpoint: Some(endpoint.clone()),
+                ..config.aws.clone()
+            }),
         };
         let instance: [u8; 8] = modunest_runtime::random::bytes();
         Ok(Functions(Arc::new(Inner {
@@ -150,8 +152,7 @@ impl Functions {
 
     /// Asks the table and both buckets.
     pub async fn ready(&self) -> Readiness {
-        let (table, buckets) =
-            tokio::join!(self.0.store.table_ready(), self.0.storage.reachable());
+        let (table, buckets) = tokio::join!(self.0.store.table_ready(), self.0.storage.reachable());
         let table = match table {
             Ok(Some(true)) => None,
             Ok(Some(false)) => Some("the table is not active yet".to_owned()),

@@ -1,4 +1,7 @@
 //! The two buckets. Nothing else speaks to S3.
+//!
+//! The futures of the SDK are many kilobytes each, so they are boxed where they are made:
+//! inside the futures of their callers they would be copied with every move.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,13 +86,15 @@ impl Storage {
     /// Whether both buckets answer.
     pub(crate) async fn reachable(&self) -> Result<(), Error> {
         for bucket in [&self.staging, &self.public] {
-            self.client.head_bucket().bucket(bucket).send().await.map_err(|error| failed("HeadBucket", &error))?;
+            Box::pin(self.client.head_bucket().bucket(bucket).send())
+                .await
+                .map_err(|error| failed("HeadBucket", &error))?;
         }
         Ok(())
     }
 
     async fn exists(&self, bucket: &str, key: String) -> Result<bool, Error> {
-        match self.client.head_object().bucket(bucket).key(key).send().await {
+        match Box::pin(self.client.head_object().bucket(bucket).key(key).send()).await {
             Ok(_) => Ok(true),
             Err(error) if absent(&error) => Ok(false),
             Err(error) => Err(failed("HeadObject", &error)),
@@ -113,12 +118,14 @@ impl Storage {
     }
 
     async fn get(&self, bucket: &str, key: String, max_bytes: u64) -> Result<Fetch, Error> {
-        let mut answer = match self.client.get_object().bucket(bucket).key(key).send().await {
-            Ok(answer) => answer,
-            Err(error) if absent(&error) => return Ok(Fetch::Absent),
-            Err(error) => return Err(failed("GetObject", &error)),
-        };
-        let declared = u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or(u64::MAX);
+        let mut answer =
+            match Box::pin(self.client.get_object().bucket(bucket).key(key).send()).await {
+                Ok(answer) => answer,
+                Err(error) if absent(&error) => return Ok(Fetch::Absent),
+                Err(error) => return Err(failed("GetObject", &error)),
+            };
+        let declared =
+            u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or(u64::MAX);
         if declared > max_bytes {
             return Ok(Fetch::TooLong);
         }
@@ -150,7 +157,7 @@ impl Storage {
             .cache_control(key.cache_policy().header_value())
             .if_none_match("*")
             .body(ByteStream::from(bytes));
-        let sent = faults::write(request.send()).await;
+        let sent = faults::write(Box::pin(request.send())).await;
         match sent {
             Ok(_) => Ok(()),
             // 409 is no proof that the other write will be carried out.
@@ -161,7 +168,11 @@ impl Storage {
 
     /// Replaces the head, if it is still the one with the entity tag `last`; `None` for a
     /// registry that has none. Answers the new entity tag, or `None` when it is another.
-    pub(crate) async fn put_head(&self, bytes: Vec<u8>, last: Option<&str>) -> Result<Option<String>, Error> {
+    pub(crate) async fn put_head(
+        &self,
+        bytes: Vec<u8>,
+        last: Option<&str>,
+    ) -> Result<Option<String>, Error> {
         let key = ObjectKey::Head;
         let request = self
             .client
@@ -175,7 +186,7 @@ impl Storage {
             Some(etag) => request.if_match(etag),
             None => request.if_none_match("*"),
         };
-        match faults::write(request.send()).await {
+        match faults::write(Box::pin(request.send())).await {
             Ok(answer) => Ok(Some(answer.e_tag.unwrap_or_default())),
             // 404: the head that was seen has been deleted.
             Err(error) if precondition(&error) || absent(&error) => Ok(None),
@@ -184,7 +195,12 @@ impl Storage {
     }
 
     /// Makes a checked upload public: a copy within S3 of exactly the bytes that were read.
-    pub(crate) async fn publish_upload(&self, from: StagingKey, etag: &str, to: ObjectKey) -> Result<(), Error> {
+    pub(crate) async fn publish_upload(
+        &self,
+        from: StagingKey,
+        etag: &str,
+        to: ObjectKey,
+    ) -> Result<(), Error> {
         let request = self
             .client
             .copy_object()
@@ -195,7 +211,7 @@ impl Storage {
             .metadata_directive(MetadataDirective::Replace)
             .content_type(to.content_type())
             .cache_control(to.cache_policy().header_value());
-        faults::write(request.send())
+        faults::write(Box::pin(request.send()))
             .await
             .map(|_| ())
             .map_err(|error| failed("CopyObject", &error))
@@ -212,21 +228,25 @@ impl Storage {
             .map_err(|_| Error::Broken("the validity of a presigned URL is out of bounds"))?;
         let length = i64::try_from(missing.size_bytes)
             .map_err(|_| Error::Broken("an archive's size is out of bounds"))?;
-        let request = self
-            .presigner
-            .put_object()
-            .bucket(&self.staging)
-            .key(key.to_string())
-            .content_length(length)
-            .checksum_sha256(STANDARD.encode(missing.archive.as_bytes()))
-            .if_none_match("*")
-            .presigned(config)
-            .await
-            .map_err(|error| failed("presign", &error))?;
+        let request = Box::pin(
+            self.presigner
+                .put_object()
+                .bucket(&self.staging)
+                .key(key.to_string())
+                .content_length(length)
+                .checksum_sha256(STANDARD.encode(missing.archive.as_bytes()))
+                .if_none_match("*")
+                .presigned(config),
+        )
+        .await
+        .map_err(|error| failed("presign", &error))?;
         Ok(Presigned {
             method: request.method().to_owned(),
             url: request.uri().to_owned(),
-            headers: request.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            headers: request
+                .headers()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
         })
     }
 
@@ -238,7 +258,7 @@ impl Storage {
             .bucket(&self.staging)
             .key(key.to_string())
             .body(ByteStream::from_static(b""));
-        faults::write(request.send())
+        faults::write(Box::pin(request.send()))
             .await
             .map(|_| ())
             .map_err(|error| failed("PutObject", &error))
@@ -250,7 +270,8 @@ impl Storage {
             let incomplete = |_| Error::Broken("a deletion is incomplete");
             let mut delete = Delete::builder().quiet(true);
             for key in keys {
-                let object = ObjectIdentifier::builder().key(key.to_string()).build().map_err(incomplete)?;
+                let object =
+                    ObjectIdentifier::builder().key(key.to_string()).build().map_err(incomplete)?;
                 delete = delete.objects(object);
             }
             let request = self
@@ -258,7 +279,7 @@ impl Storage {
                 .delete_objects()
                 .bucket(&self.staging)
                 .delete(delete.build().map_err(incomplete)?);
-            let answer = faults::write(request.send())
+            let answer = faults::write(Box::pin(request.send()))
                 .await
                 .map_err(|error| failed("DeleteObjects", &error))?;
             if let Some(error) = answer.errors().first() {
@@ -272,4 +293,3 @@ impl Storage {
         Ok(())
     }
 }
-

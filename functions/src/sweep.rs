@@ -55,7 +55,8 @@ impl Functions {
         let until = if self.0.sole_writer { now.plus(LEASE) } else { now };
         let due = self.0.store.due(until, SESSIONS_MAX).await?;
         let mut swept = Swept { sequenced, ..Swept::default() };
-        let mut work = stream::iter(due.into_iter().map(|id| self.sweep_one(id))).buffer_unordered(SESSIONS_AT_ONCE);
+        let mut work = stream::iter(due.into_iter().map(|id| self.sweep_one(id)))
+            .buffer_unordered(SESSIONS_AT_ONCE);
         while let Some(did) = work.next().await {
             swept.looked_at += 1;
             match did {
@@ -121,7 +122,8 @@ impl Functions {
             self.note_present(session).await?;
             return Ok(Did::TookOver);
         }
-        if let Some(ended) = self.0.store.end_upload(session.id, State::Expired, self.now()).await? {
+        if let Some(ended) = self.0.store.end_upload(session.id, State::Expired, self.now()).await?
+        {
             tracing::info!("a session expired: its uploads did not arrive in time");
             self.settle(&ended).await;
         }

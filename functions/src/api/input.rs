@@ -20,7 +20,10 @@ use crate::identity::Caller;
 impl FromRequestParts<Functions> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, functions: &Functions) -> Result<Self, ApiError> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        functions: &Functions,
+    ) -> Result<Self, ApiError> {
         Ok(functions.authenticate(&parts.headers).await?)
     }
 }
@@ -35,14 +38,22 @@ impl<T: DeserializeOwned> FromRequest<Functions> for Input<T> {
         let bytes = Bytes::from_request(request, functions).await.map_err(|rejection| {
             let text = rejection.body_text();
             match rejection.into_response().status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    Refusal::new(Code::TooLarge, format!("a body has at most {BODY_MAX_BYTES} bytes"))
-                }
-                _ => Refusal::new(Code::InvalidRequest, format!("the body could not be read: {text}")),
+                StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
+                    Code::TooLarge,
+                    format!("a body has at most {BODY_MAX_BYTES} bytes"),
+                ),
+                _ => Refusal::new(
+                    Code::InvalidRequest,
+                    format!("the body could not be read: {text}"),
+                ),
             }
         })?;
         serde_json::from_slice(&bytes).map(Input).map_err(|error| {
-            Refusal::new(Code::InvalidRequest, format!("the body is not the JSON that this path takes: {error}")).into()
+            Refusal::new(
+                Code::InvalidRequest,
+                format!("the body is not the JSON that this path takes: {error}"),
+            )
+            .into()
         })
     }
 }
@@ -53,7 +64,10 @@ pub(super) struct Segments(Vec<(String, String)>);
 impl FromRequestParts<Functions> for Segments {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, functions: &Functions) -> Result<Self, ApiError> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        functions: &Functions,
+    ) -> Result<Self, ApiError> {
         let raw = RawPathParams::from_request_parts(parts, functions)
             .await
             .map_err(|_| Refusal::new(Code::NotFound, "a segment of the path is not text"))?;
@@ -67,7 +81,9 @@ impl Segments {
     where
         T: FromStr<Err: Display>,
     {
-        let text = self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
-        text.parse().map_err(|error| Refusal::new(code, format!("{{{name}}} in the path: {error}")).into())
+        let text =
+            self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
+        text.parse()
+            .map_err(|error| Refusal::new(code, format!("{{{name}}} in the path: {error}")).into())
     }
 }

@@ -66,7 +66,10 @@ pub(crate) fn router(functions: Functions) -> Router {
         .route("/v1/tokens/{id}", delete(routes::delete_token))
         .route("/v1/orgs", post(routes::create_org))
         .route("/v1/orgs/{org}", get(routes::org))
-        .route("/v1/orgs/{org}/members/{user}", put(routes::set_member).delete(routes::remove_member))
+        .route(
+            "/v1/orgs/{org}/members/{user}",
+            put(routes::set_member).delete(routes::remove_member),
+        )
         .route("/v1/orgs/{org}/keys", post(routes::register_key))
         .route("/v1/orgs/{org}/keys/{hash}", delete(routes::revoke_key))
         .route(HEALTH_PATH, get(routes::health))
@@ -80,11 +83,16 @@ pub(crate) fn router(functions: Functions) -> Router {
 }
 
 async fn not_found() -> ApiError {
-    Refusal::new(Code::NotFound, "there is nothing at this path; see the API's table of paths").into()
+    Refusal::new(Code::NotFound, "there is nothing at this path; see the API's table of paths")
+        .into()
 }
 
 async fn method_not_allowed() -> ApiError {
-    Refusal::new(Code::MethodNotAllowed, "this path takes other methods; the Allow header names them").into()
+    Refusal::new(
+        Code::MethodNotAllowed,
+        "this path takes other methods; the Allow header names them",
+    )
+    .into()
 }
 
 /// Everything here is about somebody or about now.

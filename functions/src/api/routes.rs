@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use modunest_core::api::{
-    CreateOrg, CreateToken, CreateUser, OrgView, PublishRequest, PublishResponse, RegisterKey, SessionView,
-    SetMember, StatementRequest, StatementResponse, TokenCreated, UserView, WhoAmI,
+    CreateOrg, CreateToken, CreateUser, OrgView, PublishRequest, PublishResponse, RegisterKey,
+    SessionView, SetMember, StatementRequest, StatementResponse, TokenCreated, UserView, WhoAmI,
 };
 use modunest_core::problem::Code;
 use serde_json::{Value, json};
@@ -154,7 +154,8 @@ pub(super) async fn ready(State(functions): State<Functions>) -> (StatusCode, Js
             "unavailable"
         }
     };
-    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({ "table": state(&readiness.table), "buckets": state(&readiness.buckets) });
     (status, Json(body))
 }

@@ -28,9 +28,9 @@ impl Archives {
 
     /// The uploads that were proven, with their entity tags.
     pub(super) fn staged(&self) -> impl Iterator<Item = (Digest, StagingKey, &str)> {
-        self.proven
-            .iter()
-            .map(|(archive, etag)| (*archive, StagingKey::Upload(self.session, *archive), etag.as_str()))
+        self.proven.iter().map(|(archive, etag)| {
+            (*archive, StagingKey::Upload(self.session, *archive), etag.as_str())
+        })
     }
 
     /// Reads the archive of a build and proves its size and digest.
@@ -57,19 +57,34 @@ impl Archives {
                 bytes
             }
             Fetch::TooLong => {
-                return Err(refusal(Code::TooLarge, &place, "the upload is larger than an archive may be"));
+                return Err(refusal(
+                    Code::TooLarge,
+                    &place,
+                    "the upload is larger than an archive may be",
+                ));
             }
             // Uploaded once already, for this release or another.
-            Fetch::Absent => match storage.get_public(ObjectKey::Blob(build.archive), ARCHIVE_MAX_BYTES as u64).await? {
+            Fetch::Absent => match storage
+                .get_public(ObjectKey::Blob(build.archive), ARCHIVE_MAX_BYTES as u64)
+                .await?
+            {
                 Fetch::Found(Fetched { bytes, .. }) => {
                     prove(build, &place, &bytes).await?;
                     bytes
                 }
                 Fetch::TooLong => {
-                    return Err(refusal(Code::TooLarge, &place, "the archive is larger than an archive may be"));
+                    return Err(refusal(
+                        Code::TooLarge,
+                        &place,
+                        "the archive is larger than an archive may be",
+                    ));
                 }
                 Fetch::Absent => {
-                    return Err(refusal(Code::SessionExpired, &place, "the upload is gone; publish again"));
+                    return Err(refusal(
+                        Code::SessionExpired,
+                        &place,
+                        "the upload is gone; publish again",
+                    ));
                 }
             },
         };
@@ -83,7 +98,11 @@ async fn prove(build: &Build, place: &str, bytes: &Bytes) -> Result<(), Error> {
         return Err(refusal(
             Code::DigestMismatch,
             place,
-            &format!("the archive has {} bytes, and {} were declared", bytes.len(), build.size_bytes),
+            &format!(
+                "the archive has {} bytes, and {} were declared",
+                bytes.len(),
+                build.size_bytes
+            ),
         ));
     }
     let hashed = bytes.clone();

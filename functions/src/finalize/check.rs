@@ -27,25 +27,30 @@ fn of_archive(build: &Build, error: &ArchiveError) -> Refusal {
 }
 
 fn of_manifest(error: &ManifestError) -> Refusal {
-    let mut refusal = Refusal::new(Code::InvalidManifest, format!("{MANIFEST_NAME} breaks {} rules", error.problems().len()));
+    let mut refusal = Refusal::new(
+        Code::InvalidManifest,
+        format!("{MANIFEST_NAME} breaks {} rules", error.problems().len()),
+    );
     for problem in error.problems() {
         refusal.errors.push(FieldProblem {
-            place: format!("{MANIFEST_NAME}:{}:{} {}", problem.line, problem.column, problem.key).trim_end().to_owned(),
+            place: format!("{MANIFEST_NAME}:{}:{} {}", problem.line, problem.column, problem.key)
+                .trim_end()
+                .to_owned(),
             rule: format!("{}; {}", problem.rule, problem.help),
         });
     }
     if let [only] = error.problems() {
-        refusal.detail = format!("{MANIFEST_NAME}:{}:{}: {}; {}", only.line, only.column, only.rule, only.help);
+        refusal.detail =
+            format!("{MANIFEST_NAME}:{}:{}: {}; {}", only.line, only.column, only.rule, only.help);
     }
     refusal
 }
 
 /// The archive gate, and whether the archive holds what the statement says.
 pub(super) fn archive(release: &Release, index: usize, bytes: &[u8]) -> Result<Checked, Refusal> {
-    let build = release
-        .builds
-        .get(index)
-        .ok_or_else(|| Refusal::new(Code::InvalidStatement, format!("/builds/{index}: there is no such build")))?;
+    let build = release.builds.get(index).ok_or_else(|| {
+        Refusal::new(Code::InvalidStatement, format!("/builds/{index}: there is no such build"))
+    })?;
     let archive = Archive::open(bytes).map_err(|error| of_archive(build, &error))?;
     let files = archive.file_list().map_err(|error| of_archive(build, &error))?;
     if files.digest() != build.files {
@@ -68,19 +73,28 @@ pub(super) fn archive(release: &Release, index: usize, bytes: &[u8]) -> Result<C
         if archive.entry(name).is_none() {
             return Err(Refusal::new(
                 Code::InvalidManifest,
-                format!("{MANIFEST_NAME} names \"{name}\", and the archive for {} does not hold it", build.target),
+                format!(
+                    "{MANIFEST_NAME} names \"{name}\", and the archive for {} does not hold it",
+                    build.target
+                ),
             ));
         }
     }
     let readme = parsed.readme.as_deref().and_then(|name| archive.entry(name));
     let readme = match readme.filter(|entry| entry.size_bytes() <= README_MAX_BYTES) {
-        Some(entry) => Some(Bytes::from(archive.read(entry).map_err(|error| of_archive(build, &error))?)),
+        Some(entry) => {
+            Some(Bytes::from(archive.read(entry).map_err(|error| of_archive(build, &error))?))
+        }
         None => None,
     };
     Ok(Checked { manifest: Bytes::from(manifest), readme })
 }
 
-fn read_manifest(release: &Release, build: &Build, archive: &Archive<'_>) -> Result<Vec<u8>, Refusal> {
+fn read_manifest(
+    release: &Release,
+    build: &Build,
+    archive: &Archive<'_>,
+) -> Result<Vec<u8>, Refusal> {
     let entry = archive.entry(MANIFEST_NAME).ok_or_else(|| {
         Refusal::new(
             Code::InvalidManifest,
@@ -90,7 +104,10 @@ fn read_manifest(release: &Release, build: &Build, archive: &Archive<'_>) -> Res
     if entry.size_bytes() > MANIFEST_MAX_BYTES as u64 {
         return Err(Refusal::new(
             Code::InvalidManifest,
-            format!("{MANIFEST_NAME} has {} bytes; at most {MANIFEST_MAX_BYTES} are read", entry.size_bytes()),
+            format!(
+                "{MANIFEST_NAME} has {} bytes; at most {MANIFEST_MAX_BYTES} are read",
+                entry.size_bytes()
+            ),
         ));
     }
     let bytes = archive.read(entry).map_err(|error| of_archive(build, &error))?;
@@ -111,7 +128,10 @@ fn read_manifest(release: &Release, build: &Build, archive: &Archive<'_>) -> Res
 /// scanner, and what cannot be scanned does not pass.
 pub(super) fn scan(target: &BuildTarget, bytes: &[u8]) -> Result<Outcome, Refusal> {
     let missing = || {
-        Refusal::new(Code::InvalidArchive, format!("the archive for {target} has no {LIBRARY_NAME}"))
+        Refusal::new(
+            Code::InvalidArchive,
+            format!("the archive for {target} has no {LIBRARY_NAME}"),
+        )
     };
     let invalid = |error: ArchiveError| {
         Refusal::new(Code::InvalidArchive, format!("the archive for {target}: {error}"))

@@ -32,7 +32,8 @@ fn decode(encoded: &str) -> Option<String> {
             b'+' => b' ',
             b'%' => {
                 let (high, low) = (rest.next()?, rest.next()?);
-                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
+                let digit =
+                    |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
                 digit(high)? << 4 | digit(low)?
             }
             other => other,

@@ -120,7 +120,8 @@ impl Functions {
 
     /// Brings a session with all its uploads to an end, unless somebody else is about it.
     pub(crate) async fn work(&self, session: &Session) -> Result<(), Error> {
-        let checks = self.0.checks.acquire().await.map_err(|_| Error::Broken("the checks are closed"))?;
+        let checks =
+            self.0.checks.acquire().await.map_err(|_| Error::Broken("the checks are closed"))?;
         // Waiting may have taken a while.
         let Some(session) = self.0.store.session(session.id).await? else { return Ok(()) };
         if session.state == State::Committing {
@@ -128,12 +129,15 @@ impl Functions {
             return self.conclude(&session).await;
         }
         let now = self.now();
-        let lease = match overdue(session.state, self.effective_lease(&session), session.upload_until, now) {
-            Overdue::TakeOver(lease) => lease,
-            Overdue::GiveUp => return self.give_up(&session).await,
-            Overdue::Leave | Overdue::Expire => return Ok(()),
-        };
-        let Some(mut held) = self.0.store.take(&session, lease, &self.0.instance, now).await? else {
+        let lease =
+            match overdue(session.state, self.effective_lease(&session), session.upload_until, now)
+            {
+                Overdue::TakeOver(lease) => lease,
+                Overdue::GiveUp => return self.give_up(&session).await,
+                Overdue::Leave | Overdue::Expire => return Ok(()),
+            };
+        let Some(mut held) = self.0.store.take(&session, lease, &self.0.instance, now).await?
+        else {
             return Ok(());
         };
         let checked = Box::pin(self.check(&mut held)).await;
@@ -270,8 +274,11 @@ impl Functions {
 
     /// Removes what an ended session left in staging. Should this fail, the sweep does it.
     pub(crate) async fn settle(&self, session: &Session) {
-        let mut keys: Vec<StagingKey> =
-            session.missing.iter().map(|archive| StagingKey::Upload(session.id, *archive)).collect();
+        let mut keys: Vec<StagingKey> = session
+            .missing
+            .iter()
+            .map(|archive| StagingKey::Upload(session.id, *archive))
+            .collect();
         keys.push(StagingKey::Ready(session.id));
         let settled = async {
             self.0.storage.delete_staged(&keys).await?;
@@ -284,7 +291,9 @@ impl Functions {
 }
 
 /// Runs what takes milliseconds of processor time off the threads that serve others.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || span.in_scope(work))
         .await

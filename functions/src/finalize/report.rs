@@ -41,7 +41,10 @@ impl Report {
     /// When the outcome does not let the release pass.
     pub(super) fn add(&mut self, build: &Build, outcome: Outcome) -> Result<(), Refusal> {
         let refuse = |reason: String| {
-            Err(Refusal::new(Code::ScanRejected, format!("the library for {}: {reason}", build.target)))
+            Err(Refusal::new(
+                Code::ScanRejected,
+                format!("the library for {}: {reason}", build.target),
+            ))
         };
         match &outcome {
             Outcome::Clean | Outcome::Findings(_) => {}
@@ -50,7 +53,11 @@ impl Report {
                 return refuse(format!("{obstacle}; what cannot be scanned is not published"));
             }
         }
-        self.builds.push(Scanned { archive: build.archive, target: build.target.to_string(), outcome });
+        self.builds.push(Scanned {
+            archive: build.archive,
+            target: build.target.to_string(),
+            outcome,
+        });
         Ok(())
     }
 

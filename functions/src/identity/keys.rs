@@ -25,7 +25,9 @@ fn check_proof(org: &OrgName, key: &VerifyingKey, request: &RegisterKey) -> Resu
         .and_then(|note| note.verify([key]).map(|verified| verified.text == text));
     match proven {
         Ok(true) => Ok(()),
-        Ok(false) => refuse(Code::InvalidSignature, "/proof: it is signed by the key, but over another text"),
+        Ok(false) => {
+            refuse(Code::InvalidSignature, "/proof: it is signed by the key, but over another text")
+        }
         Err(error) => refuse(Code::InvalidSignature, format!("/proof: {error}")),
     }
 }
@@ -53,11 +55,17 @@ impl Functions {
         let text = key.to_string();
         self.append_key(caller, org, true, |found| {
             match found.keys.iter().find(|known| known.key == text) {
-                Some(known) if known.valid => refuse(Code::AlreadyExists, format!("{org} has this key already")),
-                Some(_) => refuse(Code::AlreadyExists, "the key was revoked; a revoked key never comes back, so make a new one"),
-                None if found.keys.len() >= KEYS_MAX => {
-                    refuse(Code::TooLarge, format!("an organisation registers at most {KEYS_MAX} keys in its life"))
+                Some(known) if known.valid => {
+                    refuse(Code::AlreadyExists, format!("{org} has this key already"))
                 }
+                Some(_) => refuse(
+                    Code::AlreadyExists,
+                    "the key was revoked; a revoked key never comes back, so make a new one",
+                ),
+                None if found.keys.len() >= KEYS_MAX => refuse(
+                    Code::TooLarge,
+                    format!("an organisation registers at most {KEYS_MAX} keys in its life"),
+                ),
                 None => Ok(text.clone()),
             }
         })
@@ -75,7 +83,9 @@ impl Functions {
             let known = found.keys.iter().find(|known| known.key.split('+').nth(1) == Some(hash));
             match known {
                 None => refuse(Code::NotFound, format!("{org} has no key {hash}")),
-                Some(known) if !known.valid => refuse(Code::AlreadyExists, format!("the key {hash} is revoked already")),
+                Some(known) if !known.valid => {
+                    refuse(Code::AlreadyExists, format!("the key {hash} is revoked already"))
+                }
                 Some(known) => Ok(known.key.clone()),
             }
         })
@@ -93,7 +103,8 @@ impl Functions {
             let found = self.authorise_manage(caller, org).await?;
             let Link { sequence, previous } = found.next;
             let key = choose(&found)?;
-            let statement = Statement::Key(Key { org: org.clone(), sequence, previous, key, valid });
+            let statement =
+                Statement::Key(Key { org: org.clone(), sequence, previous, key, valid });
             let signed = statement.sign(&self.0.registry_key)?;
             match self.append(&signed).await {
                 Ok(answer) => {

@@ -68,10 +68,11 @@ fn unauthenticated(detail: &str) -> Error {
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
-    let value = headers.get(AUTHORIZATION).ok_or_else(|| {
-        unauthenticated("send a token as \"Authorization: Bearer mnt_…\"")
-    })?;
-    let text = value.to_str().map_err(|_| unauthenticated("the Authorization header is not text"))?;
+    let value = headers
+        .get(AUTHORIZATION)
+        .ok_or_else(|| unauthenticated("send a token as \"Authorization: Bearer mnt_…\""))?;
+    let text =
+        value.to_str().map_err(|_| unauthenticated("the Authorization header is not text"))?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(unauthenticated("the Authorization header is not of the form \"Bearer mnt_…\"")),
@@ -84,7 +85,9 @@ impl Functions {
         let token = bearer(headers)?;
         let unknown = || unauthenticated("the token is unknown or was revoked; make a new one");
         let token = match token.strip_prefix(TOKEN_PREFIX) {
-            Some(_) => self.0.store.token(&Digest::of(token.as_bytes())).await?.ok_or_else(unknown)?,
+            Some(_) => {
+                self.0.store.token(&Digest::of(token.as_bytes())).await?.ok_or_else(unknown)?
+            }
             None => return Err(unknown()),
         };
         if self.now() >= token.expires_at {
@@ -105,7 +108,11 @@ impl Functions {
     }
 
     /// Decides about publishing for an organisation, and answers the organisation.
-    pub(crate) async fn authorise_publish(&self, caller: &Caller, org: &OrgName) -> Result<Org, Error> {
+    pub(crate) async fn authorise_publish(
+        &self,
+        caller: &Caller,
+        org: &OrgName,
+    ) -> Result<Org, Error> {
         self.authorise_in(caller, org, &Action::Publish(org.clone())).await
     }
 
@@ -113,10 +120,17 @@ impl Functions {
         self.authorise_in(caller, org, &Action::ManageOrg(org.clone())).await
     }
 
-    async fn authorise_in(&self, caller: &Caller, org: &OrgName, action: &Action) -> Result<Org, Error> {
+    async fn authorise_in(
+        &self,
+        caller: &Caller,
+        org: &OrgName,
+        action: &Action,
+    ) -> Result<Org, Error> {
         let found = self.0.store.org(org).await?;
         caller.decide(action, found.as_ref(), self.now())?;
         // Without the organisation there is no role in it, and so no way to here.
-        found.ok_or_else(|| Refusal::new(Code::Forbidden, format!("there is no organisation {org}")).into())
+        found.ok_or_else(|| {
+            Refusal::new(Code::Forbidden, format!("there is no organisation {org}")).into()
+        })
     }
 }

@@ -23,7 +23,11 @@ fn view(org: Org) -> OrgView {
 }
 
 impl Functions {
-    pub(crate) async fn create_org(&self, caller: &Caller, request: CreateOrg) -> Result<OrgView, Error> {
+    pub(crate) async fn create_org(
+        &self,
+        caller: &Caller,
+        request: CreateOrg,
+    ) -> Result<OrgView, Error> {
         self.authorise(caller, &Action::CreateOrg)?;
         let org = Org::new(request.org, caller.user.clone(), self.now());
         match self.0.store.create_org(&org).await? {
@@ -34,9 +38,14 @@ impl Functions {
             Write::Conflict => match self.0.store.name_holder(org.org.as_str()).await? {
                 Some(holder) if holder != org.org.as_str() => refuse(
                     Code::NameTaken,
-                    format!("{} looks like {holder}, which exists; choose a name that cannot be mistaken for it", org.org),
+                    format!(
+                        "{} looks like {holder}, which exists; choose a name that cannot be mistaken for it",
+                        org.org
+                    ),
                 ),
-                _ => refuse(Code::NameTaken, format!("there is an organisation {} already", org.org)),
+                _ => {
+                    refuse(Code::NameTaken, format!("there is an organisation {} already", org.org))
+                }
             },
         }
     }
@@ -44,9 +53,16 @@ impl Functions {
     /// Members and keys are no secret among those who have a token: agents read keys from
     /// the index anyway, and members know each other.
     pub(crate) async fn org_view(&self, caller: &Caller, org: &OrgName) -> Result<OrgView, Error> {
-        let not_found = || refuse(Code::NotFound, format!("there is no organisation {org}, or you are not a member"));
+        let not_found = || {
+            refuse(
+                Code::NotFound,
+                format!("there is no organisation {org}, or you are not a member"),
+            )
+        };
         match self.0.store.org(org).await? {
-            Some(found) if caller.registry_admin || found.members.contains_key(&caller.user) => Ok(view(found)),
+            Some(found) if caller.registry_admin || found.members.contains_key(&caller.user) => {
+                Ok(view(found))
+            }
             _ => not_found(),
         }
     }
@@ -65,7 +81,10 @@ impl Functions {
         self.change_members(caller, org, |org| {
             org.members.insert(user.clone(), role);
             if org.members.len() > MEMBERS_MAX {
-                return refuse(Code::TooLarge, format!("an organisation has at most {MEMBERS_MAX} members"));
+                return refuse(
+                    Code::TooLarge,
+                    format!("an organisation has at most {MEMBERS_MAX} members"),
+                );
             }
             Ok(())
         })

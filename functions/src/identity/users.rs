@@ -35,7 +35,10 @@ fn check_token(request: &CreateToken) -> Result<(), Error> {
     }
     if request.lifetime_secs == 0 || request.lifetime_secs > TOKEN_LIFE_MAX.as_secs() {
         let most = TOKEN_LIFE_MAX.as_secs();
-        return refuse(Code::InvalidRequest, format!("/lifetime_secs: 1 to {most}, which is a year"));
+        return refuse(
+            Code::InvalidRequest,
+            format!("/lifetime_secs: 1 to {most}, which is a year"),
+        );
     }
     if request.scopes.is_empty() {
         return refuse(Code::InvalidRequest, "/scopes: at least one of publish, manage, admin");
@@ -61,12 +64,21 @@ impl Functions {
         self.make_token(user, all_scopes(), "recovery", TOKEN_LIFE_MAX).await
     }
 
-    pub(crate) async fn create_user(&self, caller: &Caller, request: CreateUser) -> Result<UserView, Error> {
+    pub(crate) async fn create_user(
+        &self,
+        caller: &Caller,
+        request: CreateUser,
+    ) -> Result<UserView, Error> {
         self.authorise(caller, &Action::ManageUsers)?;
-        let user =
-            User { user: request.user, registry_admin: request.registry_admin, created_at: self.now() };
+        let user = User {
+            user: request.user,
+            registry_admin: request.registry_admin,
+            created_at: self.now(),
+        };
         match self.0.store.create_user(&user).await? {
-            Write::Conflict => refuse(Code::AlreadyExists, format!("there is a user {} already", user.user)),
+            Write::Conflict => {
+                refuse(Code::AlreadyExists, format!("there is a user {} already", user.user))
+            }
             Write::Done => {
                 tracing::info!(user = %user.user, by = %caller.user, admin = user.registry_admin, "made a user");
                 Ok(UserView {
@@ -94,10 +106,14 @@ impl Functions {
             }
             _ => {
                 self.authorise(caller, &Action::ManageOwnTokens)?;
-                if let Some(scope) = request.scopes.iter().find(|scope| !caller.scopes.contains(scope)) {
+                if let Some(scope) =
+                    request.scopes.iter().find(|scope| !caller.scopes.contains(scope))
+                {
                     return refuse(
                         Code::Forbidden,
-                        format!("a token makes none that may do more than itself, and this one lacks {scope:?}"),
+                        format!(
+                            "a token makes none that may do more than itself, and this one lacks {scope:?}"
+                        ),
                     );
                 }
                 User {
@@ -108,7 +124,10 @@ impl Functions {
             }
         };
         if request.scopes.contains(&Scope::Admin) && !owner.registry_admin {
-            return refuse(Code::Forbidden, format!("{} does not administer the registry", owner.user));
+            return refuse(
+                Code::Forbidden,
+                format!("{} does not administer the registry", owner.user),
+            );
         }
         let mut scopes = request.scopes;
         scopes.sort_unstable();
@@ -134,7 +153,13 @@ impl Functions {
         Err(Error::Broken("random tokens repeat"))
     }
 
-    fn draw(&self, user: UserName, scopes: Vec<Scope>, label: &str, life: Duration) -> (String, Token) {
+    fn draw(
+        &self,
+        user: UserName,
+        scopes: Vec<Scope>,
+        label: &str,
+        life: Duration,
+    ) -> (String, Token) {
         let (text, hash) = new_token();
         let now = self.now();
         let expires_at = now.plus(life);

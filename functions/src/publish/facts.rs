@@ -33,7 +33,8 @@ impl Functions {
         )?;
         let look_alike = match holder {
             Some(holder) if holder != release.plugin.as_str() => {
-                let damaged = |_| Error::Damaged { entity: "reservation", attribute: "name".to_owned() };
+                let damaged =
+                    |_| Error::Damaged { entity: "reservation", attribute: "name".to_owned() };
                 Some(holder.parse::<PluginName>().map_err(damaged)?)
             }
             _ => None,

@@ -60,15 +60,22 @@ impl Functions {
                 }
                 Plan::Open { missing } => {
                     let session = self.new_session(&signed, release, &caller.user, &missing);
-                    let opened =
-                        self.0.store.open_session(&session, read.new_plugin, read.ended_session).await?;
+                    let opened = self
+                        .0
+                        .store
+                        .open_session(&session, read.new_plugin, read.ended_session)
+                        .await?;
                     if opened == Write::Done {
                         return self.opened(session, &missing).await;
                     }
                 }
             }
         }
-        Err(Refusal::new(Code::Unavailable, "others publish this version at the same moment; try again").into())
+        Err(Refusal::new(
+            Code::Unavailable,
+            "others publish this version at the same moment; try again",
+        )
+        .into())
     }
 
     fn new_session(
@@ -85,7 +92,8 @@ impl Functions {
             version: release.version.clone(),
             user: user.clone(),
             statement: signed.clone(),
-            traceparent: modunest_runtime::trace::current().unwrap_or_else(modunest_runtime::trace::root),
+            traceparent: modunest_runtime::trace::current()
+                .unwrap_or_else(modunest_runtime::trace::root),
             missing: missing.iter().map(|missing| missing.archive).collect(),
             arrived: [].into(),
             state: if missing.is_empty() { State::Uploaded } else { State::Uploading },
@@ -104,7 +112,11 @@ impl Functions {
         }
     }
 
-    async fn opened(&self, session: Session, missing: &[Missing]) -> Result<PublishResponse, Error> {
+    async fn opened(
+        &self,
+        session: Session,
+        missing: &[Missing],
+    ) -> Result<PublishResponse, Error> {
         tracing::info!(
             session = %session.id, plugin = %session.plugin, version = %session.version,
             org = %session.plugin.org(), user = %session.user, uploads = missing.len(), "opened a session"
@@ -123,19 +135,31 @@ impl Functions {
         }
     }
 
-    pub(crate) async fn session_view(&self, caller: &Caller, id: SessionId) -> Result<SessionView, Error> {
+    pub(crate) async fn session_view(
+        &self,
+        caller: &Caller,
+        id: SessionId,
+    ) -> Result<SessionView, Error> {
         self.own_session(caller, id).await.map(|session| session.view())
     }
 
     async fn own_session(&self, caller: &Caller, id: SessionId) -> Result<Session, Error> {
         let Some(session) = self.0.store.session(id).await? else {
-            return Err(Refusal::new(Code::NotFound, format!("there is no session {id}, or it was forgotten")).into());
+            return Err(Refusal::new(
+                Code::NotFound,
+                format!("there is no session {id}, or it was forgotten"),
+            )
+            .into());
         };
         self.authorise_publish(caller, &session.plugin.org()).await?;
         Ok(session)
     }
 
-    pub(crate) async fn cancel(&self, caller: &Caller, id: SessionId) -> Result<SessionView, Error> {
+    pub(crate) async fn cancel(
+        &self,
+        caller: &Caller,
+        id: SessionId,
+    ) -> Result<SessionView, Error> {
         let session = self.own_session(caller, id).await?;
         match self.0.store.end_upload(id, State::Cancelled, self.now()).await? {
             Some(session) => {

@@ -32,9 +32,10 @@ impl Functions {
         let signed = parse_statement(&request.statement)?;
         match signed.statement() {
             Statement::Yank(yank) => self.yank(caller, &signed, yank).await,
-            Statement::Release(_) => {
-                refuse(Code::InvalidStatement, "/statement: releases have archives; send them to /v1/releases")
-            }
+            Statement::Release(_) => refuse(
+                Code::InvalidStatement,
+                "/statement: releases have archives; send them to /v1/releases",
+            ),
             Statement::Key(_) => refuse(
                 Code::InvalidStatement,
                 "/statement: the registry signs these itself; use /v1/orgs/{org}/keys",
@@ -42,14 +43,22 @@ impl Functions {
         }
     }
 
-    async fn yank(&self, caller: &Caller, signed: &SignedStatement, yank: &Yank) -> Result<StatementResponse, Error> {
+    async fn yank(
+        &self,
+        caller: &Caller,
+        signed: &SignedStatement,
+        yank: &Yank,
+    ) -> Result<StatementResponse, Error> {
         let org = self.authorise_publish(caller, &yank.plugin.org()).await?;
         check_signature(signed, &org.valid_keys()?)?;
         // The same statement again is answered as before, whatever followed it.
         if self.0.store.outcome(&signed.digest()).await?.is_none() {
             let published = self.0.store.release(&yank.plugin, &yank.version).await?;
-            if !published.is_some_and(|release| release.epoch.is_some()) {
-                return refuse(Code::NotFound, format!("{} {} is not published", yank.plugin, yank.version));
+            if published.is_none_or(|release| release.epoch.is_none()) {
+                return refuse(
+                    Code::NotFound,
+                    format!("{} {} is not published", yank.plugin, yank.version),
+                );
             }
             let next = self.0.store.plugin_next(&yank.plugin).await?.unwrap_or(Link::FIRST);
             if signed.statement().link() != next {
@@ -71,7 +80,10 @@ impl Functions {
     }
 
     /// Puts a statement into the index and waits until readers can see it.
-    pub(crate) async fn append(&self, signed: &SignedStatement) -> Result<StatementResponse, Error> {
+    pub(crate) async fn append(
+        &self,
+        signed: &SignedStatement,
+    ) -> Result<StatementResponse, Error> {
         let digest = signed.digest();
         match self.0.store.append(signed, self.now()).await? {
             // A conflict: it has been there, and has an outcome.
@@ -81,13 +93,23 @@ impl Functions {
             // Also shows the head that an outcome of an earlier try belongs to.
             self.sequence().await?;
             match self.0.store.outcome(&digest).await? {
-                Some(Outcome::Applied(epoch)) => return Ok(StatementResponse { statement: digest, epoch }),
+                Some(Outcome::Applied(epoch)) => {
+                    return Ok(StatementResponse { statement: digest, epoch });
+                }
                 Some(Outcome::Rejected(problem)) => {
-                    return Err(Refusal { code: problem.code, detail: problem.detail, errors: problem.errors }.into());
+                    return Err(Refusal {
+                        code: problem.code,
+                        detail: problem.detail,
+                        errors: problem.errors,
+                    }
+                    .into());
                 }
                 None => tokio::time::sleep(OUTCOME_PAUSE).await,
             }
         }
-        refuse(Code::Unavailable, "the statement is recorded and not visible yet; send it again to see what became of it")
+        refuse(
+            Code::Unavailable,
+            "the statement is recorded and not visible yet; send it again to see what became of it",
+        )
     }
 }

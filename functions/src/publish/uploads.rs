@@ -10,7 +10,11 @@ use crate::error::Error;
 use crate::store::sessions::Session;
 
 impl Functions {
-    pub(super) async fn uploads(&self, session: SessionId, missing: &[Missing]) -> Result<Vec<Upload>, Error> {
+    pub(super) async fn uploads(
+        &self,
+        session: SessionId,
+        missing: &[Missing],
+    ) -> Result<Vec<Upload>, Error> {
         let expires_at = self.now().plus(UPLOAD_WINDOW);
         let presigned = missing.iter().map(|missing| async move {
             let key = StagingKey::Upload(session, missing.archive);
@@ -31,14 +35,23 @@ impl Functions {
     pub(super) async fn resume(&self, id: SessionId) -> Result<Option<PublishResponse>, Error> {
         let Some(session) = self.0.store.session(id).await? else { return Ok(None) };
         if !matches!(session.state, State::Created | State::Uploading) {
-            return Ok(Some(PublishResponse { session: Some(id), state: session.state, uploads: Vec::new() }));
+            return Ok(Some(PublishResponse {
+                session: Some(id),
+                state: session.state,
+                uploads: Vec::new(),
+            }));
         }
-        let Some(session) = self.0.store.extend_upload(id, self.now().plus(UPLOAD_WINDOW)).await? else {
+        let Some(session) = self.0.store.extend_upload(id, self.now().plus(UPLOAD_WINDOW)).await?
+        else {
             return Ok(None);
         };
         let missing = self.still_missing(&session).await?;
         if missing.is_empty() && self.note_present(&session).await? {
-            return Ok(Some(PublishResponse { session: Some(id), state: State::Uploaded, uploads: Vec::new() }));
+            return Ok(Some(PublishResponse {
+                session: Some(id),
+                state: State::Uploaded,
+                uploads: Vec::new(),
+            }));
         }
         let uploads = self.uploads(id, &missing).await?;
         Ok(Some(PublishResponse { session: Some(id), state: session.state, uploads }))

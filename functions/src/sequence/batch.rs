@@ -39,7 +39,11 @@ impl Source for AtHand {
 }
 
 impl Functions {
-    pub(super) async fn batch(&self, head: HeadRecord, pending: Vec<Pending>) -> Result<Batch, Error> {
+    pub(super) async fn batch(
+        &self,
+        head: HeadRecord,
+        pending: Vec<Pending>,
+    ) -> Result<Batch, Error> {
         let mut subjects = BTreeSet::new();
         for pending in &pending {
             let subject = pending.statement.statement().subject();
@@ -80,7 +84,11 @@ impl Functions {
         }
         let swapped = match store.transact(items).await? {
             Write::Done => {
-                tracing::debug!(epoch = next.epoch, statements = accepted.len(), "swapped the head");
+                tracing::debug!(
+                    epoch = next.epoch,
+                    statements = accepted.len(),
+                    "swapped the head"
+                );
                 Some(next)
             }
             Write::Conflict => None,
@@ -99,12 +107,17 @@ impl Functions {
             let file = objects.file(&self.0.storage, root, &subject).await?;
             Ok::<_, Error>(file.map(|file| (subject, file)))
         });
-        let found: Vec<_> = stream::iter(walks).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+        let found: Vec<_> =
+            stream::iter(walks).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
     /// Writes the objects of the index with `additions`, and answers the new root.
-    async fn write_index(&self, root: Digest, additions: &[SignedStatement]) -> Result<Digest, Error> {
+    async fn write_index(
+        &self,
+        root: Digest,
+        additions: &[SignedStatement],
+    ) -> Result<Digest, Error> {
         let objects = &self.0.sequencer.objects;
         let storage = &self.0.storage;
         let mut at_hand = AtHand::default();
@@ -115,23 +128,32 @@ impl Functions {
                         .chain(bins.into_iter().map(ObjectKey::Bin))
                         .chain(files.into_iter().map(ObjectKey::Index));
                     let fetches = keys.map(|key| objects.get(storage, key));
-                    let fetched: Vec<(Digest, Bytes)> =
-                        stream::iter(fetches).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+                    let fetched: Vec<(Digest, Bytes)> = stream::iter(fetches)
+                        .buffer_unordered(TRANSFERS_AT_ONCE)
+                        .try_collect()
+                        .await?;
                     at_hand.0.extend(fetched);
                 }
                 Update::Done { root, written, .. } => {
                     let puts = written.into_iter().map(|object| async move {
                         let (key, digest, bytes) = match object {
-                            Written::Node(digest, bytes) => (ObjectKey::Node(digest), digest, bytes),
+                            Written::Node(digest, bytes) => {
+                                (ObjectKey::Node(digest), digest, bytes)
+                            }
                             Written::Bin(digest, bytes) => (ObjectKey::Bin(digest), digest, bytes),
-                            Written::File(digest, bytes) => (ObjectKey::Index(digest), digest, bytes),
+                            Written::File(digest, bytes) => {
+                                (ObjectKey::Index(digest), digest, bytes)
+                            }
                         };
                         let bytes = Bytes::from(bytes);
                         storage.put_content(key, bytes.clone()).await?;
                         objects.keep(digest, bytes);
                         Ok::<_, Error>(())
                     });
-                    stream::iter(puts).buffer_unordered(TRANSFERS_AT_ONCE).try_collect::<()>().await?;
+                    stream::iter(puts)
+                        .buffer_unordered(TRANSFERS_AT_ONCE)
+                        .try_collect::<()>()
+                        .await?;
                     return Ok(root);
                 }
             }

@@ -72,12 +72,19 @@ pub(super) fn judge(mut pending: Vec<Pending>, files: &Files, registry: &[Verify
             .or_insert_with(|| files.get(&subject).map_or(0, |file| file.to_bytes().len()));
         let verdict = match state {
             Err(refusal) => Err(refusal.clone()),
-            Ok(_) if *length + ENTRY_LINE_MAX_BYTES + STATEMENT_MAX_BYTES > INDEX_FILE_MAX_BYTES => {
-                Err(Refusal::new(Code::TooLarge, format!("{subject} has as many statements as the index holds")))
+            Ok(_)
+                if *length + ENTRY_LINE_MAX_BYTES + STATEMENT_MAX_BYTES > INDEX_FILE_MAX_BYTES =>
+            {
+                Err(Refusal::new(
+                    Code::TooLarge,
+                    format!("{subject} has as many statements as the index holds"),
+                ))
             }
             Ok(state) => match &subject {
                 Subject::Org(_) => state.apply(&pending.statement, registry).map_err(refusal),
-                Subject::Plugin(plugin) => apply_to_plugin(&mut judged, plugin, state, &pending, files),
+                Subject::Plugin(plugin) => {
+                    apply_to_plugin(&mut judged, plugin, state, &pending, files)
+                }
             },
         };
         match verdict {
@@ -93,7 +100,10 @@ pub(super) fn judge(mut pending: Vec<Pending>, files: &Files, registry: &[Verify
     }
     // Only what changed is written.
     let changed = |plugin: &PluginName| {
-        judged.accepted.iter().any(|p| p.statement.statement().subject() == Subject::Plugin(plugin.clone()))
+        judged
+            .accepted
+            .iter()
+            .any(|p| p.statement.statement().subject() == Subject::Plugin(plugin.clone()))
     };
     let plugins = std::mem::take(&mut judged.plugins);
     judged.plugins = plugins.into_iter().filter(|(plugin, _)| changed(plugin)).collect();

@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use modunest_core::digest::Digest;
 use modunest_core::index::Node;
 use modunest_core::keys::{ObjectKey, SessionId};
 use modunest_core::problem::Refusal;
-use modunest_core::digest::Digest;
 use tokio::sync::Mutex;
 
 use crate::Functions;
@@ -156,7 +156,9 @@ impl Functions {
         self.0.storage.put_content(ObjectKey::Node(first.index), root.into()).await?;
         match self.0.store.create_head(first).await? {
             Write::Done => Ok(first),
-            Write::Conflict => self.0.store.head().await?.ok_or(Error::Broken("the head item came and went")),
+            Write::Conflict => {
+                self.0.store.head().await?.ok_or(Error::Broken("the head item came and went"))
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use modunest_core::digest::Digest;
-use modunest_core::index::{Bin, INDEX_FILE_MAX_BYTES, IndexError, IndexFile, NODE_BYTES, Node, Slot, prove};
+use modunest_core::index::{
+    Bin, INDEX_FILE_MAX_BYTES, IndexError, IndexFile, NODE_BYTES, Node, Slot, prove,
+};
 use modunest_core::keys::ObjectKey;
 use modunest_core::statement::Subject;
 use quick_cache::Weighter;
@@ -46,7 +48,11 @@ impl Objects {
     }
 
     /// An object, proven.
-    pub(super) async fn get(&self, storage: &Storage, key: ObjectKey) -> Result<(Digest, Bytes), Error> {
+    pub(super) async fn get(
+        &self,
+        storage: &Storage,
+        key: ObjectKey,
+    ) -> Result<(Digest, Bytes), Error> {
         let (what, digest, max_bytes) = match key {
             ObjectKey::Node(digest) => ("node", digest, NODE_BYTES as u64),
             ObjectKey::Bin(digest) => ("bin", digest, BIN_MAX_BYTES),
@@ -59,7 +65,9 @@ impl Objects {
         let bytes = match storage.get_public(key, max_bytes).await? {
             Fetch::Found(fetched) => fetched.bytes,
             Fetch::Absent => return Err(IndexError::Missing { what, digest }.into()),
-            Fetch::TooLong => return Err(IndexError::Form { what, rule: "it is longer than it may be" }.into()),
+            Fetch::TooLong => {
+                return Err(IndexError::Form { what, rule: "it is longer than it may be" }.into());
+            }
         };
         prove(what, digest, &bytes)?;
         self.keep(digest, bytes.clone());

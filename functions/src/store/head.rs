@@ -27,12 +27,17 @@ impl Store {
 
     /// The first head of a registry.
     pub(crate) async fn create_head(&self, head: HeadRecord) -> Result<Write, Error> {
-        let item = head_key().item([("epoch", Some(number(head.epoch))), ("index", Some(text(head.index)))]);
+        let item = head_key()
+            .item([("epoch", Some(number(head.epoch))), ("index", Some(text(head.index)))]);
         self.put(item, &Change::absent()).await
     }
 
     /// Part of the swap: `next` follows `last` and nothing else.
-    pub(crate) fn swap_head(&self, last: HeadRecord, next: HeadRecord) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn swap_head(
+        &self,
+        last: HeadRecord,
+        next: HeadRecord,
+    ) -> Result<TransactWriteItem, Error> {
         let change = Change::new()
             .set("epoch", number(next.epoch))
             .set("index", text(next.index))

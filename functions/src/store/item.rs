@@ -32,7 +32,10 @@ impl Key {
     }
 
     /// The key with further attributes: an item to put. Absent values are left out.
-    pub(crate) fn item<const N: usize>(&self, attributes: [(&str, Option<AttributeValue>); N]) -> Item {
+    pub(crate) fn item<const N: usize>(
+        &self,
+        attributes: [(&str, Option<AttributeValue>); N],
+    ) -> Item {
         let mut item = self.attributes();
         for (name, value) in attributes {
             if let Some(value) = value {
@@ -108,7 +111,9 @@ impl<'a> Row<'a> {
     }
 
     pub(crate) fn parse_optional<T: FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
-        self.text_optional(name)?.map(|text| text.parse().map_err(|_| self.damaged(name))).transpose()
+        self.text_optional(name)?
+            .map(|text| text.parse().map_err(|_| self.damaged(name)))
+            .transpose()
     }
 
     pub(crate) fn number_optional(&self, name: &str) -> Result<Option<u64>, Error> {
@@ -128,7 +133,10 @@ impl<'a> Row<'a> {
     }
 
     pub(crate) fn blob(&self, name: &str) -> Result<Vec<u8>, Error> {
-        self.required(name, self.optional(name, |value| Some(value.as_b().ok()?.as_ref().to_vec()))?)
+        self.required(
+            name,
+            self.optional(name, |value| Some(value.as_b().ok()?.as_ref().to_vec()))?,
+        )
     }
 
     /// A set of texts; an absent one is empty.
@@ -140,7 +148,10 @@ impl<'a> Row<'a> {
     }
 
     /// A value kept as JSON text.
-    pub(crate) fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+    pub(crate) fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Error> {
         self.text_optional(name)?
             .map(|text| serde_json::from_str(text).map_err(|_| self.damaged(name)))
             .transpose()
@@ -149,7 +160,9 @@ impl<'a> Row<'a> {
 
 /// A value as JSON text, for lists and problems that are only ever read whole.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<AttributeValue, Error> {
-    serde_json::to_string(value).map(text).map_err(|_| Error::Broken("a value could not be written as JSON"))
+    serde_json::to_string(value)
+        .map(text)
+        .map_err(|_| Error::Broken("a value could not be written as JSON"))
 }
 
 /// An update, a condition, or both. Attribute names are written `#name` throughout, which
@@ -220,7 +233,8 @@ impl Change {
     /// A condition; all of them must hold.
     pub(crate) fn when(mut self, condition: &str) -> Self {
         for word in condition.split('#').skip(1) {
-            let end = word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
+            let end =
+                word.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(word.len());
             self.name(&word[..end]);
         }
         self.conditions.push(format!("({condition})"));
@@ -237,7 +251,10 @@ impl Change {
         let part = |word: &str, list: &[String]| {
             if list.is_empty() { String::new() } else { format!("{word} {} ", list.join(", ")) }
         };
-        [part("SET", &self.set), part("REMOVE", &self.remove), part("ADD", &self.add)].concat().trim_end().to_owned()
+        [part("SET", &self.set), part("REMOVE", &self.remove), part("ADD", &self.add)]
+            .concat()
+            .trim_end()
+            .to_owned()
     }
 
     pub(crate) fn condition_expression(&self) -> Option<String> {
@@ -266,7 +283,10 @@ mod tests {
             .when("#state = :from AND #lease_until <= :now")
             .value(":from", text("y"))
             .value(":now", number(1));
-        assert_eq!(change.update_expression(), "SET #state = :state REMOVE #due_at ADD #fence :one");
+        assert_eq!(
+            change.update_expression(),
+            "SET #state = :state REMOVE #due_at ADD #fence :one"
+        );
         assert_eq!(
             change.condition_expression().unwrap(),
             "(#state = :from AND #lease_until <= :now)"

@@ -51,7 +51,9 @@ pub(crate) mod users;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, ReturnValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{
+    ConditionCheck, Delete, Put, ReturnValue, TransactWriteItem, Update,
+};
 
 use crate::error::Error;
 use crate::faults;
@@ -94,15 +96,16 @@ impl Store {
 
     /// Reads an item, strongly consistent.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key.attributes()))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| failed("GetItem", &error))?;
+        let answer = Box::pin(
+            self.client
+                .get_item()
+                .table_name(&self.table)
+                .set_key(Some(key.attributes()))
+                .consistent_read(true)
+                .send(),
+        )
+        .await
+        .map_err(|error| failed("GetItem", &error))?;
         Ok(answer.item)
     }
 
@@ -119,11 +122,13 @@ impl Store {
             .set_expression_attribute_names(change.names())
             .set_expression_attribute_values(change.values())
             .return_values(ReturnValue::AllNew);
-        let sent = faults::write(request.send()).await;
+        let sent = faults::write(Box::pin(request.send())).await;
         match sent {
             Ok(answer) => Ok(Some(answer.attributes.unwrap_or_default())),
             Err(error)
-                if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
             {
                 Ok(None)
             }
@@ -141,11 +146,13 @@ impl Store {
             .set_condition_expression(condition.condition_expression())
             .set_expression_attribute_names(condition.names())
             .set_expression_attribute_values(condition.values());
-        let sent = faults::write(request.send()).await;
+        let sent = faults::write(Box::pin(request.send())).await;
         match sent {
             Ok(_) => Ok(Write::Done),
             Err(error)
-                if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
             {
                 Ok(Write::Conflict)
             }
@@ -157,7 +164,7 @@ impl Store {
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), Error> {
         let request =
             self.client.delete_item().table_name(&self.table).set_key(Some(key.attributes()));
-        faults::write(request.send())
+        faults::write(Box::pin(request.send()))
             .await
             .map(|_| ())
             .map_err(|error| failed("DeleteItem", &error))
@@ -165,18 +172,19 @@ impl Store {
 
     /// Items of a partition in the order of their sort keys, strongly consistent.
     pub(crate) async fn partition(&self, partition: &str, limit: i32) -> Result<Vec<Item>, Error> {
-        let answer = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("#pk = :pk")
-            .expression_attribute_names("#pk", "pk")
-            .expression_attribute_values(":pk", text(partition))
-            .consistent_read(true)
-            .limit(limit)
-            .send()
-            .await
-            .map_err(|error| failed("Query", &error))?;
+        let answer = Box::pin(
+            self.client
+                .query()
+                .table_name(&self.table)
+                .key_condition_expression("#pk = :pk")
+                .expression_attribute_names("#pk", "pk")
+                .expression_attribute_values(":pk", text(partition))
+                .consistent_read(true)
+                .limit(limit)
+                .send(),
+        )
+        .await
+        .map_err(|error| failed("Query", &error))?;
         Ok(answer.items.unwrap_or_default())
     }
 
@@ -185,7 +193,7 @@ impl Store {
     pub(crate) async fn transact(&self, items: Vec<TransactWriteItem>) -> Result<Write, Error> {
         debug_assert!(items.len() <= TRANSACTION_MAX_ITEMS);
         let request = self.client.transact_write_items().set_transact_items(Some(items));
-        let sent = faults::write(request.send()).await;
+        let sent = faults::write(Box::pin(request.send())).await;
         match sent {
             Ok(_) => Ok(Write::Done),
             Err(error) => {
@@ -209,7 +217,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn in_transaction_put(&self, item: Item, condition: &Change) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn in_transaction_put(
+        &self,
+        item: Item,
+        condition: &Change,
+    ) -> Result<TransactWriteItem, Error> {
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item))
@@ -221,7 +233,11 @@ impl Store {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    pub(crate) fn in_transaction_update(&self, key: &Key, change: &Change) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn in_transaction_update(
+        &self,
+        key: &Key,
+        change: &Change,
+    ) -> Result<TransactWriteItem, Error> {
         let update = Update::builder()
             .table_name(&self.table)
             .set_key(Some(key.attributes()))
@@ -234,7 +250,11 @@ impl Store {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    pub(crate) fn in_transaction_delete(&self, key: &Key, condition: &Change) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn in_transaction_delete(
+        &self,
+        key: &Key,
+        condition: &Change,
+    ) -> Result<TransactWriteItem, Error> {
         let delete = Delete::builder()
             .table_name(&self.table)
             .set_key(Some(key.attributes()))
@@ -246,7 +266,11 @@ impl Store {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    pub(crate) fn in_transaction_check(&self, key: &Key, condition: &Change) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn in_transaction_check(
+        &self,
+        key: &Key,
+        condition: &Change,
+    ) -> Result<TransactWriteItem, Error> {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(key.attributes()))

@@ -82,7 +82,11 @@ impl Org {
     /// Keys that may sign now.
     pub(crate) fn valid_keys(&self) -> Result<Vec<VerifyingKey>, Error> {
         let damaged = |_| Error::Damaged { entity: "organisation", attribute: "keys".to_owned() };
-        self.keys.iter().filter(|key| key.valid).map(|key| key.key.parse().map_err(damaged)).collect()
+        self.keys
+            .iter()
+            .filter(|key| key.valid)
+            .map(|key| key.key.parse().map_err(damaged))
+            .collect()
     }
 }
 
@@ -99,8 +103,9 @@ impl Store {
 
     pub(super) fn reserve(&self, name: &str) -> Result<TransactWriteItem, Error> {
         let item = skeleton_key(name).item([("name", Some(text(name)))]);
-        let condition =
-            Change::new().when("attribute_not_exists(#pk) OR #name = :name").value(":name", text(name));
+        let condition = Change::new()
+            .when("attribute_not_exists(#pk) OR #name = :name")
+            .value(":name", text(name));
         self.in_transaction_put(item, &condition)
     }
 
@@ -132,8 +137,11 @@ impl Store {
 
     /// Part of the swap: what an organisation's statements fold to.
     pub(crate) fn org_folded(&self, state: &OrgState) -> Result<TransactWriteItem, Error> {
-        let keys: Vec<OrgKey> =
-            state.keys.iter().map(|(key, valid)| OrgKey { key: key.to_string(), valid: *valid }).collect();
+        let keys: Vec<OrgKey> = state
+            .keys
+            .iter()
+            .map(|(key, valid)| OrgKey { key: key.to_string(), valid: *valid })
+            .collect();
         let change = set_next(Change::present().set("keys", json(&keys)?), state.next);
         self.in_transaction_update(&org_key(&state.org), &change)
     }

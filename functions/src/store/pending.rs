@@ -43,7 +43,11 @@ fn outcome_key(digest: &Digest) -> Key {
 }
 
 impl Store {
-    pub(super) fn pending_put(&self, pending: &Pending, now: Timestamp) -> Result<TransactWriteItem, Error> {
+    pub(super) fn pending_put(
+        &self,
+        pending: &Pending,
+        now: Timestamp,
+    ) -> Result<TransactWriteItem, Error> {
         let item = pending_key(&pending.statement.digest()).item([
             ("subject", Some(text(pending.statement.statement().subject()))),
             ("statement", Some(blob(pending.statement.bytes()))),
@@ -54,7 +58,11 @@ impl Store {
     }
 
     /// Hands a statement without session to the sequencer, unless it has been there.
-    pub(crate) async fn append(&self, statement: &SignedStatement, now: Timestamp) -> Result<Write, Error> {
+    pub(crate) async fn append(
+        &self,
+        statement: &SignedStatement,
+        now: Timestamp,
+    ) -> Result<Write, Error> {
         let pending = Pending { statement: statement.clone(), session: None };
         self.transact(vec![
             self.pending_put(&pending, now)?,
@@ -91,7 +99,11 @@ impl Store {
     }
 
     /// Part of the swap: a statement without session is in the index from `epoch` on.
-    pub(crate) fn outcome_applied(&self, digest: &Digest, epoch: u64) -> Result<TransactWriteItem, Error> {
+    pub(crate) fn outcome_applied(
+        &self,
+        digest: &Digest,
+        epoch: u64,
+    ) -> Result<TransactWriteItem, Error> {
         let item = outcome_key(digest).item([("epoch", Some(number(epoch)))]);
         self.in_transaction_put(item, &Change::new())
     }
@@ -107,6 +119,10 @@ impl Store {
             ("rejection", Some(json(problem)?)),
             ("ttl", Some(number(now.plus(REJECTION_KEPT_FOR).as_secs()))),
         ]);
-        self.transact(vec![self.pending_done(digest)?, self.in_transaction_put(item, &Change::absent())?]).await
+        self.transact(vec![
+            self.pending_done(digest)?,
+            self.in_transaction_put(item, &Change::absent())?,
+        ])
+        .await
     }
 }

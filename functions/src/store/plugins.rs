@@ -38,7 +38,11 @@ impl Store {
         next_link(&Row::new("plugin", &item)).map(Some)
     }
 
-    pub(crate) async fn release(&self, plugin: &PluginName, version: &Version) -> Result<Option<ReleaseRecord>, Error> {
+    pub(crate) async fn release(
+        &self,
+        plugin: &PluginName,
+        version: &Version,
+    ) -> Result<Option<ReleaseRecord>, Error> {
         let Some(item) = self.get(&release_key(plugin, version)).await? else { return Ok(None) };
         let row = Row::new("release", &item);
         Ok(Some(ReleaseRecord {
@@ -49,7 +53,11 @@ impl Store {
     }
 
     /// Makes a plugin and reserves its name.
-    pub(super) fn new_plugin(&self, plugin: &PluginName, now: Timestamp) -> Result<[TransactWriteItem; 2], Error> {
+    pub(super) fn new_plugin(
+        &self,
+        plugin: &PluginName,
+        now: Timestamp,
+    ) -> Result<[TransactWriteItem; 2], Error> {
         let item = plugin_key(plugin).item([("created_at", Some(time(now)))]);
         Ok([self.in_transaction_put(item, &Change::absent())?, self.reserve(plugin.as_str())?])
     }
@@ -76,7 +84,10 @@ impl Store {
 
     /// Part of the swap: what a plugin's statements fold to.
     pub(crate) fn plugin_folded(&self, state: &PluginState) -> Result<TransactWriteItem, Error> {
-        self.in_transaction_update(&plugin_key(&state.plugin), &set_next(Change::present(), state.next))
+        self.in_transaction_update(
+            &plugin_key(&state.plugin),
+            &set_next(Change::present(), state.next),
+        )
     }
 
     /// Part of the swap: the release is in the index from `epoch` on.

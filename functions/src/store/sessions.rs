@@ -64,9 +64,12 @@ fn session_key(id: SessionId) -> Key {
 
 fn state_of(text: &str) -> Option<State> {
     use State::*;
-    [Created, Uploading, Uploaded, Validating, Scanning, Committing, Published, Rejected, Expired, Cancelled]
-        .into_iter()
-        .find(|state| state.as_str() == text)
+    [
+        Created, Uploading, Uploaded, Validating, Scanning, Committing, Published, Rejected,
+        Expired, Cancelled,
+    ]
+    .into_iter()
+    .find(|state| state.as_str() == text)
 }
 
 /// A move to `to` from one of `from`.
@@ -182,7 +185,10 @@ impl Store {
     }
 
     async fn change(&self, id: SessionId, change: &Change) -> Result<Option<Session>, Error> {
-        self.update(&session_key(id), change).await?.map(|item| Session::read(id, &item)).transpose()
+        self.update(&session_key(id), change)
+            .await?
+            .map(|item| Session::read(id, &item))
+            .transpose()
     }
 
     /// Opens a session for its version; `new_plugin` when nobody began to publish the plugin
@@ -195,7 +201,13 @@ impl Store {
     ) -> Result<Write, Error> {
         let mut items = vec![
             self.in_transaction_put(session.item()?, &Change::absent())?,
-            self.begin_release(&session.plugin, &session.version, session.id, &session.statement, instead_of)?,
+            self.begin_release(
+                &session.plugin,
+                &session.version,
+                session.id,
+                &session.statement,
+                instead_of,
+            )?,
         ];
         if new_plugin {
             items.extend(self.new_plugin(&session.plugin, session.created_at)?);
@@ -204,7 +216,11 @@ impl Store {
     }
 
     /// Gives the publisher until `until`; only while uploads are awaited.
-    pub(crate) async fn extend_upload(&self, id: SessionId, until: Timestamp) -> Result<Option<Session>, Error> {
+    pub(crate) async fn extend_upload(
+        &self,
+        id: SessionId,
+        until: Timestamp,
+    ) -> Result<Option<Session>, Error> {
         let change = only(&[State::Created, State::Uploading])
             .set("upload_until", time(until))
             .set("due_at", time(until));
@@ -212,7 +228,11 @@ impl Store {
     }
 
     /// Notes that an archive arrived; `None` when the session does not wait for any.
-    pub(crate) async fn arrived(&self, id: SessionId, archive: Digest) -> Result<Option<Session>, Error> {
+    pub(crate) async fn arrived(
+        &self,
+        id: SessionId,
+        archive: Digest,
+    ) -> Result<Option<Session>, Error> {
         let change = only(&[State::Created, State::Uploading])
             .when("contains(#missing, :archive)")
             .value(":archive", text(archive))
@@ -221,7 +241,11 @@ impl Store {
     }
 
     /// Ends the uploading: from now on anybody may take the work.
-    pub(crate) async fn uploaded(&self, id: SessionId, now: Timestamp) -> Result<Option<Session>, Error> {
+    pub(crate) async fn uploaded(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> Result<Option<Session>, Error> {
         let change = step(&[State::Created, State::Uploading], State::Uploaded, now)
             .set("lease_until", time(now))
             .set("due_at", time(now));
@@ -262,8 +286,13 @@ impl Store {
     }
 
     /// A worker keeps the session until `until`; in the past to let go of it.
-    pub(crate) async fn hold(&self, session: &Session, until: Timestamp) -> Result<Option<Session>, Error> {
-        let change = only(&[session.state]).set("lease_until", time(until)).set("due_at", time(until));
+    pub(crate) async fn hold(
+        &self,
+        session: &Session,
+        until: Timestamp,
+    ) -> Result<Option<Session>, Error> {
+        let change =
+            only(&[session.state]).set("lease_until", time(until)).set("due_at", time(until));
         self.change(session.id, &fenced(change, session.fence)).await
     }
 
@@ -291,7 +320,11 @@ impl Store {
     }
 
     /// Looks at a committing session again in a lease's time.
-    pub(crate) async fn look_again(&self, session: &Session, now: Timestamp) -> Result<Option<Session>, Error> {
+    pub(crate) async fn look_again(
+        &self,
+        session: &Session,
+        now: Timestamp,
+    ) -> Result<Option<Session>, Error> {
         let until = now.plus(LEASE);
         let change =
             only(&[State::Committing]).set("lease_until", time(until)).set("due_at", time(until));
@@ -306,7 +339,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Session>, Error> {
         let from = [State::Uploaded, State::Validating, State::Scanning];
-        let change = fenced(end(&from, State::Rejected, now), session.fence).set("rejection", json(problem)?);
+        let change = fenced(end(&from, State::Rejected, now), session.fence)
+            .set("rejection", json(problem)?);
         self.change(session.id, &change).await
     }
 
@@ -318,7 +352,8 @@ impl Store {
         problem: &Problem,
         now: Timestamp,
     ) -> Result<Write, Error> {
-        let change = end(&[State::Committing], State::Rejected, now).set("rejection", json(problem)?);
+        let change =
+            end(&[State::Committing], State::Rejected, now).set("rejection", json(problem)?);
         self.transact(vec![
             self.pending_done(statement)?,
             self.in_transaction_update(&session_key(id), &change)?,
@@ -327,13 +362,27 @@ impl Store {
     }
 
     /// Expired or cancelled while uploads were awaited.
-    pub(crate) async fn end_upload(&self, id: SessionId, to: State, now: Timestamp) -> Result<Option<Session>, Error> {
+    pub(crate) async fn end_upload(
+        &self,
+        id: SessionId,
+        to: State,
+        now: Timestamp,
+    ) -> Result<Option<Session>, Error> {
         self.change(id, &end(&[State::Created, State::Uploading], to, now)).await
     }
 
     /// Readers can see it.
-    pub(crate) async fn published(&self, id: SessionId, epoch: u64, now: Timestamp) -> Result<Option<Session>, Error> {
-        self.change(id, &end(&[State::Committing], State::Published, now).set("epoch", number(epoch))).await
+    pub(crate) async fn published(
+        &self,
+        id: SessionId,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Result<Option<Session>, Error> {
+        self.change(
+            id,
+            &end(&[State::Committing], State::Published, now).set("epoch", number(epoch)),
+        )
+        .await
     }
 
     /// Nobody needs to look at an ended session any more.
@@ -345,20 +394,21 @@ impl Store {
 
     /// Sessions that somebody must look at, the longest overdue first.
     pub(crate) async fn due(&self, until: Timestamp, limit: i32) -> Result<Vec<SessionId>, Error> {
-        let answer = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .index_name(DUE_INDEX)
-            .key_condition_expression("#due_kind = :kind AND #due_at <= :until")
-            .expression_attribute_names("#due_kind", "due_kind")
-            .expression_attribute_names("#due_at", "due_at")
-            .expression_attribute_values(":kind", text(DUE_KIND))
-            .expression_attribute_values(":until", time(until))
-            .limit(limit)
-            .send()
-            .await
-            .map_err(|error| failed("Query", &error))?;
+        let answer = Box::pin(
+            self.client
+                .query()
+                .table_name(&self.table)
+                .index_name(DUE_INDEX)
+                .key_condition_expression("#due_kind = :kind AND #due_at <= :until")
+                .expression_attribute_names("#due_kind", "due_kind")
+                .expression_attribute_names("#due_at", "due_at")
+                .expression_attribute_values(":kind", text(DUE_KIND))
+                .expression_attribute_values(":until", time(until))
+                .limit(limit)
+                .send(),
+        )
+        .await
+        .map_err(|error| failed("Query", &error))?;
         let read = |item: &Item| {
             let row = Row::new("session", item);
             let id = row.text("pk")?.strip_prefix("session#").and_then(|id| id.parse().ok());

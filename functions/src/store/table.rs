@@ -41,16 +41,19 @@ impl Store {
             .billing_mode(BillingMode::PayPerRequest)
             .attribute_definitions(attribute("pk", ScalarAttributeType::S).map_err(incomplete)?)
             .attribute_definitions(attribute("sk", ScalarAttributeType::S).map_err(incomplete)?)
-            .attribute_definitions(attribute("due_kind", ScalarAttributeType::S).map_err(incomplete)?)
+            .attribute_definitions(
+                attribute("due_kind", ScalarAttributeType::S).map_err(incomplete)?,
+            )
             .attribute_definitions(attribute("due_at", ScalarAttributeType::N).map_err(incomplete)?)
             .key_schema(key("pk", KeyType::Hash).map_err(incomplete)?)
             .key_schema(key("sk", KeyType::Range).map_err(incomplete)?)
             .global_secondary_indexes(due);
-        let sent = faults::write(request.send()).await;
+        let sent = faults::write(Box::pin(request.send())).await;
         match sent {
             Ok(_) => {}
             // Somebody else makes it at the same moment.
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {}
+            Err(error)
+                if error.as_service_error().is_some_and(|e| e.is_resource_in_use_exception()) => {}
             Err(error) => return Err(failed("CreateTable", &error)),
         }
         self.wait_until_ready().await?;
@@ -64,7 +67,7 @@ impl Store {
             .update_time_to_live()
             .table_name(&self.table)
             .time_to_live_specification(ttl);
-        faults::write(request.send())
+        faults::write(Box::pin(request.send()))
             .await
             .map(|_| ())
             .map_err(|error| failed("UpdateTimeToLive", &error))
@@ -72,12 +75,18 @@ impl Store {
 
     /// Whether the table is ready; `None` when there is none.
     pub(crate) async fn table_ready(&self) -> Result<Option<bool>, Error> {
-        match self.client.describe_table().table_name(&self.table).send().await {
+        match Box::pin(self.client.describe_table().table_name(&self.table).send()).await {
             Ok(answer) => {
                 let status = answer.table.and_then(|table| table.table_status);
                 Ok(Some(status == Some(TableStatus::Active)))
             }
-            Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(None),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_resource_not_found_exception()) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(failed("DescribeTable", &error)),
         }
     }

@@ -78,7 +78,10 @@ fn token_key(hash: &Digest) -> Key {
 
 fn user_item(user: &User) -> Item {
     user_key(&user.user).item([
-        ("registry_admin", Some(aws_sdk_dynamodb::types::AttributeValue::Bool(user.registry_admin))),
+        (
+            "registry_admin",
+            Some(aws_sdk_dynamodb::types::AttributeValue::Bool(user.registry_admin)),
+        ),
         ("created_at", Some(time(user.created_at))),
     ])
 }
@@ -100,7 +103,8 @@ impl Store {
 
     /// The first user with a token, once in a registry's life.
     pub(crate) async fn bootstrap(&self, user: &User, token: &Token) -> Result<Write, Error> {
-        let first = Key::new("bootstrap", "bootstrap").item([("created_at", Some(time(user.created_at)))]);
+        let first =
+            Key::new("bootstrap", "bootstrap").item([("created_at", Some(time(user.created_at)))]);
         self.transact(vec![
             self.in_transaction_put(first, &Change::absent())?,
             self.in_transaction_put(user_item(user), &Change::absent())?,

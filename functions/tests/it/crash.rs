@@ -9,7 +9,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use modunest_core::publish::{LEASE, State};
+use modunest_core::problem::Code;
+use modunest_core::publish::{ATTEMPTS_MAX, LEASE, State};
 use modunest_core::statement::Link;
 
 use crate::package::{Package, package};
@@ -29,14 +30,23 @@ async fn cut<F: Future>(work: F, polls: u32) -> Option<F::Output> {
     .await
 }
 
-async fn ready_to_check(registry: &Registry, publisher: &Publisher, package: &Package) -> (modunest_core::keys::SessionId, serde_json::Value) {
+async fn ready_to_check(
+    registry: &Registry,
+    publisher: &Publisher,
+    package: &Package,
+) -> (modunest_core::keys::SessionId, serde_json::Value) {
     let opened = registry.open(publisher, &package.sign(&publisher.key)).await;
     assert_eq!(registry.upload(&opened.uploads[0], &package.archive).await, 200);
     let id = opened.session.unwrap();
     (id, Registry::event(&format!("upload/{id}/{}", opened.uploads[0].archive)))
 }
 
-async fn published_once(registry: &Registry, publisher: &Publisher, id: modunest_core::keys::SessionId, plugin: &str) {
+async fn published_once(
+    registry: &Registry,
+    publisher: &Publisher,
+    id: modunest_core::keys::SessionId,
+    plugin: &str,
+) {
     let view = registry.session(publisher, id).await;
     assert_eq!(view.state, State::Published, "{plugin}: {view:?}");
     let file = &registry.index().await[&plugin.parse().unwrap()];
@@ -48,7 +58,7 @@ async fn a_worker_that_dies_anywhere() {
     let registry = Registry::start_silent().await;
     let publisher = registry.publisher("demo").await;
     let mut cut_off = 0;
-    for polls in 1..60 {
+    for polls in 1.. {
         let plugin = format!("demo/plugin-{polls}");
         let package = package(&plugin, "1.0.0", Link::FIRST);
         let (id, event) = ready_to_check(&registry, &publisher, &package).await;
@@ -107,5 +117,48 @@ async fn a_publish_request_that_is_cut_off_can_be_repeated() {
         let _ended = cut(call, polls).await;
         registry.publish_ok(&publisher, &package).await;
     }
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_never_ends_is_given_up() {
+    let registry = Registry::start_silent().await;
+    let publisher = registry.publisher("demo").await;
+    let package = package("demo/markdown", "1.0.0", Link::FIRST);
+    let (id, event) = ready_to_check(&registry, &publisher, &package).await;
+    for attempt in 1..=ATTEMPTS_MAX {
+        // Dies as soon as it has taken the lease.
+        let worker = registry.another(false).await;
+        for polls in 1.. {
+            if registry.session(&publisher, id).await.attempt == attempt {
+                break;
+            }
+            assert!(cut(worker.finalize(&event), polls).await.is_none());
+        }
+        registry.move_clock(LEASE + Duration::from_secs(1));
+    }
+    registry.functions.sweep().await.unwrap();
+    let view = registry.session(&publisher, id).await;
+    assert_eq!((view.state, view.attempt), (State::Rejected, ATTEMPTS_MAX));
+    assert_eq!(view.rejection.unwrap().code, Code::Unavailable);
+    assert_eq!(registry.staged().await, Vec::<String>::new());
+    // The version is free again.
+    let (id, event) = ready_to_check(&registry, &publisher, &package).await;
+    registry.functions.finalize(&event).await.unwrap();
+    published_once(&registry, &publisher, id, "demo/markdown").await;
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_vanished_ends_the_session() {
+    let registry = Registry::start_silent().await;
+    let publisher = registry.publisher("demo").await;
+    let package = package("demo/markdown", "1.0.0", Link::FIRST);
+    let (id, event) = ready_to_check(&registry, &publisher, &package).await;
+    let key = registry.staged().await.remove(0);
+    registry.s3.delete_object().bucket("staging").key(key).send().await.unwrap();
+    registry.functions.finalize(&event).await.unwrap();
+    let view = registry.session(&publisher, id).await;
+    assert_eq!(view.rejection.unwrap().code, Code::SessionExpired);
     registry.stop().await;
 }

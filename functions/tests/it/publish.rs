@@ -76,15 +76,20 @@ async fn the_same_again_and_other_bytes() {
     other[1].content = b"# Another\n".to_vec();
     let other = of_files(&first.manifest, other, Link::FIRST);
     let conflict = Registry::publish_body(&other.sign(&publisher.key));
-    let problem = registry.refused("POST", "/v1/releases", Some(&publisher.token), Some(&conflict)).await;
+    let problem =
+        registry.refused("POST", "/v1/releases", Some(&publisher.token), Some(&conflict)).await;
     assert_eq!(problem.code, Code::VersionConflict);
 
     let view = registry.publish_ok(&publisher, &first).await;
     assert_eq!(Some(view.session), opened.session);
     let before = registry.head().await;
     let again = registry.open(&publisher, &signed).await;
-    assert_eq!((again.session, again.state, again.uploads.len()), (opened.session, State::Published, 0));
-    let problem = registry.refused("POST", "/v1/releases", Some(&publisher.token), Some(&conflict)).await;
+    assert_eq!(
+        (again.session, again.state, again.uploads.len()),
+        (opened.session, State::Published, 0)
+    );
+    let problem =
+        registry.refused("POST", "/v1/releases", Some(&publisher.token), Some(&conflict)).await;
     assert_eq!(problem.code, Code::VersionConflict);
     assert_eq!(registry.head().await, before);
     assert!(registry.object(ObjectKey::Blob(Digest::of(&other.archive))).await.is_none());
@@ -129,7 +134,7 @@ async fn uploads_are_taken_once_and_only_as_declared() {
     let mut wrong = package.archive.clone();
     wrong[100] ^= 1;
     assert_eq!(registry.upload(upload, &wrong).await, 400);
-    assert!(registry.upload(upload, &package.archive[1..]).await >= 400);
+    assert_eq!(registry.upload(upload, &package.archive[1..]).await, 403);
     assert_eq!(registry.staged().await, Vec::<String>::new());
     assert_eq!(registry.upload(upload, &package.archive).await, 200);
     assert_eq!(registry.upload(upload, &package.archive).await, 412);
@@ -163,7 +168,9 @@ async fn events_may_repeat_come_late_and_out_of_order() {
     let view = registry.session(&publisher, id).await;
     assert_eq!((view.state, view.attempt), (State::Published, 1));
     let epoch = registry.head().await.epoch;
-    for late in [&event, &marker, &stranger, &Registry::event("upload/x/y"), &serde_json::json!({"no": 1})] {
+    for late in
+        [&event, &marker, &stranger, &Registry::event("upload/x/y"), &serde_json::json!({"no": 1})]
+    {
         registry.functions.finalize(late).await.unwrap();
     }
     assert_eq!(registry.head().await.epoch, epoch);
@@ -180,7 +187,8 @@ async fn a_session_can_be_cancelled_and_expires() {
     let signed = package.sign(&publisher.key);
     let opened = registry.open(&publisher, &signed).await;
     let path = format!("/v1/sessions/{}", opened.session.unwrap());
-    let view: modunest_core::api::SessionView = registry.ok("DELETE", &path, &publisher.token, None).await;
+    let view: modunest_core::api::SessionView =
+        registry.ok("DELETE", &path, &publisher.token, None).await;
     assert_eq!(view.state, State::Cancelled);
     // The URL outlives the session; what comes through it is removed.
     assert_eq!(registry.upload(&opened.uploads[0], &package.archive).await, 200);
@@ -197,7 +205,12 @@ async fn a_session_can_be_cancelled_and_expires() {
     let view = registry.session(&publisher, second.session.unwrap()).await;
     assert_eq!(view.state, State::Expired);
     let problem = registry
-        .refused("DELETE", &format!("/v1/sessions/{}", second.session.unwrap()), Some(&publisher.token), None)
+        .refused(
+            "DELETE",
+            &format!("/v1/sessions/{}", second.session.unwrap()),
+            Some(&publisher.token),
+            None,
+        )
         .await;
     assert_eq!(problem.code, Code::SessionState);
 

@@ -19,7 +19,10 @@ async fn rejected(registry: &Registry, publisher: &Publisher, package: &Package)
     let view = registry.publish(publisher, package).await;
     assert_eq!(view.state, State::Rejected, "{view:?}");
     let archive = Digest::of(&package.archive);
-    assert!(registry.object(ObjectKey::Blob(archive)).await.is_none(), "a rejected archive is public");
+    assert!(
+        registry.object(ObjectKey::Blob(archive)).await.is_none(),
+        "a rejected archive is public"
+    );
     assert!(registry.plugin_state(PLUGIN).await.releases.is_empty());
     let problem = view.rejection.unwrap();
     assert_eq!(problem.trace_id.len(), 32);
@@ -49,26 +52,34 @@ async fn archives_that_attack() {
     let list = good.release.builds[0].files;
 
     let parent = replaced(&good.archive, b"README.md", b"../../e.m");
-    let problem = rejected(&registry, &publisher, &of_archive(&toml, parent, list, Link::FIRST)).await;
+    let problem =
+        rejected(&registry, &publisher, &of_archive(&toml, parent, list, Link::FIRST)).await;
     assert_eq!(problem.code, Code::InvalidArchive);
     assert!(problem.detail.contains("../../e.m"), "{problem:?}");
 
     let duplicate = replaced(&good.archive, b"LICENSE", b"license");
     let mut many = files(&toml, crate::package::LIBRARY);
-    many.push(modunest_core::archive::PackFile { name: "COPYING".into(), content: b"x".to_vec(), executable: false });
+    many.push(modunest_core::archive::PackFile {
+        name: "COPYING".into(),
+        content: b"x".to_vec(),
+        executable: false,
+    });
     let many = of_files(&toml, many, Link::FIRST);
     let twice = replaced(&many.archive, b"COPYING", b"License");
-    let problem = rejected(&registry, &publisher, &of_archive(&toml, twice, list, Link::FIRST)).await;
+    let problem =
+        rejected(&registry, &publisher, &of_archive(&toml, twice, list, Link::FIRST)).await;
     assert_eq!(problem.code, Code::InvalidArchive);
     assert!(problem.detail.contains("same file"), "{problem:?}");
 
     let mut trailing = good.archive.clone();
     trailing.push(0);
-    let problem = rejected(&registry, &publisher, &of_archive(&toml, trailing, list, Link::FIRST)).await;
+    let problem =
+        rejected(&registry, &publisher, &of_archive(&toml, trailing, list, Link::FIRST)).await;
     assert_eq!(problem.code, Code::InvalidArchive);
 
     // Renamed: a good archive, but not the declared files.
-    let problem = rejected(&registry, &publisher, &of_archive(&toml, duplicate, list, Link::FIRST)).await;
+    let problem =
+        rejected(&registry, &publisher, &of_archive(&toml, duplicate, list, Link::FIRST)).await;
     assert_eq!(problem.code, Code::DigestMismatch);
 
     let view = registry.publish_ok(&publisher, &good).await;
@@ -83,7 +94,8 @@ async fn manifests_and_libraries_that_do_not_fit() {
     let toml = manifest(PLUGIN, "1.0.0");
 
     // The archive holds the manifest of another version.
-    let other = of_files(&toml, files(&manifest(PLUGIN, "2.0.0"), crate::package::LIBRARY), Link::FIRST);
+    let other =
+        of_files(&toml, files(&manifest(PLUGIN, "2.0.0"), crate::package::LIBRARY), Link::FIRST);
     let problem = rejected(&registry, &publisher, &other).await;
     assert_eq!(problem.code, Code::InvalidManifest);
 
@@ -108,7 +120,9 @@ async fn manifests_and_libraries_that_do_not_fit() {
     let problem = rejected(&registry, &publisher, &of_files(&toml, no_readme, Link::FIRST)).await;
     assert!(problem.detail.contains("README.md"), "{problem:?}");
 
-    let problem = rejected(&registry, &publisher, &of_files(&toml, files(&toml, NO_ENTRY), Link::FIRST)).await;
+    let problem =
+        rejected(&registry, &publisher, &of_files(&toml, files(&toml, NO_ENTRY), Link::FIRST))
+            .await;
     assert_eq!(problem.code, Code::ScanRejected);
     let mut no_library = files(&toml, crate::package::LIBRARY);
     no_library.remove(3);
@@ -134,13 +148,21 @@ async fn requests_that_are_refused_at_once() {
     let manage = registry.token("admin", &["manage"]).await;
     assert_eq!(code(Some(&manage), &good).await, Code::Forbidden);
     registry
-        .ok::<serde_json::Value>("POST", "/v1/users", &registry.admin, Some(&json!({"user": "mallory"})))
+        .ok::<serde_json::Value>(
+            "POST",
+            "/v1/users",
+            &registry.admin,
+            Some(&json!({"user": "mallory"})),
+        )
         .await;
     let mallory = registry.token("mallory", &["publish", "manage"]).await;
     assert_eq!(code(Some(&mallory), &good).await, Code::Forbidden);
 
     let stranger = SigningKey::from_seed("demo".parse().unwrap(), &[6; 32]);
-    assert_eq!(code(admin, &Registry::publish_body(&package.sign(&stranger))).await, Code::InvalidSignature);
+    assert_eq!(
+        code(admin, &Registry::publish_body(&package.sign(&stranger))).await,
+        Code::InvalidSignature
+    );
     let text = good["statement"].as_str().unwrap().replace("1.0.0", "1.0.1");
     assert_eq!(code(admin, &json!({"statement": text})).await, Code::InvalidSignature);
     assert_eq!(code(admin, &json!({"statement": "x"})).await, Code::InvalidStatement);
@@ -151,19 +173,33 @@ async fn requests_that_are_refused_at_once() {
 
     let later = Link { sequence: 2, previous: Some(Digest::of(b"x")) };
     let package = crate::package::package(PLUGIN, "1.0.0", later);
-    assert_eq!(code(admin, &Registry::publish_body(&package.sign(&publisher.key))).await, Code::ChainConflict);
+    assert_eq!(
+        code(admin, &Registry::publish_body(&package.sign(&publisher.key))).await,
+        Code::ChainConflict
+    );
 
     // 50 MiB and a byte is refused while the statement is read, before any URL is given.
     let oversize = good["statement"].as_str().unwrap();
-    let declared = format!("\"size_bytes\":{}", crate::package::package(PLUGIN, "1.0.0", Link::FIRST).archive.len());
+    let declared = format!(
+        "\"size_bytes\":{}",
+        crate::package::package(PLUGIN, "1.0.0", Link::FIRST).archive.len()
+    );
     let oversize = oversize.replace(&declared, "\"size_bytes\":52428801");
     assert_eq!(code(admin, &json!({"statement": oversize})).await, Code::InvalidStatement);
     assert!(Archive::open(&[]).is_err());
 
     // A name that looks like one that is taken.
-    registry.open(&publisher, &crate::package::package("demo/modern", "1.0.0", Link::FIRST).sign(&publisher.key)).await;
+    registry
+        .open(
+            &publisher,
+            &crate::package::package("demo/modern", "1.0.0", Link::FIRST).sign(&publisher.key),
+        )
+        .await;
     let alike = crate::package::package("demo/modem", "1.0.0", Link::FIRST);
-    assert_eq!(code(admin, &Registry::publish_body(&alike.sign(&publisher.key))).await, Code::NameTaken);
+    assert_eq!(
+        code(admin, &Registry::publish_body(&alike.sign(&publisher.key))).await,
+        Code::NameTaken
+    );
     registry.stop().await;
 }
 
@@ -176,7 +212,8 @@ async fn paths_and_methods() {
     assert_eq!(problem.code, Code::MethodNotAllowed);
     let token = Some(registry.admin.as_str());
     for session in ["x".repeat(32), "0".repeat(32)] {
-        let problem = registry.refused("GET", &format!("/v1/sessions/{session}"), token, None).await;
+        let problem =
+            registry.refused("GET", &format!("/v1/sessions/{session}"), token, None).await;
         assert_eq!(problem.code, Code::NotFound);
     }
     let problem = registry.refused("GET", "/v1/orgs/UPPER", token, None).await;

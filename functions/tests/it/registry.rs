@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use modunest_core::api::{OrgView, PublishResponse, RegisterKey, SessionView, StatementResponse, TokenCreated, Upload};
+use modunest_core::api::{
+    OrgView, PublishResponse, RegisterKey, SessionView, StatementResponse, TokenCreated, Upload,
+};
 use modunest_core::index::{Bin, Head, IndexFile, Node, Slot, prove};
 use modunest_core::keys::{ObjectKey, SessionId};
 use modunest_core::problem::Problem;
@@ -37,7 +39,6 @@ pub struct Registry {
 }
 
 pub struct Publisher {
-    pub org: String,
     pub key: SigningKey,
     pub token: String,
 }
@@ -85,7 +86,8 @@ impl Registry {
             public_s3_endpoint: None,
             sole_writer: false,
             clock: Arc::new(move || {
-                modunest_runtime::clock::now().plus(Duration::from_millis(ahead.load(Ordering::SeqCst)))
+                modunest_runtime::clock::now()
+                    .plus(Duration::from_millis(ahead.load(Ordering::SeqCst)))
             }),
         };
         let functions = Functions::new(config.clone()).await.unwrap();
@@ -128,7 +130,13 @@ impl Registry {
         self.ahead_ms.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
-    pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (StatusCode, Value) {
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> (StatusCode, Value) {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -139,19 +147,32 @@ impl Registry {
         assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
         assert!(response.headers().contains_key("traceparent"));
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        let value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        let value =
+            if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
         (status, value)
     }
 
     /// A call that succeeds.
-    pub async fn ok<T: serde::de::DeserializeOwned>(&self, method: &str, path: &str, token: &str, body: Option<&Value>) -> T {
+    pub async fn ok<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: Option<&Value>,
+    ) -> T {
         let (status, value) = self.call(method, path, Some(token), body).await;
         assert!(status.is_success(), "{method} {path}: {status} {value}");
         serde_json::from_value(value).unwrap()
     }
 
     /// A call that is refused.
-    pub async fn refused(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Problem {
+    pub async fn refused(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Problem {
         let (status, value) = self.call(method, path, token, body).await;
         let problem: Problem = serde_json::from_value(value).unwrap();
         assert_eq!(status.as_u16(), problem.status);
@@ -169,7 +190,7 @@ impl Registry {
         self.ok::<OrgView>("POST", "/v1/orgs", &self.admin, Some(&json!({"org": org}))).await;
         let key = SigningKey::from_seed(org.parse().unwrap(), &[5; 32]);
         self.register(org, &key).await;
-        Publisher { org: org.to_owned(), key, token: self.admin.clone() }
+        Publisher { key, token: self.admin.clone() }
     }
 
     pub async fn register(&self, org: &str, key: &SigningKey) -> StatementResponse {
@@ -179,7 +200,9 @@ impl Registry {
 
     pub fn registration(org: &str, key: &SigningKey) -> Value {
         let text = key.verifying_key().to_string();
-        let proof = modunest_tlog::sign(&RegisterKey::proof_text(&org.parse().unwrap(), &text), &[key]).unwrap();
+        let proof =
+            modunest_tlog::sign(&RegisterKey::proof_text(&org.parse().unwrap(), &text), &[key])
+                .unwrap();
         json!({"key": text, "proof": String::from_utf8(proof).unwrap()})
     }
 
@@ -187,14 +210,22 @@ impl Registry {
         json!({"statement": String::from_utf8(statement.bytes().to_vec()).unwrap()})
     }
 
-    pub async fn open(&self, publisher: &Publisher, statement: &SignedStatement) -> PublishResponse {
-        self.ok("POST", "/v1/releases", &publisher.token, Some(&Self::publish_body(statement))).await
+    pub async fn open(
+        &self,
+        publisher: &Publisher,
+        statement: &SignedStatement,
+    ) -> PublishResponse {
+        self.ok("POST", "/v1/releases", &publisher.token, Some(&Self::publish_body(statement)))
+            .await
     }
 
     pub async fn upload(&self, upload: &Upload, bytes: &[u8]) -> u16 {
         let mut request = self.http.put(&upload.url).body(bytes.to_vec());
         for (name, value) in &upload.headers {
-            request = request.header(name, value);
+            // Another length cannot be sent under the declared one; the signature must notice.
+            if name != "content-length" || bytes.len() as u64 == upload.size_bytes {
+                request = request.header(name, value);
+            }
         }
         request.send().await.unwrap().status().as_u16()
     }
@@ -216,7 +247,11 @@ impl Registry {
     }
 
     /// Publishes from the first request to the end of the session.
-    pub async fn publish(&self, publisher: &Publisher, package: &crate::package::Package) -> SessionView {
+    pub async fn publish(
+        &self,
+        publisher: &Publisher,
+        package: &crate::package::Package,
+    ) -> SessionView {
         let opened = self.open(publisher, &package.sign(&publisher.key)).await;
         for upload in &opened.uploads {
             assert_eq!(self.upload(upload, &package.archive).await, 200);
@@ -224,7 +259,11 @@ impl Registry {
         self.follow(publisher, opened.session.unwrap()).await
     }
 
-    pub async fn publish_ok(&self, publisher: &Publisher, package: &crate::package::Package) -> SessionView {
+    pub async fn publish_ok(
+        &self,
+        publisher: &Publisher,
+        package: &crate::package::Package,
+    ) -> SessionView {
         let view = self.publish(publisher, package).await;
         assert_eq!(view.state, State::Published, "{view:?}");
         view

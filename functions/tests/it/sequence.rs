@@ -19,7 +19,8 @@ async fn twenty_plugins_at_once_are_all_in_the_index() {
     let publisher = registry.publisher("demo").await;
     let packages: Vec<_> =
         (0..20).map(|n| package(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST)).collect();
-    let views = join_all(packages.iter().map(|package| registry.publish(&publisher, package))).await;
+    let views =
+        join_all(packages.iter().map(|package| registry.publish(&publisher, package))).await;
     assert!(views.iter().all(|view| view.state == State::Published), "{views:?}");
     let index = registry.index().await;
     assert_eq!(index.len(), 21);
@@ -35,10 +36,13 @@ async fn one_version_published_at_once_has_one_session() {
     let publisher = registry.publisher("demo").await;
     let package = package("demo/markdown", "1.0.0", Link::FIRST);
     let signed = package.sign(&publisher.key);
-    let opened: Vec<PublishResponse> = join_all((0..6).map(|_| registry.open(&publisher, &signed))).await;
+    let opened: Vec<PublishResponse> =
+        join_all((0..6).map(|_| registry.open(&publisher, &signed))).await;
     let sessions: BTreeSet<_> = opened.iter().map(|answer| answer.session.unwrap()).collect();
     assert_eq!(sessions.len(), 1);
-    let statuses = join_all(opened.iter().map(|answer| registry.upload(&answer.uploads[0], &package.archive))).await;
+    let statuses =
+        join_all(opened.iter().map(|answer| registry.upload(&answer.uploads[0], &package.archive)))
+            .await;
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     let view = registry.follow(&publisher, *sessions.first().unwrap()).await;
     assert_eq!(view.state, State::Published);
@@ -49,7 +53,10 @@ async fn one_version_published_at_once_has_one_session() {
 async fn two_versions_behind_one_statement_cannot_both_get_in() {
     let registry = Registry::start().await;
     let publisher = registry.publisher("demo").await;
-    let packages = [package("demo/markdown", "1.0.0", Link::FIRST), package("demo/markdown", "2.0.0", Link::FIRST)];
+    let packages = [
+        package("demo/markdown", "1.0.0", Link::FIRST),
+        package("demo/markdown", "2.0.0", Link::FIRST),
+    ];
     let mut opened = Vec::new();
     for package in &packages {
         opened.push(registry.open(&publisher, &package.sign(&publisher.key)).await);
@@ -73,7 +80,11 @@ async fn two_versions_behind_one_statement_cannot_both_get_in() {
 async fn processes_share_the_work() {
     let registry = Registry::start_silent().await;
     let publisher = registry.publisher("demo").await;
-    let processes = [registry.another(false).await, registry.another(false).await, registry.another(false).await];
+    let processes = [
+        registry.another(false).await,
+        registry.another(false).await,
+        registry.another(false).await,
+    ];
     let packages: Vec<_> =
         (0..9).map(|n| package(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST)).collect();
     let work = packages.iter().enumerate().map(|(n, package)| {
@@ -82,7 +93,10 @@ async fn processes_share_the_work() {
             let opened = registry.open(publisher, &package.sign(&publisher.key)).await;
             assert_eq!(registry.upload(&opened.uploads[0], &package.archive).await, 200);
             let id = opened.session.unwrap();
-            process.finalize(&Registry::event(&format!("upload/{id}/{}", opened.uploads[0].archive))).await.unwrap();
+            process
+                .finalize(&Registry::event(&format!("upload/{id}/{}", opened.uploads[0].archive)))
+                .await
+                .unwrap();
             registry.session(publisher, id).await
         }
     });

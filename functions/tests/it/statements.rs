@@ -29,7 +29,11 @@ async fn a_release_is_yanked_and_brought_back() {
     let release = package("demo/markdown", "1.0.0", Link::FIRST);
     registry.publish_ok(&publisher, &release).await;
     let signed = release.sign(&publisher.key);
-    let status = async || registry.plugin_state("demo/markdown").await.releases[&"1.0.0".parse().unwrap()].status.clone();
+    let status = async || {
+        registry.plugin_state("demo/markdown").await.releases[&"1.0.0".parse().unwrap()]
+            .status
+            .clone()
+    };
     let send = async |statement: &SignedStatement| -> StatementResponse {
         let body: Value = Registry::publish_body(statement);
         registry.ok("POST", "/v1/statements", &publisher.token, Some(&body)).await
@@ -50,10 +54,19 @@ async fn a_release_is_yanked_and_brought_back() {
     assert_eq!(send(&first).await, answer);
     assert_eq!(status().await, Status::Active);
 
-    assert_eq!(refused(&yank(signed.next_link(), "1.0.0", false, &publisher.key)).await, Code::ChainConflict);
-    assert_eq!(refused(&yank(back.next_link(), "9.0.0", true, &publisher.key)).await, Code::NotFound);
+    assert_eq!(
+        refused(&yank(signed.next_link(), "1.0.0", false, &publisher.key)).await,
+        Code::ChainConflict
+    );
+    assert_eq!(
+        refused(&yank(back.next_link(), "9.0.0", true, &publisher.key)).await,
+        Code::NotFound
+    );
     let stranger = SigningKey::from_seed("demo".parse().unwrap(), &[6; 32]);
-    assert_eq!(refused(&yank(back.next_link(), "1.0.0", true, &stranger)).await, Code::InvalidSignature);
+    assert_eq!(
+        refused(&yank(back.next_link(), "1.0.0", true, &stranger)).await,
+        Code::InvalidSignature
+    );
     assert_eq!(refused(&signed).await, Code::InvalidStatement);
 
     // Two at once behind the same statement: one gets in, the other is told why not.
