@@ -242,22 +242,18 @@ fn body(bytes: Vec<u8>, bar: indicatif::ProgressBar) -> Body {
     Body::wrap_stream(futures_util::stream::iter(pieces))
 }
 
-/// The line that people read.
+/// The line that people read. What the scan noticed is `modunest check`'s to show.
 pub fn line(published: &Published) -> String {
-    let mut text = format!(
-        "{} {} {}, {}, sha256 {}",
+    let outcome = match (published.state, published.already_there) {
+        (State::Published, true) => "is there already, byte for byte".to_owned(),
+        (State::Published, false) => "published".to_owned(),
+        (state, _) => format!("passes every check before the upload (state would be {state})"),
+    };
+    format!(
+        "{} {} {outcome}, {}, sha256 {}",
         published.plugin,
         published.version,
-        match (published.state, published.already_there) {
-            (State::Published, true) => "is there already, byte for byte".to_owned(),
-            (State::Published, false) => "published".to_owned(),
-            (state, _) => format!("passes every check before the upload (state would be {state})"),
-        },
         output::size(published.size_bytes),
         published.archive
-    );
-    for finding in &published.findings {
-        text.push_str(&format!("\n  note: {finding}"));
-    }
-    text
+    )
 }

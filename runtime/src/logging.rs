@@ -14,7 +14,7 @@ pub const FORMAT_VARIABLE: &str = "MODUNEST_LOG_FORMAT";
 
 /// What is logged when [`FILTER_VARIABLE`] is not set: the libraries' own chatter only from
 /// warnings on. `s3s` calls every 404 and 304 an error; the embedded store logs real faults.
-const DEFAULT_FILTER: &str = "warn,s3s=off,modunest=info,modunest_agent=info,\
+const DEFAULT_FILTER: &str = "warn,s3s=off,dynoxide=error,modunest=info,modunest_agent=info,\
 modunest_core=info,modunest_edge=info,modunest_functions=info,modunest_local=info,\
 modunest_runtime=info";
 

@@ -29,6 +29,7 @@ mod extract;
 mod file_list;
 mod format;
 mod invariants;
+#[cfg(not(target_arch = "wasm32"))]
 mod pack;
 pub mod path;
 
@@ -40,6 +41,7 @@ pub use extract::{Extractor, Part};
 pub use file_list::{FILE_LIST_HEADER, FileList, FileRecord};
 pub use format::Method;
 pub use invariants::check_invariants;
+#[cfg(not(target_arch = "wasm32"))]
 pub use pack::{PackError, PackFile, pack};
 
 /// Name of the manifest within an archive; [`pack`] puts it first.

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::files;
 use crate::output::Output;
 use crate::package::{self, Source};
-use crate::profile::read_key;
+use crate::profile::{PROFILE_FILE, read_key};
 use crate::publish::{Publisher, line};
 use crate::registry::LocalRegistry;
 
@@ -30,6 +30,10 @@ const ORG: &str = "demo";
 const USER: &str = "ada";
 /// The samples' folders, dependencies first.
 const SAMPLES: [&str; 4] = ["markdown", "markdown-2", "thumbnail", "gallery"];
+/// File with that user's token, in the demo's folder.
+const TOKEN_FILE: &str = "publisher.token";
+/// File with the key that signs the samples, in the demo's folder.
+const KEY_FILE: &str = "publisher.key";
 /// The page that is asked for at the end.
 const PAGE: &str = "/gallery";
 /// How long the demo's tokens live, in seconds: a year, the longest the registry gives.
@@ -45,6 +49,8 @@ pub struct Demo {
 /// What the demo shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Shown {
+    /// The profile of the user who published.
+    pub profile: PathBuf,
     /// Where the agent serves the plugins' pages.
     pub gateway: String,
     /// Where the agent tells its state.
@@ -93,7 +99,12 @@ pub async fn run(
     if let Some(error) = status.last_sync.and_then(|last| last.error) {
         return Err(Error::Failed(format!("the agent could not sync: {error}")));
     }
-    let shown = ask(&agent).await?;
+    let profile_file = folder.join(PROFILE_FILE);
+    let mut profile = registry.profile.clone();
+    profile.token_file = Some(TOKEN_FILE.into());
+    profile.key_file = Some(KEY_FILE.into());
+    profile.save(&profile_file)?;
+    let shown = ask(&agent, profile_file).await?;
     context.output.say(&format!(
         "agent      {} (state: {})\n\nGET {}  ->  {} ({} bytes)\n{}",
         shown.gateway, shown.admin, shown.page, shown.status, shown.answer_bytes, shown.answer
@@ -103,7 +114,7 @@ pub async fn run(
 
 /// The API as the user who publishes; the administrator makes user and token once.
 async fn publisher_api(registry: &LocalRegistry, folder: &Path) -> Result<Api, Error> {
-    let token_file = folder.join("publisher.token");
+    let token_file = folder.join(TOKEN_FILE);
     if !token_file.exists() {
         let admin = Api::new(registry.url.clone(), registry.profile.stored_token()?)?;
         let user: UserName = USER.parse().map_err(|error| Error::Failed(format!("{error}")))?;
@@ -124,7 +135,7 @@ async fn publisher_api(registry: &LocalRegistry, folder: &Path) -> Result<Api, E
 
 /// The key that signs the samples, registered to the organisation.
 async fn publisher_key(api: &Api, folder: &Path, org: &OrgName) -> Result<SigningKey, Error> {
-    let file = folder.join("publisher.key");
+    let file = folder.join(KEY_FILE);
     if !file.exists() {
         files::create_secret(&file, &format!("{}\n", key::generate(org.as_str())?.expose()))?;
     }
@@ -234,7 +245,7 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
     )
 }
 
-async fn ask(agent: &Agent) -> Result<Shown, Error> {
+async fn ask(agent: &Agent, profile: PathBuf) -> Result<Shown, Error> {
     let gateway = format!("http://{}", agent.gateway_addr());
     let page: Url =
         format!("{gateway}{PAGE}").parse().map_err(|error| Error::Failed(format!("{error}")))?;
@@ -248,6 +259,7 @@ async fn ask(agent: &Agent) -> Result<Shown, Error> {
         return Err(Error::Failed(format!("{page} answered with status {status}: {body}")));
     }
     Ok(Shown {
+        profile,
         gateway,
         admin: agent.admin().to_string(),
         page: page.to_string(),

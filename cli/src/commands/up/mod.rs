@@ -125,7 +125,8 @@ async fn show(
     if context.output.json {
         context.output.print(&started, |_| String::new())?;
     } else {
-        let profile = std::path::absolute(&started.profile).unwrap_or(started.profile);
+        let profile = started.demo.as_ref().map_or(&started.profile, |demo| &demo.profile);
+        let profile = std::path::absolute(profile).unwrap_or_else(|_| profile.clone());
         context.output.say(&format!(
             "\nUse it: export MODUNEST_PROFILE={}\nCtrl-C stops it.",
             profile.display()
