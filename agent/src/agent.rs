@@ -1,6 +1,5 @@
 //! The whole agent as a value: sync, load, serve, look for news, stop.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -304,11 +303,9 @@ where
     })
 }
 
-fn until(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move {
-        // An error means that the agent was dropped, which is a stop as well.
-        drop(stopped.wait_for(|stop| *stop).await);
-    }
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the agent was dropped, which is a stop as well.
+    drop(stopped.wait_for(|stop| *stop).await);
 }
 
 enum AdminListener {

@@ -172,7 +172,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
     let config = check.file(file, folder);
     if check.problems.is_empty() {
         // Nothing was refused, so nothing is missing.
-        config.ok_or_else(|| check.problems)
+        config.ok_or(check.problems)
     } else {
         check.problems.sort_by_key(|p| (p.line, p.column));
         Err(check.problems)

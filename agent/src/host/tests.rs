@@ -1,1 +1,268 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use modunest_core::digest::Digest;
+use modunest_core::manifest::Manifest;
+use modunest_core::relation::{BuildTarget, Dependency};
+use modunest_core::statement::{Build, Release};
+use modunest_sdk::Error;
+use modunest_sdk::abi::RequestKind;
+
+use super::cell::Parts;
+use super::*;
+use crate::config::HostSettings;
+use crate::store::{Installed, Proven};
+
+fn manifest(name: &str, more: &str) -> Manifest {
+    Manifest::parse(&format!(
+        "[plugin]\nname = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"A plugin for tests\"\nauthors = [\"Ada\"]\nlicense = \"MIT\"\n[host]\nabi = 1\n[build]\nnative = {{ library = \"x\" }}\n{more}"
+    ))
+    .unwrap()
+}
+
+fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
+    let manifest = manifest(name, "");
+    let target = BuildTarget::Native { target: facts().target, libc: None, abi: 1 };
+    let build = Build {
+        target,
+        archive: Digest::of(name.as_bytes()),
+        size_bytes: 1,
+        files: Digest::of(name.as_bytes()),
+    };
+    let uses: BTreeMap<PluginName, bool> =
+        uses.iter().map(|(used, optional)| (used.parse().unwrap(), *optional)).collect();
+    let release = Release {
+        plugin: manifest.name.clone(),
+        version: manifest.version.clone(),
+        sequence: 1,
+        previous: None,
+        manifest: Digest::of(b"manifest"),
+        host: manifest.host.clone(),
+        dependencies: uses
+            .iter()
+            .map(|(plugin, optional)| Dependency {
+                plugin: plugin.clone(),
+                requirement: "*".parse().unwrap(),
+                optional: *optional,
+            })
+            .collect(),
+        incompatible: Vec::new(),
+        services: Vec::new(),
+        capabilities: Vec::new(),
+        builds: vec![build.clone()],
+    };
+    let statement = Digest::of(b"statement");
+    let library = modunest_core::archive::FileRecord {
+        name: crate::store::LIBRARY_NAME.to_owned(),
+        size_bytes: 1,
+        executable: true,
+        sha256: Digest::of(b"x"),
+    };
+    Prepared {
+        proven: Proven { release, build, statement, uses, yanked: false },
+        installed: Ok(Installed { folder: "/nowhere".into(), files: vec![library], manifest }),
+    }
+}
+
+fn plan(prepared: Vec<Prepared>) -> Plan {
+    let settings = HostSettings {
+        in_process: vec!["demo/*".parse().unwrap()],
+        slots: 2,
+        ..HostSettings::default()
+    };
+    Plan::build(prepared, &BTreeMap::new(), &settings, None)
+}
+
+#[test]
+fn users_come_behind_what_they_use() {
+    let plan = plan(vec![
+        prepared("demo/aa", &[("demo/bb", false), ("demo/cc", true)]),
+        prepared("demo/bb", &[("demo/dd", false)]),
+        prepared("demo/cc", &[("demo/dd", false)]),
+        prepared("demo/dd", &[]),
+    ]);
+    let order: Vec<&str> = plan.host.order.iter().map(PluginName::as_str).collect();
+    let at = |name: &str| order.iter().position(|o| *o == name).unwrap();
+    assert!(at("demo/dd") < at("demo/bb") && at("demo/bb") < at("demo/aa"));
+    assert!(at("demo/cc") < at("demo/aa"), "{order:?}");
+}
+
+#[test]
+fn a_circle_of_needs_is_refused_and_one_with_an_option_is_not() {
+    let text = |plan: &Plan| {
+        let lines: Vec<String> = plan
+            .host
+            .cells()
+            .map(|cell| {
+                let status = cell.status();
+                format!("{} {:?} {:?}", cell.name(), status.state, status.reason)
+            })
+            .collect();
+        lines.join("\n")
+    };
+    let circle = plan(vec![
+        prepared("demo/aa", &[("demo/bb", false)]),
+        prepared("demo/bb", &[("demo/aa", false)]),
+        prepared("demo/cc", &[("demo/aa", false)]),
+    ]);
+    insta::assert_snapshot!(text(&circle));
+    let open = plan(vec![
+        prepared("demo/aa", &[("demo/bb", false)]),
+        prepared("demo/bb", &[("demo/aa", true)]),
+    ]);
+    assert!(open.host.cells().all(|cell| cell.status().state == State::Waiting));
+    assert_eq!(open.host.order[0].as_str(), "demo/bb");
+}
+
+#[test]
+fn a_missing_file_fails_its_plugin_and_blocks_its_users() {
+    let settings = HostSettings {
+        in_process: vec!["demo/*".parse().unwrap()],
+        slots: 1,
+        ..HostSettings::default()
+    };
+    let mut base = prepared("demo/base", &[]);
+    base.installed = Err(crate::store::Error::Missing { files: Digest::of(b"x") });
+    let host =
+        load_all(plan(vec![base, prepared("demo/user", &[("demo/base", false)])]), &settings);
+    let user = host.cell(&"demo/user".parse().unwrap()).unwrap().status();
+    assert_eq!(user.state, State::Blocked);
+    assert!(
+        user.reason
+            .unwrap()
+            .starts_with("needs demo/base 1.0.0, which failed: the store has no entry")
+    );
+    // Nothing is known of its manifest, so the host is not ready without it.
+    assert!(host.ready().is_err());
+}
+
+/// Counts, and fails where it is told to.
+struct Counting(AtomicU64);
+
+impl Instance for Counting {
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        if call.kind == RequestKind::Lifecycle {
+            return Err(Error::Unsupported("no hooks".to_owned()));
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(call.deadline_ms.to_string().into_bytes())
+    }
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
+    Arc::new(Cell::new(Parts {
+        identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
+        manifest: manifest(name, more),
+        folder: "/nowhere".into(),
+        dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
+    }))
+}
+
+fn open(cell: &Cell) {
+    cell.set(State::Loading, None);
+    cell.open(Box::new(Counting(AtomicU64::new(0)))).unwrap();
+}
+
+fn service_call<'a>() -> Call<'a> {
+    Call {
+        kind: RequestKind::Service,
+        target: "echo",
+        payload: b"",
+        trace: "",
+        caller: "",
+        deadline_ms: 0,
+    }
+}
+
+#[test]
+fn services_need_an_import_a_dependency_and_an_export() {
+    let exports = "[[service]]\nname = \"echo\"\nversion = \"1.0.0\"\n";
+    let back = cell("demo/back", exports, &[]);
+    open(&back);
+    let imports = "[dependencies]\n\"demo/back\" = \"1\"\n[[import]]\nplugin = \"demo/back\"\nservice = \"echo\"\n[[import]]\nplugin = \"demo/back\"\nservice = \"other\"\n";
+    let front = cell("demo/front", imports, &[&back]);
+    let alone = cell("demo/front", imports, &[]);
+    let ask = |cell: &Cell, service| cell.call_service("demo/back", service, b"", "", 0);
+    assert!(ask(&front, "echo").is_ok());
+    assert!(matches!(ask(&front, "other"), Err(Error::NotFound(_))));
+    assert!(matches!(ask(&front, "third"), Err(Error::Denied(_))));
+    assert!(matches!(ask(&alone, "echo"), Err(Error::Unavailable(_))));
+    assert_eq!(back.counters().calls, 1);
+}
+
+#[test]
+fn depth_and_deadline_are_inherited() {
+    let cell = cell("demo/back", "", &[]);
+    open(&cell);
+    let far = modunest_runtime::clock::now().as_millis() + 60_000;
+    let within = |depth, deadline_ms| {
+        let frame = frame::Frame { depth, deadline_ms, trace: String::new() };
+        frame::within(frame, || cell.call(Call { deadline_ms: far + 1, ..service_call() }))
+    };
+    assert_eq!(within(1, far).unwrap(), far.to_string().into_bytes());
+    assert!(matches!(within(1, 1), Err(Error::DeadlineExceeded(_))));
+    assert!(matches!(within(frame::DEPTH_MAX, 0), Err(Error::Denied(_))));
+    assert_eq!(frame::current().depth, 0);
+}
+
+#[test]
+fn a_stopped_plugin_takes_no_calls() {
+    let cell = cell("demo/back", "", &[]);
+    assert!(matches!(cell.call(service_call()), Err(Error::Unavailable(_))));
+    open(&cell);
+    assert!(cell.call(service_call()).is_ok());
+    cell.clone().stop(Instant::now() + Duration::from_secs(5));
+    assert!(matches!(cell.call(service_call()), Err(Error::Unavailable(_))));
+    assert_eq!(cell.status().state, State::Stopped);
+}
+
+#[test]
+fn the_most_specific_route_answers() {
+    let mut routes = Routes::default();
+    let methods = |list: &[&str]| list.iter().map(|m| (*m).to_owned()).collect::<Vec<_>>();
+    let names = ["demo/root", "demo/list", "demo/item", "demo/edit", "demo/any"];
+    let cells = names.map(|name| cell(name, "", &[]));
+    routes.insert("/", &methods(&["GET"]), &cells[0]);
+    routes.insert("/items", &methods(&["GET", "POST"]), &cells[1]);
+    routes.insert("/items/{id}", &methods(&["GET"]), &cells[2]);
+    routes.insert("/items/{id}/edit", &methods(&["POST"]), &cells[3]);
+    routes.insert("/{any}/deep", &methods(&["GET"]), &cells[4]);
+    let find = |method: &str, path: &str| match routes.find(method, path) {
+        Found::Plugin(cell, _) => cell.name().short().to_owned(),
+        Found::Methods(methods) => methods.join(","),
+        Found::Nothing => "-".to_owned(),
+    };
+    for (method, path, expected) in [
+        ("GET", "/", "root"),
+        ("GET", "/other", "root"),
+        ("GET", "/items", "list"),
+        ("HEAD", "/items", "list"),
+        ("GET", "/items/", "list"),
+        ("GET", "/items/7", "item"),
+        ("GET", "/items/7/more", "item"),
+        ("POST", "/items/7/edit", "edit"),
+        ("GET", "/items/7/edit", "POST"),
+        ("DELETE", "/items", "GET,POST"),
+        ("GET", "/x/deep/er", "any"),
+        ("GET", "/items/../secret", "-"),
+        ("GET", "/items/%2E./secret", "-"),
+        ("GET", "*", "-"),
+    ] {
+        assert_eq!(find(method, path), expected, "{method} {path}");
+    }
+}

@@ -80,10 +80,10 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.appeared {
-            if let Err(error) = fs::remove_dir_all(&self.aside) {
-                tracing::warn!(path = %self.aside.display(), %error, "cannot remove a half-unpacked archive");
-            }
+        if !self.appeared
+            && let Err(error) = fs::remove_dir_all(&self.aside)
+        {
+            tracing::warn!(path = %self.aside.display(), %error, "cannot remove a half-unpacked archive");
         }
     }
 }
@@ -106,11 +106,10 @@ impl<'f> Writer<'f> {
         match part {
             Part::Start(entry) => {
                 let path = self.folder.join(entry.name());
-                if let Some(parent) = path.parent().filter(|p| *p != self.folder) {
-                    if !self.folders.contains(parent) {
-                        fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-                        self.folders.insert(parent.to_owned());
-                    }
+                let parent = path.parent().filter(|parent| *parent != self.folder);
+                if let Some(parent) = parent.filter(|parent| !self.folders.contains(*parent)) {
+                    fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+                    self.folders.insert(parent.to_owned());
                 }
                 let mode = if entry.executable() { 0o555 } else { 0o444 };
                 let file = OpenOptions::new()

@@ -87,7 +87,7 @@ impl Downloads<'_> {
                     return Err(Error::Archive {
                         plugin: name.clone(),
                         version: version.clone(),
-                        error,
+                        error: Box::new(error),
                     });
                 }
             }

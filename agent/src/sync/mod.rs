@@ -89,7 +89,7 @@ impl HeadSummary {
 pub enum Error {
     /// A read of the registry failed.
     #[error(transparent)]
-    Registry(#[from] registry::Error),
+    Registry(#[from] Box<registry::Error>),
     /// Nothing satisfies what is wanted.
     #[error("{0}")]
     NoSolution(Box<Report>),
@@ -110,7 +110,7 @@ pub enum Error {
         /// The version.
         version: Version,
         /// Why.
-        error: store::Error,
+        error: Box<store::Error>,
     },
     /// The store or a generation cannot be used.
     #[error(transparent)]
@@ -142,6 +142,12 @@ pub enum Error {
     /// A helper thread ended without an answer.
     #[error(transparent)]
     Blocking(#[from] blocking::Lost),
+}
+
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        Error::Registry(Box::new(error))
+    }
 }
 
 /// The folders of an agent, and its registry.

@@ -126,15 +126,12 @@ impl Registry {
     pub fn append(&self, subject: &str, signed: SignedStatement) {
         let mut index = self.state.lock().unwrap();
         index.links.insert(subject.to_owned(), signed.next_link());
-        let done = loop {
-            // The source is the whole store, so nothing is ever needed twice.
-            match update(index.root, std::slice::from_ref(&signed), &index.objects).unwrap() {
-                Update::Need { .. } => panic!("the store has every object"),
-                Update::Done { root, written, .. } => break (root, written),
-            }
+        let updated = update(index.root, std::slice::from_ref(&signed), &index.objects).unwrap();
+        let Update::Done { root, written, .. } = updated else {
+            panic!("the source is the whole store");
         };
         let mut served = self.served.lock().unwrap();
-        for object in done.1 {
+        for object in written {
             let (key, digest, bytes) = match object {
                 Written::Node(d, bytes) => (ObjectKey::Node(d), d, bytes),
                 Written::Bin(d, bytes) => (ObjectKey::Bin(d), d, bytes),
@@ -143,9 +140,9 @@ impl Registry {
             served.objects.insert(key.path(), bytes.clone());
             index.objects.insert(digest, bytes);
         }
-        index.root = Some(done.0);
+        index.root = Some(root);
         index.epoch += 1;
-        let head = head(index.epoch, done.0).sign(&registry_key()).unwrap();
+        let head = head(index.epoch, root).sign(&registry_key()).unwrap();
         served.objects.insert("/head".to_owned(), head);
     }
 
