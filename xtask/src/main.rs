@@ -6,6 +6,7 @@
 // A program for the terminal: its output is its purpose.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod error;
 mod folders;
 mod fuzz;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::error::Error;
 use crate::folders::Folders;
 use crate::steps::Step;
@@ -57,6 +59,15 @@ enum Task {
         #[arg(long, default_value_t = 30)]
         seconds: u32,
     },
+    /// Measure against peers and physical limits; a missed target is said, and is no failure.
+    Bench {
+        /// What to measure.
+        #[arg(default_value = "all")]
+        bench: Bench,
+        /// Print one line of JSON a benchmark. The resolver's prints its table all the same.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -77,5 +88,6 @@ fn run(task: Task) -> Result<(), Error> {
         Task::Tidy => tidy::run(&folders.repository),
         Task::Wasm => wasm::run(&folders),
         Task::Fuzz { targets, seconds } => fuzz::run(&folders, &targets, seconds),
+        Task::Bench { bench, json } => bench::run(&folders, bench, json),
     }
 }

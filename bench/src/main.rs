@@ -1,0 +1,128 @@
+//! Benchmarks, run as `cargo xtask bench NAME`.
+//!
+//! Each measures us and a peer (or a physical limit) in one run on one machine, and prints
+//! our figure, theirs, the ratio and the target. A missed target is said, and is no failure
+//! of the run: times on shared machines are evidence, not a gate.
+//!
+//! In scope: whole programs and whole paths. The resolver is measured by
+//! `cargo bench -p modunest-core --bench resolve`, without processes around it.
+
+// A program for the terminal: its output is its purpose.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod report;
+
+mod edge;
+mod host;
+mod publish;
+
+mod demo;
+mod memory;
+
+mod api;
+mod disk;
+mod process;
+mod registry;
+mod stats;
+mod verdaccio;
+
+mod error;
+mod folders;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+use crate::report::Report;
+
+/// Benchmarks against peers and physical limits.
+#[derive(Parser)]
+#[command(name = "modunest-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Print one line of JSON a benchmark instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// CPU time a request of the read side, against nginx serving the same files.
+    Edge,
+    /// 500 native plugins proven, unpacked, loaded and called, against bare library calls.
+    Host,
+    /// From a publish to a reader who sees it, against verdaccio and one fsync.
+    Publish {
+        /// Seconds of load at each rate.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Memory of the idle agent and the idle registry.
+    Memory,
+    /// Starts of the demo.
+    Demo,
+    /// All of them, one after another.
+    All,
+    /// What a benchmark starts as a process of its own.
+    #[command(subcommand, hide = true)]
+    Child(Child),
+}
+
+#[derive(Subcommand)]
+enum Child {
+    /// Serve two objects by the read side until standard input closes.
+    EdgeServer,
+    /// Send requests over a fixed number of connections.
+    Load(edge::load::Plan),
+    /// Do all steps by the agent's functions.
+    HostOurs { plugins: PathBuf, work: PathBuf },
+    /// Do all steps by bare library calls on so many threads.
+    HostBare { plugins: PathBuf, work: PathBuf, threads: usize },
+    /// Open and call unpacked libraries.
+    HostOpen { plugins: PathBuf },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Error> {
+    let show = |report: Report| report.print(arguments.json);
+    match &arguments.bench {
+        Bench::Edge => show(edge::run()?),
+        Bench::Host => show(host::run()?),
+        Bench::Publish { seconds } => show(publish::run(*seconds)?),
+        Bench::Memory => show(memory::run()?),
+        Bench::Demo => show(demo::run()?),
+        Bench::All => {
+            show(memory::run()?)?;
+            show(demo::run()?)?;
+            show(edge::run()?)?;
+            show(host::run()?)?;
+            show(publish::run(publish::SECONDS)?)
+        }
+        Bench::Child(child) => run_child(child),
+    }
+}
+
+fn run_child(child: &Child) -> Result<(), Error> {
+    match child {
+        Child::EdgeServer => edge::server::run(),
+        Child::Load(plan) => process::answer(&edge::load::run(plan)?),
+        Child::HostOurs { plugins, work } => process::answer(&host::ours::run(plugins, work)?),
+        Child::HostBare { plugins, work, threads } => {
+            process::answer(&host::bare::run(plugins, work, *threads)?)
+        }
+        Child::HostOpen { plugins } => process::answer(&host::bare::open(plugins)?),
+    }
+}

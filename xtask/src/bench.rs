@@ -1,0 +1,53 @@
+//! Benchmarks: release builds of what is measured, then the program that measures.
+
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::error::Error;
+use crate::folders::Folders;
+use crate::process;
+
+/// One benchmark, as `modunest-bench` calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    /// Memory of the idle agent and the idle registry.
+    Memory,
+    /// Starts of the demo.
+    Demo,
+    /// CPU time a request of the read side, against nginx.
+    Edge,
+    /// 500 native plugins, against bare library calls.
+    Host,
+    /// From a publish to a reader who sees it, against verdaccio.
+    Publish,
+    /// Resolution over 100,000 plugins, against the bare engine.
+    Resolve,
+    /// All of them, one after another.
+    All,
+}
+
+/// Builds and runs a benchmark. Its exit code says whether it ran, not whether targets are met.
+pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
+    let cargo = || {
+        let mut command = Command::new("cargo");
+        command.current_dir(&folders.repository).env("CARGO_TARGET_DIR", &folders.target);
+        command
+    };
+    let name = bench.to_possible_value().map(|value| value.get_name().to_owned());
+    if bench != Bench::Resolve {
+        let packages = ["-p", "modunest", "-p", "modunest-agent", "-p", "modunest-bench"];
+        process::run(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
+        process::run(
+            cargo()
+                .args(["run", "--release", "--locked", "--quiet", "-p", "modunest-bench", "--"])
+                .args(name)
+                .args(json.then_some("--json")),
+        )?;
+    }
+    if matches!(bench, Bench::Resolve | Bench::All) {
+        let arguments = ["bench", "--locked", "-p", "modunest-core", "--bench", "resolve"];
+        process::run(cargo().args(arguments))?;
+    }
+    Ok(())
+}
