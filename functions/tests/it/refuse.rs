@@ -239,3 +239,19 @@ async fn paths_and_methods() {
     }
     registry.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejection_names_the_trace_of_the_publish_request() {
+    let registry = Registry::start().await;
+    let publisher = registry.publisher("demo").await;
+    let toml = manifest(PLUGIN, "1.0.0");
+    let package = of_files(&toml, files(&toml, NO_ENTRY), Link::FIRST);
+    let context = modunest_runtime::trace::root();
+    let signed = package.sign(&publisher.key);
+    let opened =
+        modunest_runtime::trace::scope(context, "test", registry.open(&publisher, &signed)).await;
+    assert_eq!(registry.upload(&opened.uploads[0], &package.archive).await, 200);
+    let view = registry.follow(&publisher, opened.session.unwrap()).await;
+    assert_eq!(view.rejection.unwrap().trace_id, context.trace_id());
+    registry.stop().await;
+}

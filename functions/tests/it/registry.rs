@@ -141,6 +141,9 @@ impl Registry {
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
+        if let Some(context) = modunest_runtime::trace::current() {
+            request = request.header("traceparent", context.to_string());
+        }
         let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let status = response.status();
