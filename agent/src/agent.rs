@@ -21,6 +21,9 @@ use crate::{Error, admin, blocking, gateway};
 /// generations; below the 30 s after which Kubernetes kills.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Pause before the second try of a sync that never succeeded; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A running agent.
 pub struct Agent {
     inner: Arc<Inner>,
@@ -157,10 +160,15 @@ impl Agent {
 impl Inner {
     async fn look_for_news(self: Arc<Self>, options: Options, mut stopped: watch::Receiver<bool>) {
         let every = self.config.host.check_every;
+        let mut pause = FIRST_PAUSE;
         loop {
+            // An agent that runs nothing yet tries more often, for registries that start
+            // together with it.
+            let wait = if self.last().generation.is_none() { pause.min(every) } else { every };
+            pause = pause.saturating_mul(2);
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(wait) => {}
             }
             // The plugins of a sync are swapped in whole, so it may be dropped half-way.
             tokio::select! {

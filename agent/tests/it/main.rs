@@ -6,3 +6,4 @@ mod host;
 mod lies;
 mod plugins;
 mod registry;
+mod scale;
