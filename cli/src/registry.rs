@@ -160,7 +160,7 @@ impl LocalRegistry {
         .map_err(|error| Error::Failed(error.to_string()))?;
 
         let (stop, stopped) = watch::channel(false);
-        let api = modunest_runtime::trace::layer(functions.router());
+        let api = functions.router();
         let servers = vec![
             tokio::spawn(modunest_edge::native::serve(read_side, edge, until(stopped.clone()))),
             tokio::spawn(modunest_edge::native::serve(write_side, api, until(stopped))),

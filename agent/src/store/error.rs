@@ -7,8 +7,7 @@ use modunest_core::archive::ArchiveError;
 use modunest_core::digest::Digest;
 use modunest_core::manifest::ManifestError;
 use modunest_core::name::PluginName;
-
-use super::Disagreement;
+use modunest_core::statement::Disagreement;
 
 /// Why something is not installed, or not to be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +54,8 @@ pub enum Error {
     #[error("plugin.toml is not valid: {0}")]
     Manifest(#[from] ManifestError),
     /// `plugin.toml` and the release statement contradict each other.
-    #[error("plugin.toml and the release statement disagree about {0}")]
-    Disagreement(Disagreement),
+    #[error(transparent)]
+    Disagreement(#[from] Disagreement),
     /// An entry is not in the store.
     #[error("the store has no entry {files}; run a sync to fetch it again")]
     Missing {

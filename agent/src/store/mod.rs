@@ -23,7 +23,6 @@ use modunest_core::digest::Digest;
 use modunest_core::manifest::{MANIFEST_MAX_BYTES, Manifest};
 use modunest_core::statement::{Build, Release};
 
-pub use agree::Disagreement;
 pub use error::Error;
 pub use generation::{Evidence, Generation, Generations, KEPT_GENERATIONS, Proven, prove};
 pub use unpack::Staged;
