@@ -39,7 +39,7 @@ impl Source {
             _ => Error::File { path: path.clone(), source: error },
         })?;
         let manifest = Manifest::parse_bytes(&manifest_bytes)
-            .map_err(|error| Error::Input(format!("{}\n{error}", path.display())))?;
+            .map_err(|error| Error::Input(format!("{} is not valid\n\n{error}", path.display())))?;
         Ok(Source { folder: folder.to_owned(), manifest_bytes, manifest })
     }
 }
