@@ -1,0 +1,168 @@
+//! The whole index at one head, read and proven as anybody can: every hash from the head down,
+//! every statement's signature and place, and the tree built anew from the statements alone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use modunest_core::digest::Digest;
+use modunest_core::index::{Bin, Head, IndexFile, Node, Slot, Update, prove, update};
+use modunest_core::keys::ObjectKey;
+use modunest_core::name::{OrgName, PluginName};
+use modunest_core::statement::{OrgState, PluginState, SignedStatement, Subject};
+use modunest_tlog::VerifyingKey;
+use reqwest::Method;
+use url::Url;
+
+use crate::client::Client;
+use crate::registry::ORIGIN;
+
+/// Everything that readers can see at one head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The head.
+    pub head: Head,
+    /// Every index file.
+    pub files: BTreeMap<Subject, IndexFile>,
+    /// What the organisations' statements come to.
+    pub orgs: BTreeMap<OrgName, OrgState>,
+    /// What the plugins' statements come to.
+    pub plugins: BTreeMap<PluginName, PluginState>,
+}
+
+impl Snapshot {
+    /// Reads and proves the whole index.
+    ///
+    /// # Panics
+    /// When anything does not prove.
+    pub async fn read(url: &Url, key: &VerifyingKey) -> Snapshot {
+        let client = Client::new(url.clone(), None);
+        let bytes = object(&client, ObjectKey::Head).await;
+        let head = Head::verify(&bytes, ORIGIN, std::slice::from_ref(key)).unwrap();
+        let files = walk(&client, head.index).await;
+        let (orgs, plugins) = fold(&files, key);
+        let snapshot = Snapshot { head, files, orgs, plugins };
+        assert_eq!(
+            snapshot.rebuilt(),
+            snapshot.head.index,
+            "the index is not what its statements give"
+        );
+        snapshot.prove_archives(&client).await;
+        snapshot
+    }
+
+    /// The root of an index that is built from nothing but the statements.
+    fn rebuilt(&self) -> Digest {
+        let statements: Vec<SignedStatement> = self
+            .files
+            .values()
+            .flat_map(|file| file.entries.iter().map(|(_, signed)| signed.clone()))
+            .collect();
+        match update(None, &statements, &BTreeMap::new()).unwrap() {
+            Update::Done { root, .. } => root,
+            need => panic!("an empty index needs {need:?}"),
+        }
+    }
+
+    /// No release is half there: what it names can be had, and is what it says.
+    async fn prove_archives(&self, client: &Client) {
+        for state in self.plugins.values().flat_map(|plugin| plugin.releases.values()) {
+            let release = &state.release;
+            let archives = release.builds.iter().map(|build| build.archive);
+            for digest in archives.chain([release.manifest]) {
+                let bytes = object(client, ObjectKey::Blob(digest)).await;
+                assert_eq!(Digest::of(&bytes), digest, "{} {}", release.plugin, release.version);
+            }
+        }
+    }
+
+    /// Whether a release is to be seen.
+    pub fn has(&self, plugin: &str, version: &str) -> bool {
+        let plugin: PluginName = plugin.parse().unwrap();
+        let state = self.plugins.get(&plugin);
+        state.is_some_and(|state| state.releases.contains_key(&version.parse().unwrap()))
+    }
+}
+
+/// The index file of one plugin, found but not proven to belong to a signed head: the
+/// signature is for readers who believe what they read; a publisher whom somebody misleads is
+/// refused by the registry. `None` when the connection breaks.
+///
+/// # Panics
+/// When an object is not what its name says.
+pub async fn file_of(client: &Client, plugin: &PluginName) -> Option<Option<IndexFile>> {
+    let head = try_object(client, ObjectKey::Head).await?;
+    let text = String::from_utf8(head.to_vec()).unwrap();
+    let head: Head = serde_json::from_str(text.lines().nth(1)?).unwrap();
+    let subject = Subject::Plugin(plugin.clone());
+    let slot = Slot::of(&subject);
+    let root = Node::parse(&try_object(client, ObjectKey::Node(head.index)).await?).unwrap();
+    let Some(node) = root.child(slot.node) else { return Some(None) };
+    let node = Node::parse(&try_object(client, ObjectKey::Node(node)).await?).unwrap();
+    let Some(bin) = node.child(slot.bin) else { return Some(None) };
+    let bin = Bin::parse(slot, &try_object(client, ObjectKey::Bin(bin)).await?).unwrap();
+    let Some(file) = bin.get(&subject) else { return Some(None) };
+    let file = try_object(client, ObjectKey::Index(file)).await?;
+    Some(Some(IndexFile::parse(&subject, &file).unwrap()))
+}
+
+/// An object of the read side, proven where its name can prove it.
+///
+/// # Panics
+/// When it cannot be had or is another.
+pub async fn object(client: &Client, key: ObjectKey) -> Bytes {
+    try_object(client, key).await.expect("the registry to answer")
+}
+
+async fn try_object(client: &Client, key: ObjectKey) -> Option<Bytes> {
+    let answer = client.try_answer(Method::GET, &key.path(), None::<&()>).await?;
+    assert_eq!(answer.status, 200, "{key}: {answer:?}");
+    if let Some(digest) = key.content_digest() {
+        prove("object", digest, &answer.body).unwrap();
+    }
+    Some(answer.body)
+}
+
+async fn walk(client: &Client, root: Digest) -> BTreeMap<Subject, IndexFile> {
+    let mut files = BTreeMap::new();
+    let root = Node::parse(&object(client, ObjectKey::Node(root)).await).unwrap();
+    for (node_place, node) in root.children() {
+        let node = Node::parse(&object(client, ObjectKey::Node(node)).await).unwrap();
+        for (bin_place, bin) in node.children() {
+            let slot = Slot { node: node_place, bin: bin_place };
+            let bin = Bin::parse(slot, &object(client, ObjectKey::Bin(bin)).await).unwrap();
+            for (subject, file) in bin.entries() {
+                let bytes = object(client, ObjectKey::Index(file)).await;
+                let file = IndexFile::parse(subject, &bytes).unwrap();
+                assert_eq!(file.to_bytes(), bytes, "{subject}'s file has another spelling");
+                files.insert(subject.clone(), file);
+            }
+        }
+    }
+    files
+}
+
+type Folded = (BTreeMap<OrgName, OrgState>, BTreeMap<PluginName, PluginState>);
+
+fn fold(files: &BTreeMap<Subject, IndexFile>, key: &VerifyingKey) -> Folded {
+    let (mut orgs, mut plugins) = (BTreeMap::new(), BTreeMap::new());
+    for (subject, file) in files {
+        if let Subject::Org(org) = subject {
+            let mut state = OrgState::new(org.clone());
+            for (_, signed) in &file.entries {
+                state.apply(signed, std::slice::from_ref(key)).unwrap();
+            }
+            orgs.insert(org.clone(), state);
+        }
+    }
+    for (subject, file) in files {
+        if let Subject::Plugin(plugin) = subject {
+            let keys = orgs[&plugin.org()].all_keys();
+            let mut state = PluginState::new(plugin.clone());
+            for (_, signed) in &file.entries {
+                state.apply(signed, &keys).unwrap();
+            }
+            plugins.insert(plugin.clone(), state);
+        }
+    }
+    (orgs, plugins)
+}

@@ -1,0 +1,101 @@
+//! `modunest` as a publisher uses it, from founding an organisation to a yank.
+
+use std::path::Path;
+
+use modunest_tests::agent::{Host, sample};
+use modunest_tests::process::{Finished, run};
+use modunest_tests::registry::{Folder, Registry, command};
+use modunest_tests::stable::stable;
+
+macro_rules! assert_shown {
+    ($name:literal, $finished:expr) => {
+        let Finished { code, stdout, stderr } = $finished;
+        let shown = format!("exit {}\n{stdout}{stderr}", code.unwrap());
+        insta::assert_snapshot!($name, without_folder(&stable(&shown)));
+    };
+}
+
+/// The test's own folder is another one each time.
+fn without_folder(text: &str) -> String {
+    let temporary = std::env::temp_dir();
+    let temporary = temporary.to_str().unwrap();
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(temporary) {
+        out.push_str(before);
+        out.push_str("<folder>");
+        rest = after[1..].find('/').map_or("", |end| &after[1 + end..]);
+    }
+    out + rest
+}
+
+#[tokio::test]
+async fn a_plugin_is_published_shown_loaded_and_yanked() {
+    let registry = Registry::start().await;
+    let key = registry.folder.file("demo.key");
+    let key = key.to_str().unwrap();
+    let markdown = sample("markdown");
+    let markdown = markdown.to_str().unwrap();
+    assert_shown!("org-new", registry.run(&["org", "new", "demo"]));
+    assert_shown!("key-new", registry.run(&["key", "new", "demo", "--out", key]));
+    assert_shown!("key-register", registry.run(&["key", "register", key]));
+    assert_shown!("org-show", registry.run(&["org", "show", "demo"]));
+    assert_shown!("publish-dry", registry.run(&["publish", "--dry-run", "--key", key, markdown]));
+    assert_shown!("publish", registry.run(&["publish", "--key", key, markdown]));
+    assert_shown!("publish-again", registry.run(&["publish", "--key", key, markdown]));
+    let published = registry.run(&["--json", "publish", "--key", key, markdown]).good().json();
+    assert_eq!(
+        (&published[0]["already_there"], &published[0]["state"]),
+        (&true.into(), &"published".into())
+    );
+
+    let agent = Host::of(&registry).await.wants("demo/markdown", "^1").start().await;
+    let plugin = agent.plugin("demo/markdown").await;
+    assert_eq!(plugin["state"], "ready", "{plugin:#}");
+
+    assert_shown!("info", registry.run(&["info", "demo/markdown"]));
+    let info = registry.run(&["--json", "info", "demo/markdown"]).good().json();
+    let version = info["releases"][0]["version"].as_str().unwrap().to_owned();
+    let release = format!("demo/markdown@{version}");
+    let yank = ["yank", &release, "--reason", "a test", "--key", key];
+    assert_shown!("yank", registry.run(&yank));
+    let info = registry.run(&["--json", "info", "demo/markdown"]).good().json();
+    assert_eq!(
+        (&info["releases"][0]["yanked"], &info["releases"][0]["reason"]),
+        (&true.into(), &"a test".into())
+    );
+    assert_shown!("yank-undo", registry.run(&["yank", &release, "--undo", "--key", key]));
+}
+
+#[tokio::test]
+async fn every_kind_of_failure_has_its_exit_code_and_says_what_to_do() {
+    let mut registry = Registry::start().await;
+    let _founded = registry.run(&["org", "new", "demo"]).good();
+    let key = registry.folder.file("demo.key");
+    let key = key.to_str().unwrap();
+    let _made = registry.run(&["key", "new", "demo", "--out", key]).good();
+
+    assert_shown!("no-such-plugin", registry.run(&["info", "demo/nothing"]));
+    assert_shown!("bad-name", registry.run(&["info", "Demo"]));
+    assert_shown!("no-version", registry.run(&["yank", "demo/nothing", "--key", key]));
+    assert_shown!("not-published", registry.run(&["yank", "demo/nothing@1.0.0", "--key", key]));
+    assert_shown!("key-exists", registry.run(&["key", "new", "demo", "--out", key]));
+    assert_shown!("org-exists", registry.run(&["org", "new", "demo"]));
+    assert_shown!("no-manifest", registry.run(&["publish", "--key", key, "/"]));
+
+    let token = |token: &str| run(registry.modunest().arg("whoami").env("MODUNEST_TOKEN", token));
+    assert_shown!("bad-token", token("mnt_nobody"));
+    assert_shown!("whoami", run(registry.modunest().args(["--json", "whoami"])));
+
+    registry.process.kill();
+    assert_shown!("unreachable", registry.run(&["info", "demo/nothing"]));
+
+    let empty = Folder::new().file("");
+    std::fs::create_dir_all(&empty).unwrap();
+    let mut lost = command();
+    lost.arg("whoami")
+        .current_dir(Path::new("/"))
+        .env("HOME", &empty)
+        .env_remove("XDG_CONFIG_HOME");
+    assert_shown!("no-profile", run(&mut lost));
+}

@@ -1,0 +1,23 @@
+//! What users see, through the real programs: each test starts its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod archive;
+mod manifest;
+mod publish;
+mod upload;
+
+mod identity;
+mod secrets;
+mod traces;
+
+mod read_side;
+
+mod agent;
+mod lies;
+mod resolve;
+
+mod commands;
+mod embedded;
+
+mod crash;
+mod load;
