@@ -64,6 +64,9 @@ async fn enter(request: Request, next: Next) -> Response {
         let status = response.status().as_u16();
         if status >= 500 {
             tracing::warn!(%method, path, status, "answered with an error");
+        } else if status >= 400 {
+            // Whoever was refused has the trace's identifier, and asks about it.
+            tracing::info!(%method, path, status, "refused");
         } else {
             tracing::debug!(%method, path, status, "answered");
         }

@@ -86,8 +86,9 @@ impl Functions {
         name: &'static str,
         work: F,
     ) -> F::Output {
+        // Lines carry the fields of the innermost span, so it has the trace as well.
         let span = tracing::info_span!(
-            "session", session = %session.id, plugin = %session.plugin, version = %session.version,
+            "session", trace_id = %session.traceparent.trace_id(), session = %session.id, plugin = %session.plugin, version = %session.version,
             org = %session.plugin.org(), user = %session.user
         );
         trace::scope(trace::child_of(session.traceparent), name, work.instrument(span)).await
