@@ -25,6 +25,8 @@ pub const ORIGIN: &str = "local.modunest";
 /// Port of the read side and API; S3, DynamoDB and the functions take the next three.
 pub const DEFAULT_PORT: u16 = 7878;
 
+/// File with the administrator's token, in the data folder.
+const TOKEN_FILE: &str = "admin.token";
 const TABLE: &str = "modunest";
 const STAGING_BUCKET: &str = "modunest-staging";
 const PUBLIC_BUCKET: &str = "modunest-public";
@@ -135,7 +137,14 @@ impl LocalRegistry {
             bound.serve(vec![uploads]).await.map_err(|error| Error::Failed(error.to_string()))?;
 
         functions.create_table().await.map_err(failed)?;
-        let first_token = functions.bootstrap().await.map_err(failed)?;
+        let first_token = match functions.bootstrap().await.map_err(failed)? {
+            // An earlier start was cut off after it made the user and before it wrote the
+            // token down: nobody has it, and nobody else can make one.
+            None if !options.data.join(TOKEN_FILE).exists() => {
+                Some(functions.recover().await.map_err(failed)?)
+            }
+            made => made,
+        };
         // Whatever a crash left is finished before anybody is answered, and there is a head.
         functions.sweep().await.map_err(failed)?;
         functions.sequence().await.map_err(failed)?;
@@ -286,7 +295,7 @@ fn write_profile(
     key: String,
     first_token: Option<&TokenCreated>,
 ) -> Result<Profile, Error> {
-    let token_file = file.with_file_name("admin.token");
+    let token_file = file.with_file_name(TOKEN_FILE);
     if let Some(created) = first_token {
         files::write_secret(&token_file, &format!("{}\n", created.token))?;
     }
@@ -297,7 +306,7 @@ fn write_profile(
     };
     profile.url = url.clone();
     profile.keys = vec![key];
-    profile.token_file.get_or_insert_with(|| "admin.token".into());
+    profile.token_file.get_or_insert_with(|| TOKEN_FILE.into());
     profile.save(file)?;
     Profile::load(Some(file))
 }
