@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use modunest_agent::{Config, EXIT_OK, Error};
+use modunest_core::trace::TraceContext;
 
 /// Said at the end of `--help`.
 const EXIT_CODES: &str = "\
@@ -80,27 +81,22 @@ enum ConfigCommand {
 impl Cli {
     /// Runs the command and answers its exit code.
     pub(crate) fn run(self) -> ExitCode {
-        let outcome = match &self.command {
-            // Commands for people keep quiet but for trouble; the daemon tells its story.
-            Command::Run(_) => {
-                modunest_runtime::logging::init();
-                self.with_runtime()
-            }
-            _ => {
-                modunest_runtime::logging::init_with_default("error");
-                self.with_runtime()
-            }
-        };
-        match outcome {
+        // Commands for people keep quiet but for trouble; the daemon tells its story.
+        match &self.command {
+            Command::Run(_) => modunest_runtime::logging::init(),
+            _ => modunest_runtime::logging::init_with_default("error"),
+        }
+        let context = modunest_runtime::trace::root();
+        match self.with_runtime(context) {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
-                print::error(&error, self.json);
+                print::error(&error, &context.trace_id(), self.json);
                 ExitCode::from(error.exit_code())
             }
         }
     }
 
-    fn with_runtime(&self) -> Result<u8, Error> {
+    fn with_runtime(&self, context: TraceContext) -> Result<u8, Error> {
         let config = Config::load(&self.config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -109,7 +105,6 @@ impl Cli {
             .build()
             .map_err(Error::System)?;
         let outcome = runtime.block_on(async {
-            let context = modunest_runtime::trace::root();
             let command = Box::pin(self.command(config));
             modunest_runtime::trace::scope(context, "command", command).await
         });

@@ -18,13 +18,15 @@ pub(super) fn text_or_json(json: bool, text: &str, value: &impl Serialize) -> Re
     written.map_err(Error::Output)
 }
 
-/// Prints an error with the trace that the registry's logs have too.
-pub(super) fn error(error: &Error, json: bool) {
+/// Prints an error, with the trace that the registry's logs have too where it was asked.
+pub(super) fn error(error: &Error, trace_id: &str, json: bool) {
     let mut out = std::io::stderr().lock();
     let written = if json {
-        let value =
-            serde_json::json!({ "error": error.to_string(), "exit_code": error.exit_code() });
+        let exit_code = error.exit_code();
+        let value = serde_json::json!({ "error": error.to_string(), "exit_code": exit_code, "trace_id": trace_id });
         writeln!(out, "{value}")
+    } else if matches!(error, Error::Sync(_)) {
+        writeln!(out, "error: {error}\ntrace {trace_id}")
     } else {
         writeln!(out, "error: {error}")
     };
