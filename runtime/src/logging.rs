@@ -18,6 +18,18 @@ const DEFAULT_FILTER: &str = "warn,s3s=off,dynoxide=error,modunest=info,modunest
 modunest_core=info,modunest_edge=info,modunest_functions=info,modunest_local=info,\
 modunest_runtime=info";
 
+/// Libraries that log whole requests, with the tokens and presigned URLs in them, to whoever
+/// asks for more. They stay at this level whatever the filter says.
+const CAPPED: [&str; 7] = [
+    "aws_runtime=info",
+    "aws_sigv4=info",
+    "aws_smithy_runtime=info",
+    "h2=info",
+    "hyper=info",
+    "reqwest=info",
+    "s3s=info",
+];
+
 /// Starts logging for this process; later calls change nothing. A filter that cannot be
 /// read is reported and the default used.
 pub fn init() {
@@ -33,6 +45,8 @@ pub fn init_with_default(default: &str) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(default), Some(error)),
     };
+    let capped = CAPPED.iter().filter_map(|directive| directive.parse().ok());
+    let filter = capped.fold(filter, EnvFilter::add_directive);
     let json = match std::env::var(FORMAT_VARIABLE).as_deref() {
         Ok("json") => true,
         Ok("text") => false,
