@@ -1,7 +1,7 @@
 //! What programs say, without what differs from run to run.
 
 /// Replaces addresses, digests, trace identifiers, keys, epochs, sizes of what was compiled,
-/// versions of the C library and this machine's target by their names. Everything else stays to the letter.
+/// times, versions of the C library and this machine's target by their names. Everything else stays to the letter.
 pub fn stable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -25,7 +25,8 @@ pub fn stable(text: &str) -> String {
 /// How many bytes at the start of a text are replaced, and by what.
 type Pattern = fn(&str) -> Option<(usize, &'static str)>;
 
-const PATTERNS: [Pattern; 7] = [address, key, hexadecimal, epoch, size, libc, target];
+const PATTERNS: [Pattern; 8] =
+    [address, key, hexadecimal, epoch, size, libc, target, millis];
 
 /// Length of the longest start whose characters all do.
 fn run(text: &str, does: impl Fn(char) -> bool) -> usize {
@@ -81,6 +82,11 @@ fn libc(text: &str) -> Option<(usize, &'static str)> {
     let rest = text.strip_prefix("glibc ")?;
     let number = run(rest, |c| c.is_ascii_digit() || c == '.');
     (number > 0).then_some(("glibc ".len() + number, "glibc <floor>"))
+}
+
+/// Milliseconds since the epoch, from 2001 to 2286.
+fn millis(text: &str) -> Option<(usize, &'static str)> {
+    (digits(text) == 13).then_some((13, "<millis>"))
 }
 
 /// This machine's, as rustc names it.

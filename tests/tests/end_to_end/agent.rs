@@ -118,7 +118,7 @@ async fn what_fails_takes_only_its_dependants_along() {
         ));
     }
     insta::assert_snapshot!(shown);
-    assert_eq!(agent.get("/top").await.problem().code, Code::Unavailable);
+    assert_eq!(agent.get("/top").await.problem().code, Code::PluginUnavailable);
 
     // One panics when it is called: the call fails, and both it and its caller go on.
     for path in ["/panics", "/beside"] {

@@ -74,6 +74,7 @@ async fn every_kind_of_failure_has_its_exit_code_and_says_what_to_do() {
     let key = registry.folder.file("demo.key");
     let key = key.to_str().unwrap();
     let _made = registry.run(&["key", "new", "demo", "--out", key]).good();
+    let _registered = registry.run(&["key", "register", key]).good();
 
     assert_shown!("no-such-plugin", registry.run(&["info", "demo/nothing"]));
     assert_shown!("bad-name", registry.run(&["info", "Demo"]));

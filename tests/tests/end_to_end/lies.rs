@@ -69,7 +69,8 @@ async fn cut_and_endless_bodies_are_refused() {
         let host = scene.host().await;
         scene.liar.lie(move |path, body| if path.starts_with("/blob/") { lie(body) } else { body });
         let synced = host.run(&["sync"]);
-        assert_eq!(synced.code, Some(3), "{synced:?}");
+        // A body that is cut may also be a connection that broke.
+        assert!(matches!(synced.code, Some(3 | 4)), "{synced:?}");
         assert!(!host.state().join("current").exists());
     }
 }

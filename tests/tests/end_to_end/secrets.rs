@@ -13,7 +13,7 @@ use modunest_tests::registry::{Folder, Registry};
 async fn no_secret_is_ever_logged() {
     let folder = Folder::new();
     // Everything that is ever logged, also what a curious operator would turn on.
-    let filter = [("MODUNEST_LOG", "debug,hyper=info,sqlx=info")];
+    let filter = [("MODUNEST_LOG", "trace")];
     let mut registry = Registry::start_in(&folder, &filter).await;
     let publisher = registry.publisher("acme").await;
     let token = registry.token(&[Scope::Publish]).await.token;
@@ -51,7 +51,8 @@ async fn no_secret_is_ever_logged() {
         // A key's text starts with public words; its secret is the last part.
         let core = secret.rsplit('+').next().unwrap();
         for log in &logs {
-            assert!(!log.contains(core), "{what} is in a log");
+            let line = log.lines().find(|line| line.contains(core));
+            assert_eq!(line, None, "{what} is in a log");
         }
     }
 }
