@@ -28,8 +28,9 @@ use crate::process::until;
 /// publishers of one plugin.
 const CHAIN_TRIES: usize = 20;
 
-/// Pause between two questions about a session.
+/// Pause before a session is asked about again; it doubles each time up to [`POLL_MAX`].
 const POLL: Duration = Duration::from_millis(10);
+const POLL_MAX: Duration = Duration::from_millis(200);
 
 /// An answer, whatever it is.
 #[derive(Clone, Debug)]
@@ -268,14 +269,7 @@ impl Publisher {
         signed: &SignedStatement,
         package: &Package,
     ) -> Result<SessionView, Problem> {
-        let opened = self.open(signed).await?;
-        for upload in &opened.uploads {
-            let answer = self.upload(upload, package.archive.clone()).await;
-            // Of two that publish the same, one finds the other's upload.
-            let there = answer.status == StatusCode::PRECONDITION_FAILED;
-            assert!(answer.status.is_success() || there, "{answer:?}");
-        }
-        Ok(self.follow(opened.session.unwrap()).await)
+        self.try_attempt_signed(signed, package).await.expect("the registry to answer")
     }
 
     /// As [`Publisher::attempt`]; `None` when the connection breaks on the way, wherever.
@@ -305,13 +299,15 @@ impl Publisher {
             assert!(answer.status.is_success() || there, "{answer:?}");
         }
         let path = format!("/v1/sessions/{}", opened.session.unwrap());
+        let mut pause = POLL;
         loop {
             let answer = self.client.try_answer(Method::GET, &path, None::<&()>).await?;
             match answer.value::<SessionView>() {
                 Ok(view) if view.state.is_end() => return Some(Ok(view)),
-                Ok(_) => tokio::time::sleep(POLL).await,
+                Ok(_) => tokio::time::sleep(pause).await,
                 Err(problem) => return Some(Err(problem)),
             }
+            pause = (pause * 2).min(POLL_MAX);
         }
     }
 

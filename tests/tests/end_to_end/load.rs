@@ -20,7 +20,7 @@ const PUBLISHERS: u64 = 20;
 /// One round a seed.
 const SEEDS: [u64; 10] = [3, 14, 159, 2653, 58979, 323846, 26433, 83279, 50288, 41971];
 /// The kill comes after so many acknowledgements in its round, and so much later.
-const KILL_AFTER: std::ops::Range<u64> = 1..30;
+const KILL_AFTER: std::ops::Range<u64> = 1..12;
 const KILL_AFTER_MS: std::ops::Range<u64> = 0..200;
 
 /// A pseudo-random number within a range, from a seed (Vigna, "splitmix64").
