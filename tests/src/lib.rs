@@ -10,6 +10,8 @@
 //! Everything here panics where it cannot go on: that is how a test fails, at the line that
 //! was wrong, and each program's log is shown with it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+// Problems are what many tests are about; a box around each would only be in the way.
+#![allow(clippy::result_large_err)]
 
 pub mod process;
 

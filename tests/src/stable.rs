@@ -25,8 +25,7 @@ pub fn stable(text: &str) -> String {
 /// How many bytes at the start of a text are replaced, and by what.
 type Pattern = fn(&str) -> Option<(usize, &'static str)>;
 
-const PATTERNS: [Pattern; 8] =
-    [address, key, hexadecimal, epoch, size, libc, target, millis];
+const PATTERNS: [Pattern; 8] = [address, key, hexadecimal, epoch, size, libc, target, millis];
 
 /// Length of the longest start whose characters all do.
 fn run(text: &str, does: impl Fn(char) -> bool) -> usize {
