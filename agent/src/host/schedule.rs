@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use modunest_core::name::PluginName;
 
@@ -14,6 +14,11 @@ use super::native::{self, LoadError, NativeInstance};
 use super::{Cell, Host, Plan, State, native_host};
 use crate::config::HostSettings;
 use crate::store::{Installed, LIBRARY_NAME};
+
+/// How long a load has the dynamic linker for itself. Most loads are over long before, and the
+/// linker lets only one in at a time, so loading two at once only makes processors interrupt
+/// one another. What takes longer is busy with its own start, and others overtake it.
+const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 struct Job {
     cell: Arc<Cell>,
@@ -36,6 +41,7 @@ pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
         missing: BTreeMap::new(),
         queue: VecDeque::new(),
         running: BTreeMap::new(),
+        overtake_at: Instant::now(),
     };
     for name in &host.order {
         let (Some(cell), Some(waits)) = (host.cell(name), waits.get(name)) else { continue };
@@ -89,21 +95,26 @@ struct Loader<'s> {
     missing: BTreeMap<PluginName, usize>,
     queue: VecDeque<Arc<Cell>>,
     running: BTreeMap<PluginName, (Arc<Cell>, Instant)>,
+    /// When the next load may start beside those that run.
+    overtake_at: Instant,
 }
 
 impl Loader<'_> {
     fn run(&mut self, host: &Host) {
         loop {
-            while self.running.len() < self.settings.slots {
+            while self.may_start() {
                 let Some(cell) = self.queue.pop_front() else { break };
                 self.start(cell);
             }
-            let Some(next) = self.running.values().map(|(_, until)| *until).min() else {
+            let Some(mut next) = self.running.values().map(|(_, until)| *until).min() else {
                 if self.queue.is_empty() {
                     return;
                 }
                 continue;
             };
+            if !self.queue.is_empty() && self.running.len() < self.settings.slots {
+                next = next.min(self.overtake_at);
+            }
             let left = next.saturating_duration_since(Instant::now());
             match self.workers.events.recv_timeout(left) {
                 Ok(Event::Ended(name, outcome)) => {
@@ -124,14 +135,21 @@ impl Loader<'_> {
         }
     }
 
+    fn may_start(&self) -> bool {
+        self.running.is_empty()
+            || (self.running.len() < self.settings.slots && Instant::now() >= self.overtake_at)
+    }
+
     fn start(&mut self, cell: Arc<Cell>) {
         let Some(installed) = self.libraries.remove(cell.name()) else { return };
         cell.set(State::Loading, None);
-        let until = Instant::now() + self.settings.load_timeout;
+        let now = Instant::now();
+        let until = now + self.settings.load_timeout;
+        self.overtake_at = now + OVERTAKEN_AFTER;
         let name = cell.name().clone();
         self.running.insert(name.clone(), (cell.clone(), until));
         if let Err(error) =
-            self.workers.give(Job { cell: cell.clone(), installed }, self.settings.slots)
+            self.workers.give(Job { cell: cell.clone(), installed }, self.running.len())
         {
             self.running.remove(&name);
             self.ended(&cell, Err(LoadError::Open(format!("no thread can be started: {error}"))));
@@ -219,8 +237,9 @@ impl Workers {
         Workers { jobs, queue, ends, events, started: 0, lost: 0 }
     }
 
-    fn give(&mut self, job: Job, slots: usize) -> std::io::Result<()> {
-        if self.started - self.lost < slots {
+    /// Gives a job away, when `busy` threads are to be at work with it.
+    fn give(&mut self, job: Job, busy: usize) -> std::io::Result<()> {
+        if self.started - self.lost < busy {
             let (queue, ends) = (self.queue.clone(), self.ends.clone());
             std::thread::Builder::new()
                 .name("load".to_owned())

@@ -129,10 +129,14 @@ impl<'f> Writer<'f> {
             Part::End(record) => {
                 self.flush()?;
                 if let Some((file, path)) = self.open.take() {
-                    // The umask may have taken bits that others need to read.
+                    // The umask may have taken bits that others need to read. Mostly it has
+                    // not, and asking is cheaper than another change on the disk.
                     let mode = if record.executable { 0o555 } else { 0o444 };
-                    file.set_permissions(Permissions::from_mode(mode))
-                        .map_err(|e| Error::io(&path, e))?;
+                    let made = file.metadata().map_err(|e| Error::io(&path, e))?;
+                    if made.permissions().mode() & 0o777 != mode {
+                        file.set_permissions(Permissions::from_mode(mode))
+                            .map_err(|e| Error::io(&path, e))?;
+                    }
                 }
                 Ok(())
             }
