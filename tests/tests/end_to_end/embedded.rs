@@ -26,13 +26,14 @@ fn fails_clearly(finished: &Finished, names: &str) {
 
 #[test]
 fn a_port_in_use_is_named_with_the_way_out() {
-    // Four free ports in a row, of which another program takes one after the other.
-    let free = || {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let range = first..first.checked_add(4)?;
-        range.clone().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()).then_some(range)
-    };
-    let mut ports = (0..100).find_map(|_| free()).expect("four free ports in a row");
+    // Four free ports in a row, of which another program takes one after the other. They are
+    // below those that the system gives away, so that no other test gets one of them.
+    let first = u16::try_from(20_000 + std::process::id() % 10_000).unwrap();
+    let mut ports = (first..30_004)
+        .step_by(4)
+        .map(|first| first..first + 4)
+        .find(|range| range.clone().all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+        .expect("four free ports in a row");
     let port = ports.start.to_string();
     for taken in &mut ports {
         let _other = TcpListener::bind(("127.0.0.1", taken)).unwrap();

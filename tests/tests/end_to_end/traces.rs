@@ -5,7 +5,7 @@ use modunest_runtime::trace;
 use modunest_tests::agent::Host;
 use modunest_tests::client::request;
 use modunest_tests::fixtures::Plugin;
-use modunest_tests::process::until;
+use modunest_tests::process::{run, until};
 use modunest_tests::registry::{Folder, Registry};
 use reqwest::Method;
 use serde_json::Value;
@@ -104,4 +104,25 @@ async fn an_agents_trace_reaches_the_read_side() {
     let trace_id = trace_of(loaded).unwrap_or_else(|| panic!("{loaded:#}"));
     let seen = messages(&registry.process.log_lines(), trace_id);
     assert!(!seen.is_empty(), "no line of the registry has {trace_id}");
+}
+
+/// The trace that a command named in its error.
+fn shown_trace(stderr: &str) -> String {
+    let line = stderr.lines().find_map(|line| line.strip_prefix("trace "));
+    line.unwrap_or_else(|| panic!("no trace in {stderr}")).to_owned()
+}
+
+#[tokio::test]
+async fn the_trace_that_a_command_shows_is_in_the_registrys_log() {
+    let filter = [("MODUNEST_LOG", "debug")];
+    let registry = Registry::start_in(&Folder::new(), &filter).await;
+    let mut command = registry.modunest();
+    let refused = run(command.arg("whoami").env("MODUNEST_TOKEN", "mnt_nobody"));
+    let host = Host::of(&registry).await.wants("acme/nothing", "^1");
+    let unresolved = host.run(&["sync"]);
+    for stderr in [refused.stderr, unresolved.stderr] {
+        let trace_id = shown_trace(&stderr);
+        let seen = messages(&registry.process.log_lines(), &trace_id);
+        assert!(!seen.is_empty(), "no line of the registry has the trace of: {stderr}");
+    }
 }
