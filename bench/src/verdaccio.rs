@@ -70,7 +70,9 @@ impl Verdaccio {
     pub async fn start(folder: &Path) -> Result<Verdaccio, Error> {
         let program = installed()?;
         let file = folder.join("config.yaml");
+        // Signed tokens: with the older kind, each publish would hash a password.
         let text = "storage: ./storage\nauth:\n  htpasswd:\n    file: ./htpasswd\nuplinks: {}\n\
+                    security:\n  api:\n    legacy: false\n    jwt:\n      sign:\n        expiresIn: 1d\n\
                     packages:\n  '**':\n    access: $all\n    publish: $authenticated\n\
                     max_body_size: 60mb\nlog: { type: stdout, format: json, level: error }\n";
         fs::write(&file, text).map_err(Error::io(&file))?;

@@ -38,12 +38,10 @@ pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
     if bench != Bench::Resolve {
         let packages = ["-p", "modunest", "-p", "modunest-agent", "-p", "modunest-bench"];
         process::run(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
-        process::run(
-            cargo()
-                .args(["run", "--release", "--locked", "--quiet", "-p", "modunest-bench", "--"])
-                .args(name)
-                .args(json.then_some("--json")),
-        )?;
+        // Not by `cargo run`: for one package alone cargo chooses features anew, and builds most
+        // of them again.
+        let program = folders.target.join("release/modunest-bench");
+        process::run(Command::new(program).args(name).args(json.then_some("--json")))?;
     }
     if matches!(bench, Bench::Resolve | Bench::All) {
         let arguments = ["bench", "--locked", "-p", "modunest-core", "--bench", "resolve"];

@@ -109,86 +109,111 @@ pub fn in_parallel<T: Sync, R: Send>(
     Ok(all.into_iter().map(|(_, answer)| answer).collect())
 }
 
+/// Turns of one kind, in one place.
+#[derive(Default)]
+struct Turns(Vec<Steps>);
+
+impl Turns {
+    /// Median over the turns of what `get` makes of the steps that are counted.
+    fn median(&self, get: fn(&Step) -> f64, counts: impl Fn(&str) -> bool) -> f64 {
+        let one = |steps: &Steps| {
+            let counted = steps.iter().zip(STEPS).filter(|(_, name)| counts(name));
+            counted.map(|(step, _)| get(step)).sum()
+        };
+        stats::median(self.0.iter().map(one).collect())
+    }
+}
+
+/// What was measured in one place.
+struct Place {
+    ours: Turns,
+    /// Bare steps on all processors, and on one.
+    bare: Turns,
+    bare_one: Turns,
+    open: Turns,
+}
+
 /// Measures all.
 pub fn run() -> Result<Report, Error> {
     let mut report = Report::begin("host");
     let plugins = plugins::folder()?;
-    let turn = |which: &str, threads: Option<usize>| -> Result<Steps, Error> {
-        let work = folders::scratch()?;
-        let mut command = process::own(&[which], None)?;
-        command.arg(&plugins);
-        if which != "host-open" {
-            command.arg(work.path());
-        }
-        command.args(threads.map(|threads| threads.to_string()));
-        let steps: Steps = process::ask(command)?;
-        Ok(steps)
-    };
-    let threads = processors();
-    let (mut ours, mut bare, mut bare_one, mut open) = (vec![], vec![], vec![], vec![]);
-    // The first turn of each only warms the caches of disk and page tables.
-    for round in 0..=ROUNDS {
-        let turns = [
-            turn("host-ours", None)?,
-            turn("host-bare", Some(threads))?,
-            turn("host-bare", Some(1))?,
-            turn("host-open", None)?,
-        ];
-        if round > 0 {
-            for (all, turn) in
-                [&mut ours, &mut bare, &mut bare_one, &mut open].into_iter().zip(turns)
-            {
-                all.push(turn);
-            }
-        }
-    }
-    let total = |runs: &[Steps], get: fn(&Step) -> f64, with_sync: bool| {
-        let one = |steps: &Steps| {
-            let counted = steps.iter().zip(STEPS).filter(|(_, name)| with_sync || *name != "sync");
-            counted.map(|(step, _)| get(step)).sum()
-        };
-        stats::median(runs.iter().map(one).collect())
-    };
+    let memory = folders::memory()?;
+    let disk = folders::scratch()?;
+    let in_memory = measure(&plugins, memory.path())?;
+    let on_disk = measure(&plugins, disk.path())?;
     let wall: fn(&Step) -> f64 = |step| step.wall_ms;
     let cpu: fn(&Step) -> f64 = |step| step.cpu_ms;
     let target = Target::RatioMax(RATIO_MAX);
     let count = plugins::COUNT;
-    let row = |what: &str, ours: f64, name: &str, theirs: f64| {
-        Row::new(format!("{count} plugins: {what}"), "ms", ours).against(name, theirs)
-    };
-    let of_all = |get, sync| total(&ours, get, sync);
-    report.row(
-        row("CPU", of_all(cpu, false), "bare steps", total(&bare_one, cpu, false)).target(target),
-    );
-    report.row(
-        row("time", of_all(wall, false), "bare steps", total(&bare, wall, false)).target(target),
-    );
-    report.row(row("time", of_all(wall, false), "bare, 1 thread", total(&bare_one, wall, false)));
-    report.row(row(
-        "time with the sync",
-        of_all(wall, true),
-        "bare steps",
-        total(&bare, wall, true),
-    ));
-    report.row(row("time", of_all(wall, false), "bare dlopen", total(&open, wall, true)));
-    for (at, name) in STEPS.iter().enumerate() {
-        let step = |runs: &[Steps], get: fn(&Step) -> f64| {
-            stats::median(runs.iter().filter_map(|steps| steps.get(at)).map(get).collect())
+    for (place, Place { ours, bare, bare_one, open }) in [("memory", in_memory), ("disk", on_disk)]
+    {
+        let row = |what: &str,
+                   get,
+                   (name, theirs): (&str, &Turns),
+                   counts: &dyn Fn(&str) -> bool| {
+            Row::new(format!("{count} plugins, {place}: {what}"), "ms", ours.median(get, counts))
+                .against(name, theirs.median(get, counts))
         };
-        let what = format!("of it {name}: CPU");
-        report.row(row(&what, step(&ours, cpu), "bare steps", step(&bare_one, cpu)));
-        let what = format!("of it {name}: time");
-        report.row(row(&what, step(&ours, wall), "bare steps", step(&bare, wall)));
+        let all = |_: &str| true;
+        let but_sync = |name: &str| name != "sync";
+        report.row(row("CPU", cpu, ("bare steps", &bare_one), &but_sync).target(target));
+        report.row(row("time", wall, ("bare steps", &bare), &but_sync).target(target));
+        report.row(row("time", wall, ("bare, one thread", &bare_one), &but_sync));
+        if place == "disk" {
+            report.row(row("time with the sync", wall, ("bare steps", &bare), &all));
+        }
+        report.row(row("time", wall, ("bare dlopen", &open), &but_sync));
+        for name in STEPS.into_iter().filter(|name| place == "disk" || *name != "sync") {
+            let this = |other: &str| other == name;
+            report.row(row(&format!("of it {name}, CPU"), cpu, ("bare steps", &bare_one), &this));
+            report.row(row(&format!("of it {name}, time"), wall, ("bare steps", &bare), &this));
+        }
     }
+    let threads = processors();
     report.note(format!(
-        "medians of {ROUNDS} fresh processes each; time: both on {threads} threads, opening on one; \
-         the sync is one syncfs in both, and the disk's own time"
+        "medians of {ROUNDS} fresh processes each; bare steps: time on {threads} threads (opening \
+         on one), CPU on one; the sync is one syncfs in both"
     ));
-    report.note("bare: fs::read, sha2, verify_strict, zip crate and fs::write, dlopen, call; no gate, no manifest, no sealed copy");
+    report.note(
+        "bare: fs::read, sha2, verify_strict, zip crate, fs::write, dlopen, call; no gate, no \
+         manifest, no list of files, no sealed copy that is hashed again before it is opened",
+    );
     let size = std::fs::metadata(plugins::library(&plugins, 0)).map(|file| file.len());
     let size = size.map_err(Error::io(Path::new("a library")))?;
     report.note(format!("each library has {size} bytes"));
     Ok(report)
+}
+
+fn measure(plugins: &Path, work: &Path) -> Result<Place, Error> {
+    let mut number = 0;
+    // What was unpacked stays until the end: file systems are slow for minutes after many files
+    // were removed, because they do not use their numbers again at once.
+    let mut turn = |which: &str, threads: Option<usize>| -> Result<Steps, Error> {
+        number += 1;
+        let mut command = process::own(&[which], None)?;
+        command.arg(plugins);
+        if which != "host-open" {
+            let folder = work.join(number.to_string());
+            std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
+            command.arg(folder);
+        }
+        command.args(threads.map(|threads| threads.to_string()));
+        process::ask(command)
+    };
+    let [mut ours, mut bare, mut bare_one, mut open] = std::array::from_fn(|_| Turns::default());
+    // The first turn of each only warms the caches.
+    for round in 0..=ROUNDS {
+        let turns = [
+            (&mut ours, turn("host-ours", None)?),
+            (&mut bare, turn("host-bare", Some(processors()))?),
+            (&mut bare_one, turn("host-bare", Some(1))?),
+            (&mut open, turn("host-open", None)?),
+        ];
+        for (all, steps) in turns.into_iter().filter(|_| round > 0) {
+            all.0.push(steps);
+        }
+    }
+    Ok(Place { ours, bare, bare_one, open })
 }
 
 #[cfg(test)]
