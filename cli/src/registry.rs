@@ -246,9 +246,9 @@ async fn listen(port: u16, offset: u16, what: &str) -> Result<TcpListener, Error
     let address = address(port, offset);
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                "another program listens there. Choose another range with --port N (the four ports from N on are used), or --port 0 for any free ones"
-            ),
+            std::io::ErrorKind::AddrInUse => {
+                "another program listens there. Choose another range with --port N (the four ports from N on are used), or --port 0 for any free ones".to_owned()
+            }
             _ => error.to_string(),
         };
         Error::Failed(format!("{what} cannot listen at {address}: {hint}"))

@@ -26,15 +26,12 @@ pub struct Built {
 /// The part of cargo's JSON messages that is of interest
 /// (The Cargo Book, "External tools", "JSON messages").
 #[derive(Deserialize)]
-#[serde(tag = "reason", rename_all = "kebab-case")]
+#[serde(tag = "reason")]
 enum Message {
-    CompilerArtifact {
-        target: ArtifactTarget,
-        filenames: Vec<PathBuf>,
-    },
-    CompilerMessage {
-        message: Rendered,
-    },
+    #[serde(rename = "compiler-artifact")]
+    Artifact { target: ArtifactTarget, filenames: Vec<PathBuf> },
+    #[serde(rename = "compiler-message")]
+    Said { message: Rendered },
     #[serde(other)]
     Other,
 }
@@ -85,7 +82,7 @@ pub async fn build(source: &Source, output: &Output) -> Result<Built, Error> {
     let mut lines = BufReader::new(stdout).lines();
     while let Some(line) = lines.next_line().await.map_err(Error::file("cargo's output"))? {
         match serde_json::from_str(&line) {
-            Ok(Message::CompilerArtifact { target, filenames }) => {
+            Ok(Message::Artifact { target, filenames }) => {
                 spinner.set_message(format!("building {}: {}", manifest.name, target.name));
                 if target.name.replace('-', "_") == library.replace('-', "_")
                     && target.crate_types.iter().any(|kind| kind == "cdylib")
@@ -94,7 +91,7 @@ pub async fn build(source: &Source, output: &Output) -> Result<Built, Error> {
                         filenames.into_iter().find(|f| f.extension().is_some_and(|e| e == "so"));
                 }
             }
-            Ok(Message::CompilerMessage { message }) => {
+            Ok(Message::Said { message }) => {
                 messages.push_str(&message.rendered.unwrap_or_default());
             }
             // Build scripts may print anything; what matters comes as a message.
