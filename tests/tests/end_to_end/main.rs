@@ -17,6 +17,7 @@ mod lies;
 mod resolve;
 
 mod commands;
+mod demo;
 mod embedded;
 
 mod crash;

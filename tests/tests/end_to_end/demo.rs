@@ -1,0 +1,84 @@
+//! The one command of the README, twice, and a plugin begun, tested and published after it.
+
+use std::process::Command;
+
+use modunest_tests::agent::sample;
+use modunest_tests::process::{Process, run};
+use modunest_tests::registry::{Folder, command};
+use serde_json::Value;
+
+/// Starts the demo and waits until it has shown its answer.
+async fn demo(folder: &Folder) -> (Process, Value) {
+    let mut command = command();
+    command
+        .args(["up", "--demo", "--json", "--port", "0", "--gateway-port", "0", "--samples"])
+        .arg(sample("gallery").parent().unwrap())
+        .arg("--data")
+        .arg(folder.data());
+    let mut process = Process::start("demo", command, &folder.logs());
+    let started = process.first_value_after_a_build().await;
+    (process, started)
+}
+
+#[tokio::test]
+async fn the_demo_answers_and_a_new_plugin_follows() {
+    let folder = Folder::new();
+    let (mut process, first) = demo(&folder).await;
+    assert_eq!(first["demo"]["status"], 200, "{first:#}");
+    let answer = first["demo"]["answer"].as_str().unwrap();
+    assert!(answer.contains("<h1> Gallery") && answer.contains("<h2> Dunes at noon"), "{answer}");
+
+    // What the page refers to is there too, made by the other plugin.
+    let page = first["demo"]["page"].as_str().unwrap();
+    let html = reqwest::get(page).await.unwrap().text().await.unwrap();
+    let (_, rest) = html.split_once("src=\"").unwrap();
+    let (image, _) = rest.split_once('"').unwrap();
+    let image = reqwest::Url::parse(page).unwrap().join(image).unwrap();
+    let image = reqwest::get(image).await.unwrap();
+    assert_eq!(
+        (image.status().as_u16(), &image.headers()["content-type"]),
+        (200, &"image/png".parse().unwrap())
+    );
+    assert!(image.bytes().await.unwrap().starts_with(b"\x89PNG"));
+
+    for template in ["service", "page"] {
+        begin_test_and_publish(&folder, &first, template);
+    }
+
+    assert!(process.terminate().await.success());
+    let (mut process, second) = demo(&folder).await;
+    assert_eq!(second["demo"]["answer"], first["demo"]["answer"]);
+    // Nothing was published anew: the first start's log has the only four.
+    let published = process.log_lines();
+    assert!(!published.iter().any(|line| line["message"] == "published"), "{published:#?}");
+    assert!(process.terminate().await.success());
+}
+
+/// `modunest new`, the new plugin's own tests, and `modunest publish`, as the README says.
+fn begin_test_and_publish(folder: &Folder, started: &Value, template: &str) {
+    let name = format!("demo/new-{template}");
+    let made = folder.file(&format!("new-{template}"));
+    let mut new = command();
+    new.args(["new", &name]).arg(&made).args(["--template", template, "--sdk"]);
+    let _made = run(new.arg(sample("gallery").join("../.."))).good();
+
+    // The plugin builds in its own folder, as its author would see it.
+    let mut test = Command::new(env!("CARGO"));
+    test.args(["test", "--offline"]).current_dir(&made).env_remove("CARGO_TARGET_DIR");
+    let tested = run(&mut test).good();
+    assert!(tested.stdout.contains("1 passed"), "{}", tested.stdout);
+
+    let mut publish = command();
+    publish
+        .args(["--json", "publish"])
+        .arg(&made)
+        .env("MODUNEST_PROFILE", started["demo"]["profile"].as_str().unwrap())
+        .env("XDG_CACHE_HOME", folder.file("cache"))
+        .env_remove("CARGO_TARGET_DIR")
+        .env("CARGO_NET_OFFLINE", "true");
+    let published = run(&mut publish).good().json();
+    assert_eq!(
+        (&published[0]["plugin"], &published[0]["state"]),
+        (&name.into(), &"published".into())
+    );
+}
