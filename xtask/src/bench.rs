@@ -41,7 +41,14 @@ pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
         // Not by `cargo run`: for one package alone cargo chooses features anew, and builds most
         // of them again.
         let program = folders.target.join("release/modunest-bench");
-        process::run(Command::new(program).args(name).args(json.then_some("--json")))?;
+        process::run(
+            Command::new(program)
+                .args(name)
+                .args(json.then_some("--json"))
+                // The demo finds its samples from here, and builds them into the same folder.
+                .current_dir(&folders.repository)
+                .env("CARGO_TARGET_DIR", &folders.target),
+        )?;
     }
     if matches!(bench, Bench::Resolve | Bench::All) {
         let arguments = ["bench", "--locked", "-p", "modunest-core", "--bench", "resolve"];
