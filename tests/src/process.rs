@@ -190,7 +190,7 @@ impl Process {
                 return line;
             }
             assert!(
-                ended.is_none() && start.elapsed() < limit,
+                ended.is_none() && start.elapsed() < START_LIMIT,
                 "{} has not said \"{message}\":\n{}",
                 self.name,
                 self.log_end()

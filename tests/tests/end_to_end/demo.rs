@@ -30,11 +30,12 @@ async fn the_demo_answers_and_a_new_plugin_follows() {
 
     // What the page refers to is there too, made by the other plugin.
     let page = first["demo"]["page"].as_str().unwrap();
-    let html = reqwest::get(page).await.unwrap().text().await.unwrap();
+    let client = modunest_runtime::http::client().unwrap();
+    let html = client.get(page).send().await.unwrap().text().await.unwrap();
     let (_, rest) = html.split_once("src=\"").unwrap();
     let (image, _) = rest.split_once('"').unwrap();
     let image = reqwest::Url::parse(page).unwrap().join(image).unwrap();
-    let image = reqwest::get(image).await.unwrap();
+    let image = client.get(image).send().await.unwrap();
     assert_eq!(
         (image.status().as_u16(), &image.headers()["content-type"]),
         (200, &"image/png".parse().unwrap())
