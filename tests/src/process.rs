@@ -98,12 +98,7 @@ impl Process {
             if let Some(status) = ended {
                 panic!("{} ended ({status}) before it was ready:\n{}", self.name, self.log_end());
             }
-            assert!(
-                start.elapsed() < limit,
-                "{} is not ready:\n{}",
-                self.name,
-                self.log_end()
-            );
+            assert!(start.elapsed() < limit, "{} is not ready:\n{}", self.name, self.log_end());
             tokio::time::sleep(PAUSE).await;
         }
     }
