@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long a program may take to be ready, on a machine that compiles beside it.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take when it builds the sample plugins first, with optimisation.
 const BUILD_LIMIT: Duration = Duration::from_secs(500);
 /// How long anything else may take that is expected to happen.
