@@ -105,6 +105,7 @@ impl Step {
 /// Runs the chosen steps, stopping at the first that fails.
 pub fn run(folders: &Folders, only: &[Step], skip: &[Step]) -> Result<(), Error> {
     let mut done = Vec::new();
+    claim_target(folders)?;
     for step in chosen(only, skip) {
         // Before the tests, so that the runner's own summary is what closes the run.
         if step == Step::Test {
@@ -123,6 +124,25 @@ pub fn run(folders: &Folders, only: &[Step], skip: &[Step]) -> Result<(), Error>
         print_table(&done);
     }
     Ok(())
+}
+
+/// Removes what another clone has built of the workspace's own members, dependencies stay.
+///
+/// Cargo tells members of two clones apart by time alone: an older checkout would run the tests
+/// that the newer one has compiled.
+fn claim_target(folders: &Folders) -> Result<(), Error> {
+    let stamp = folders.target.join("modunest-clone");
+    let clone = folders.repository.to_string_lossy();
+    if std::fs::read_to_string(&stamp).is_ok_and(|owner| owner == clone) {
+        return Ok(());
+    }
+    for profile in ["dev", "release"] {
+        let arguments = ["clean", "--quiet", "--workspace", "--locked", "--profile", profile];
+        process::run(cargo(folders).args(arguments))?;
+    }
+    std::fs::create_dir_all(&folders.target)
+        .and_then(|()| std::fs::write(&stamp, clone.as_bytes()))
+        .map_err(|source| Error::File { path: stamp, source })
 }
 
 fn chosen(only: &[Step], skip: &[Step]) -> Vec<Step> {
