@@ -25,14 +25,13 @@ use modunest_core::statement::{Build, Release};
 
 pub use error::Error;
 pub use generation::{Evidence, Generation, Generations, KEPT_GENERATIONS, Proven, prove};
+pub use modunest_core::scan::LIBRARY_NAME;
 pub use unpack::Staged;
 
 use crate::files;
 
 /// Longest file list: the 4,096 entries that an archive may have, with names of 1 KB.
 const LIST_MAX_BYTES: usize = 4096 * 1200;
-/// Where a native build's library stands in its archive.
-pub const LIBRARY_NAME: &str = "lib/plugin.so";
 
 /// The store of one agent.
 #[derive(Clone, Debug)]
