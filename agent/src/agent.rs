@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Listen};
 use crate::host::{Host, Plan, State, load_all, prepare};
 use crate::status::{AgentStatus, HeadStatus, LastSync, any_failed, plugins};
+use crate::store::{Fresh, Proven};
 use crate::sync::{HeadSummary, Options, Outcome, Syncer, age_text};
 use crate::{Error, admin, blocking, gateway};
 
@@ -200,7 +201,7 @@ impl Inner {
 
     async fn sync_in_turn(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
         let outcome = self.syncer.sync(&self.config, options, &ProgressBar::hidden()).await?;
-        let Outcome { generation, proven, head, offline, warnings, .. } = outcome;
+        let Outcome { generation, proven, fresh, head, offline, warnings, .. } = outcome;
         for warning in warnings {
             tracing::warn!(%warning, "a chosen release needs attention");
         }
@@ -218,16 +219,16 @@ impl Inner {
         }
         let this = self.clone();
         let number = generation.number;
-        blocking::run(move || this.load(proven, number)).await??;
+        blocking::run(move || this.load(proven, fresh, number)).await??;
         self.last().generation = Some(number);
         Ok(Synced { generation: number, changed: true, offline })
     }
 
     /// Loads a generation beside the running one and switches to it. Blocks.
-    fn load(&self, proven: Vec<crate::store::Proven>, number: u64) -> Result<(), Error> {
+    fn load(&self, proven: Vec<Proven>, fresh: Fresh, number: u64) -> Result<(), Error> {
         let previous = self.host.load_full();
         let (wanted, settings) = (&self.config.plugins, &self.config.host);
-        let prepared = prepare(self.syncer.store(), proven);
+        let prepared = prepare(self.syncer.store(), proven, fresh);
         let plan = Plan::build(prepared, wanted, settings, Some(&previous));
         let next = Arc::new(load_all(plan, settings));
         let lost = previous.cells().find(|cell| {

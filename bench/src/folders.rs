@@ -36,6 +36,18 @@ pub fn memory() -> Result<TempDir, Error> {
         .map_err(Error::io(&parent))
 }
 
+/// What `cargo xtask tools` or `cargo xtask edge` has made: the place that `variable` names, or
+/// else `place` in the cache of all clones.
+pub fn made(variable: &str, place: &str, way_out: &'static str) -> Result<PathBuf, Error> {
+    let home = env::var_os("HOME").unwrap_or_default();
+    let path = env::var_os(variable)
+        .map_or_else(|| Path::new(&home).join(".cache/modunest").join(place), PathBuf::from);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::NoProgram { program: path.display().to_string(), way_out })
+}
+
 /// A program that was built beside this one.
 pub fn sibling(name: &str) -> Result<PathBuf, Error> {
     let own = env::current_exe().map_err(Error::io(Path::new("this program")))?;
@@ -45,8 +57,7 @@ pub fn sibling(name: &str) -> Result<PathBuf, Error> {
     }
     Err(Error::NoProgram {
         program: path.display().to_string(),
-        way_out: "build it with `cargo build --release -p modunest -p modunest-agent`, or run \
-                  `cargo xtask bench`, which does",
+        way_out: "run `cargo xtask bench`, which builds it",
     })
 }
 

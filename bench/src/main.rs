@@ -50,7 +50,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// CPU time a request of the read side, against nginx serving the same files.
+    /// The read side's two shells under load, against nginx, a bare worker and verdaccio; cold
+    /// starts of the worker and the functions.
     Edge,
     /// 500 native plugins proven, unpacked, loaded and called, against bare library calls.
     Host,
@@ -74,7 +75,10 @@ enum Bench {
 #[derive(Subcommand)]
 enum Child {
     /// Serve two objects by the read side until standard input closes.
-    EdgeServer,
+    EdgeServer {
+        /// Where it tells of downloads.
+        api: url::Url,
+    },
     /// Send requests over a fixed number of connections.
     Load(edge::load::Plan),
     /// Do all steps by the agent's functions.
@@ -117,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
 
 fn run_child(child: &Child) -> Result<(), Error> {
     match child {
-        Child::EdgeServer => edge::server::run(),
+        Child::EdgeServer { api } => edge::server::run(api),
         Child::Load(plan) => process::answer(&edge::load::run(plan)?),
         Child::HostOurs { plugins, work } => process::answer(&host::ours::run(plugins, work)?),
         Child::HostBare { plugins, work, threads } => {

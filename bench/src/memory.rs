@@ -36,7 +36,7 @@ async fn measure() -> Result<Report, Error> {
     let agent = agent(&registry, scratch.path()).await?;
     let folder = scratch.path().join("verdaccio");
     std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
-    let verdaccio = Verdaccio::start(&folder).await?;
+    let verdaccio = Verdaccio::start(&folder, None).await?;
     tokio::time::sleep(IDLE).await;
     let of = |server: &Server| process::memory(server.id());
     let (agent_memory, ours, theirs) = (of(&agent)?, of(&registry.server)?, of(&verdaccio.server)?);

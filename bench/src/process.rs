@@ -178,6 +178,31 @@ pub fn cpu_time(id: u32) -> Result<Duration, Error> {
     Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
 }
 
+/// CPU time that a process and all processes below it have taken so far.
+///
+/// Of a process that has ended only what its parent has waited for is counted, so this is for
+/// trees that stay as they are between two calls.
+pub fn cpu_time_of_tree(id: u32) -> Result<Duration, Error> {
+    let mut sum = cpu_time(id)?;
+    for child in children(id)? {
+        sum += cpu_time_of_tree(child)?;
+    }
+    Ok(sum)
+}
+
+/// The processes that a process has started and that run (proc_tid_children(5)).
+fn children(id: u32) -> Result<Vec<u32>, Error> {
+    let tasks = Path::new("/proc").join(id.to_string()).join("task");
+    let mut children = Vec::new();
+    for task in fs::read_dir(&tasks).map_err(Error::io(&tasks))? {
+        let path = task.map_err(Error::io(&tasks))?.path().join("children");
+        // A thread may have ended since.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        children.extend(text.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    Ok(children)
+}
+
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -242,6 +267,22 @@ mod tests {
         let memory = memory(id).unwrap();
         assert!(memory.resident_bytes >= memory.proportional_bytes);
         assert!(memory.proportional_bytes > 100_000);
+    }
+
+    #[test]
+    fn work_of_children_is_counted_with_their_parent() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "trap 'kill $!; exit' TERM; sh -c 'while :; do :; done' & echo 1; wait"]);
+        let mut server = Server::start(command, true).unwrap();
+        let _started: u32 = server.hear(Duration::from_secs(10)).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while cpu_time_of_tree(server.id()).unwrap() < Duration::from_millis(50) {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(cpu_time(server.id()).unwrap() < Duration::from_millis(50));
+        server.stop().unwrap();
     }
 
     #[test]

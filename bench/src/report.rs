@@ -60,6 +60,8 @@ pub struct Peer {
 pub enum Target {
     /// The ratio is at most this.
     RatioMax(f64),
+    /// The ratio is at least this.
+    RatioMin(f64),
     /// Our figure is below this.
     Below(f64),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::RatioMax(ratio) => write!(f, "<= {ratio}x"),
+            Target::RatioMin(ratio) => write!(f, ">= {ratio}x"),
             Target::Below(value) => write!(f, "< {}", figure(*value)),
         }
     }
@@ -92,6 +95,7 @@ impl Row {
     pub fn target(mut self, target: Target) -> Row {
         self.met = match target {
             Target::RatioMax(limit) => self.ratio.map(|ratio| ratio <= limit),
+            Target::RatioMin(limit) => self.ratio.map(|ratio| ratio >= limit),
             Target::Below(limit) => Some(self.ours < limit),
         };
         self.target = Some(target);
@@ -198,6 +202,9 @@ mod tests {
             |ours| Row::new("x", "ms", ours).against("them", 2.0).target(Target::RatioMax(1.5));
         assert_eq!((row(3.0).met, row(3.0).ratio), (Some(true), Some(1.5)));
         assert_eq!(row(3.1).met, Some(false));
+        let least =
+            |ours| Row::new("x", "1/s", ours).against("them", 2.0).target(Target::RatioMin(0.5));
+        assert_eq!((least(1.0).met, least(0.9).met), (Some(true), Some(false)));
         let below = |ours| Row::new("x", "MB", ours).target(Target::Below(20.0)).met;
         assert_eq!((below(19.9), below(20.0)), (Some(true), Some(false)));
     }

@@ -66,8 +66,9 @@ fn installed() -> Result<PathBuf, Error> {
 }
 
 impl Verdaccio {
-    /// Starts it over an empty folder, without uplinks, and makes a user.
-    pub async fn start(folder: &Path) -> Result<Verdaccio, Error> {
+    /// Starts it over an empty folder, without uplinks, and makes a user. It gets one processor
+    /// if one is named.
+    pub async fn start(folder: &Path, processor: Option<usize>) -> Result<Verdaccio, Error> {
         let program = installed()?;
         let file = folder.join("config.yaml");
         // Signed tokens: with the older kind, each publish would hash a password.
@@ -79,7 +80,11 @@ impl Verdaccio {
         let port = process::free_port()?;
         let mut command = Command::new(folders::program("node", "install Debian's nodejs")?);
         command.arg(program).arg("--config").arg(&file);
-        command.arg("--listen").arg(format!("127.0.0.1:{port}")).stderr(Stdio::null());
+        command.arg("--listen").arg(format!("127.0.0.1:{port}"));
+        if let Some(number) = processor {
+            command = process::pinned(&command, number)?;
+        }
+        command.stderr(Stdio::null());
         let server = Server::start(command, false)?;
         let client = modunest_runtime::http::client().map_err(Error::request("an HTTP client"))?;
         let base = format!("http://127.0.0.1:{port}");
@@ -102,12 +107,23 @@ impl Verdaccio {
 impl User {
     /// Publishes a package with one version, as npm does.
     pub async fn publish(&self, name: &str, archive: &[u8]) -> Result<(), Error> {
+        self.publish_described(name, "", archive).await
+    }
+
+    /// Publishes a package with one version that has a description.
+    pub async fn publish_described(
+        &self,
+        name: &str,
+        description: &str,
+        archive: &[u8],
+    ) -> Result<(), Error> {
         let file = format!("{name}-1.0.0.tgz");
         let tarball = format!("{}/{name}/-/{file}", self.base);
         let digest = modunest_core::digest::Digest::of(archive);
         let integrity = format!("sha256-{}", STANDARD.encode(digest.as_bytes()));
         let version = json!({
             "name": name, "version": "1.0.0", "_id": format!("{name}@1.0.0"),
+            "description": description,
             "dist": { "integrity": integrity, "tarball": tarball },
         });
         let body = json!({
@@ -121,6 +137,11 @@ impl User {
         let request = self.client.put(format!("{}/{name}", self.base)).bearer_auth(&self.token);
         let _said: serde_json::Value = answer("verdaccio's publish", request.json(&body)).await?;
         Ok(())
+    }
+
+    /// Address and port.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
     }
 
     /// Whether readers see the version.

@@ -1,5 +1,7 @@
 //! The registry's API, as a client sees it.
 
+use std::time::Duration;
+
 use modunest_core::problem::{PROBLEM_CONTENT_TYPE, Problem};
 use modunest_runtime::http::traced;
 use reqwest::header::CONTENT_TYPE;
@@ -64,6 +66,28 @@ impl Api {
     pub async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
         let request = self.request(method, path)?;
         answer(path, self.carry_out(path, request).await?).await
+    }
+
+    /// Reads what the API shows to everybody, without a token. What is merely of interest
+    /// must not be waited for long.
+    ///
+    /// # Errors
+    /// As [`Api::send`], and [`Error::Unreachable`] when there is no answer within `time`.
+    pub async fn read_public<T: DeserializeOwned>(
+        base: &Url,
+        path: &str,
+        time: Duration,
+    ) -> Result<T, Error> {
+        let api = Api::new(base.clone(), String::new())?;
+        let url = base.join(path).map_err(|error| Error::Usage(format!("{path}: {error}")))?;
+        let reading = async {
+            let request = traced(api.client.get(url));
+            answer(path, api.carry_out(path, request).await?).await
+        };
+        tokio::time::timeout(time, reading).await.unwrap_or_else(|_elapsed| {
+            let why = format!("no answer within {} seconds", time.as_secs());
+            Err(Error::Unreachable { what: path.to_owned(), why })
+        })
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Error> {

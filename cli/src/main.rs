@@ -9,6 +9,7 @@ mod package;
 mod profile;
 mod publish;
 mod registry;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modunest_core::api::{Discovery, PROTOCOL_VERSION, TokenCreated};
+use modunest_edge::native::{Downloads, serve};
 use modunest_functions::Functions;
 use modunest_local::{BoundServices, LocalServices, Subscription, Timer};
 use modunest_runtime::aws::Settings;
@@ -19,6 +20,7 @@ use crate::commands::key::generate;
 use crate::error::Error;
 use crate::files;
 use crate::profile::{PROFILE_FILE, Profile};
+use crate::worker::{self, Installed, Worker};
 
 /// Name of a registry that runs on one machine for its developer.
 pub const ORIGIN: &str = "local.modunest";
@@ -27,6 +29,8 @@ pub const DEFAULT_PORT: u16 = 7878;
 
 /// File with the administrator's token, in the data folder.
 const TOKEN_FILE: &str = "admin.token";
+/// File with the token that the read side counts downloads with, in the data folder.
+const COUNT_TOKEN_FILE: &str = "count.token";
 const TABLE: &str = "modunest";
 const STAGING_BUCKET: &str = "modunest-staging";
 const PUBLIC_BUCKET: &str = "modunest-public";
@@ -51,6 +55,17 @@ pub struct Options {
     pub ephemeral: bool,
     /// The first of four ports; 0 for any free ones.
     pub port: u16,
+    /// What answers readers.
+    pub edge: Edge,
+}
+
+/// What answers readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Edge {
+    /// The native shell, in this process
+    Native,
+    /// The worker in workerd, with the native shell behind it; needs node
+    Workerd,
 }
 
 /// A running registry.
@@ -69,8 +84,37 @@ pub struct LocalRegistry {
     pub first_token: Option<TokenCreated>,
     services: LocalServices,
     timers: Vec<Timer>,
-    servers: Vec<JoinHandle<std::io::Result<()>>>,
+    read_side: Server,
+    write_side: Server,
+    /// Who counts downloads: the native shell, unless the worker in front of it does.
+    downloads: Option<Downloads>,
+    worker: Option<Worker>,
+}
+
+/// A server that stops when asked.
+struct Server {
     stop: watch::Sender<bool>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    fn start<F>(serve: impl FnOnce(watch::Receiver<bool>) -> F) -> Server
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        Server { stop, task: tokio::spawn(serve(stopped)) }
+    }
+
+    /// Lets open requests end.
+    async fn stop(self) -> Result<(), Error> {
+        self.stop.send_replace(true);
+        match self.task.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::Failed(format!("a server failed: {error}"))),
+            Err(error) => Err(Error::Failed(format!("a server failed: {error}"))),
+        }
+    }
 }
 
 impl LocalRegistry {
@@ -80,9 +124,17 @@ impl LocalRegistry {
     /// When the folder or a port cannot be used, with the way out.
     pub async fn start(options: &Options) -> Result<LocalRegistry, Error> {
         make_private_folder(&options.data)?;
-        let read_side = listen(options.port, 0, "the registry").await?;
+        let installed = match options.edge {
+            Edge::Native => None,
+            Edge::Workerd => Some(Installed::find().await?),
+        };
+        let mut read_side = listen(options.port, 0, "the registry").await?;
         let write_side = listen(options.port, 3, "the functions").await?;
         let url = url_of(&read_side)?;
+        if installed.is_some() {
+            // The worker takes the port itself, which was free just now.
+            read_side = listen(0, 0, "the native shell").await?;
+        }
         let api_origin = url_of(&write_side)?;
 
         let secret = secret(&options.data.join("s3.secret"), || {
@@ -150,10 +202,18 @@ impl LocalRegistry {
         functions.sequence().await.map_err(failed)?;
 
         let key = registry_key.verifying_key().to_string();
+        let count_token = count_token(&functions, &options.data.join(COUNT_TOKEN_FILE)).await?;
+        let downloads = match installed {
+            Some(_) => None,
+            None => Some(
+                Downloads::start(api_origin.clone(), count_token.clone())
+                    .map_err(|error| Error::Failed(error.to_string()))?,
+            ),
+        };
         let edge = modunest_edge::native::router(modunest_edge::native::Config {
             aws,
             public_bucket: PUBLIC_BUCKET.to_owned(),
-            api_origin: Some(api_origin),
+            api_origin: Some(api_origin.clone()),
             discovery: Discovery {
                 protocols: vec![PROTOCOL_VERSION],
                 origin: ORIGIN.to_owned(),
@@ -165,17 +225,24 @@ impl LocalRegistry {
                 keys: vec![key.clone()],
             },
             memory_cache_bytes: MEMORY_CACHE_BYTES,
+            downloads: downloads.clone(),
         })
         .map_err(|error| Error::Failed(error.to_string()))?;
 
-        let (stop, stopped) = watch::channel(false);
         let api = functions.router();
-        let servers = vec![
-            tokio::spawn(modunest_edge::native::serve(read_side, edge, until(stopped.clone()))),
-            tokio::spawn(modunest_edge::native::serve(write_side, api, until(stopped))),
-        ];
+        let files = url_of(&read_side)?;
+        let read_side = Server::start(|stopped| serve(read_side, edge, until(stopped)));
+        let write_side = Server::start(|stopped| serve(write_side, api, until(stopped)));
         let profile_file = options.data.join(PROFILE_FILE);
-        let profile = write_profile(&profile_file, &url, key, first_token.as_ref())?;
+        let profile = write_profile(&profile_file, &url, key.clone(), first_token.as_ref())?;
+        let worker = match installed {
+            None => None,
+            Some(installed) => {
+                let (url, api) = (url.clone(), api_origin);
+                let setup = worker::Setup { url, origin: ORIGIN, key, api, files, count_token };
+                Some(Worker::start(&installed, &setup, &options.data).await?)
+            }
+        };
         Ok(LocalRegistry {
             timers: timers(&functions),
             url,
@@ -185,9 +252,19 @@ impl LocalRegistry {
             profile_file,
             first_token,
             services,
-            servers,
-            stop,
+            read_side,
+            write_side,
+            downloads,
+            worker,
         })
+    }
+
+    /// Waits for a part to end that nobody asked to.
+    pub async fn failed(&self) -> Error {
+        match &self.worker {
+            Some(worker) => worker.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Lets open requests end, stops everything and unlocks the folder.
@@ -198,15 +275,31 @@ impl LocalRegistry {
         for timer in self.timers {
             timer.stop().await;
         }
-        self.stop.send_replace(true);
-        for server in self.servers {
-            match server.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Error::Failed(format!("a server failed: {error}"))),
-                Err(error) => return Err(Error::Failed(format!("a server failed: {error}"))),
-            }
+        // The write side last: the read side's requests and counts go there.
+        let worker = match self.worker {
+            Some(worker) => worker.stop().await,
+            None => Ok(()),
+        };
+        let read_side = self.read_side.stop().await.and(worker);
+        if let Some(downloads) = self.downloads {
+            downloads.stop().await;
         }
+        self.write_side.stop().await.and(read_side)?;
         self.services.shutdown().await.map_err(|error| Error::Failed(error.to_string()))
+    }
+}
+
+/// The token that the read side counts with: the one in the folder, while it is good.
+async fn count_token(functions: &Functions, file: &Path) -> Result<String, Error> {
+    let existing = if file.exists() { Some(files::read_secret(file)?) } else { None };
+    let made = functions.counting_token(existing.as_deref()).await;
+    match (made.map_err(|error| Error::Failed(error.to_string()))?, existing) {
+        (Some(created), _) => {
+            files::write_secret(file, &format!("{}\n", created.token))?;
+            Ok(created.token)
+        }
+        (None, Some(token)) => Ok(token),
+        (None, None) => Err(Error::Failed("there is no token to count downloads with".to_owned())),
     }
 }
 

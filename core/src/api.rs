@@ -18,6 +18,12 @@
 //! | `DELETE /v1/orgs/{org}/members/{user}` | - | [`OrgView`] |
 //! | `POST /v1/orgs/{org}/keys` | [`RegisterKey`] | [`StatementResponse`] |
 //! | `DELETE /v1/orgs/{org}/keys/{hash}` | - | [`StatementResponse`] |
+//! | `POST /v1/downloads` | [`DownloadBatch`] | 204 |
+//! | `GET /v1/plugins/{org}/{name}/downloads` | - | [`DownloadsView`], for anybody |
+//!
+//! All but the last need a token.
+
+mod downloads;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +37,12 @@ use crate::name::{OrgName, PluginName, UserName};
 use crate::problem::Problem;
 use crate::publish::State;
 use crate::time::Timestamp;
+
+pub use downloads::{
+    BatchId, BatchIdError, DOWNLOAD_COUNT_MAX, DOWNLOAD_DAYS_AHEAD, DOWNLOAD_DAYS_BACK,
+    DOWNLOADS_DAYS_SHOWN, DOWNLOADS_MAX, DOWNLOADS_PATH, Day, DayDownloads, DayError,
+    DownloadBatch, Downloaded, DownloadsView, VersionDownloads,
+};
 
 /// Version of the public paths and formats that this code speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -189,6 +201,11 @@ pub struct CreateToken {
     pub label: String,
     /// How long it lives, in seconds; at most a year.
     pub lifetime_secs: u64,
+}
+
+/// Path of a plugin's [`DownloadsView`].
+pub fn plugin_downloads_path(plugin: &PluginName) -> String {
+    format!("/v1/plugins/{plugin}/downloads")
 }
 
 /// A new token. The only time its text is shown.

@@ -16,6 +16,29 @@ pub enum Scope {
     Manage,
     /// Users and their tokens. Only users who administer the registry may hold it.
     Admin,
+    /// Tell what was downloaded. Only users who administer the registry may hold it; the
+    /// edge has a token with this scope alone.
+    Count,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Scope; 4] = [Scope::Publish, Scope::Manage, Scope::Admin, Scope::Count];
+
+    /// As it is written in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::Publish => "publish",
+            Scope::Manage => "manage",
+            Scope::Admin => "admin",
+            Scope::Count => "count",
+        }
+    }
+
+    /// Whether only users who administer the registry may hold it.
+    pub const fn is_for_administrators(self) -> bool {
+        matches!(self, Scope::Admin | Scope::Count)
+    }
 }
 
 /// A member's role in an organisation, from least to most.
@@ -41,6 +64,8 @@ pub enum Action {
     ManageOwnTokens,
     /// Make users, and tokens for others.
     ManageUsers,
+    /// Add to the counters of downloads.
+    CountDownloads,
 }
 
 impl Action {
@@ -49,6 +74,7 @@ impl Action {
             Action::Publish(_) => Scope::Publish,
             Action::ManageOrg(_) | Action::CreateOrg | Action::ManageOwnTokens => Scope::Manage,
             Action::ManageUsers => Scope::Admin,
+            Action::CountDownloads => Scope::Count,
         }
     }
 }
@@ -78,11 +104,7 @@ pub fn authorise(principal: &Principal, action: &Action, now: Timestamp) -> Resu
     }
     let scope = action.scope();
     if !principal.scopes.contains(&scope) {
-        let name = match scope {
-            Scope::Publish => "publish",
-            Scope::Manage => "manage",
-            Scope::Admin => "admin",
-        };
+        let name = scope.as_str();
         return Err(Refusal::new(Code::Forbidden, format!("the token lacks the scope \"{name}\"")));
     }
     let needs_role = |org: &OrgName, needed: Role, what: &str| match principal.role {
@@ -103,10 +125,14 @@ pub fn authorise(principal: &Principal, action: &Action, now: Timestamp) -> Resu
         Action::Publish(org) => needs_role(org, Role::Publisher, "publish for"),
         Action::ManageOrg(org) => needs_role(org, Role::Owner, "manage"),
         Action::CreateOrg | Action::ManageOwnTokens => Ok(()),
-        Action::ManageUsers if principal.registry_admin => Ok(()),
+        Action::ManageUsers | Action::CountDownloads if principal.registry_admin => Ok(()),
         Action::ManageUsers => Err(Refusal::new(
             Code::Forbidden,
             "only administrators of the registry may manage users",
+        )),
+        Action::CountDownloads => Err(Refusal::new(
+            Code::Forbidden,
+            "only administrators of the registry may count downloads",
         )),
     }
 }
@@ -116,13 +142,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn scopes_are_written_as_they_are_named() {
+        for scope in Scope::ALL {
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+    }
+
+    #[test]
     fn scope_role_and_time_are_all_needed() {
         let org: OrgName = "demo".parse().unwrap();
         let now = Timestamp::from_millis(1_000);
         let base = Principal {
             user: "ada".parse().unwrap(),
             registry_admin: false,
-            scopes: vec![Scope::Publish, Scope::Manage, Scope::Admin],
+            scopes: Scope::ALL.to_vec(),
             token_expires_at: Some(Timestamp::from_millis(2_000)),
             role: Some(Role::Publisher),
         };
@@ -136,15 +169,18 @@ mod tests {
         );
         assert_eq!(decide(&base, &Action::ManageOrg(org.clone()), now), Err(Code::Forbidden));
         assert_eq!(decide(&base, &Action::ManageUsers, now), Err(Code::Forbidden));
+        assert_eq!(decide(&base, &Action::CountDownloads, now), Err(Code::Forbidden));
         let owner = Principal { role: Some(Role::Owner), registry_admin: true, ..base.clone() };
         assert_eq!(decide(&owner, &Action::ManageOrg(org.clone()), now), Ok(()));
         assert_eq!(decide(&owner, &Action::ManageUsers, now), Ok(()));
+        assert_eq!(decide(&owner, &Action::CountDownloads, now), Ok(()));
         for action in [
             publish,
             Action::ManageOrg(org),
             Action::CreateOrg,
             Action::ManageUsers,
             Action::ManageOwnTokens,
+            Action::CountDownloads,
         ] {
             let powerless = Principal { scopes: vec![], ..owner.clone() };
             assert_eq!(decide(&powerless, &action, now), Err(Code::Forbidden));

@@ -30,6 +30,8 @@ pub enum CachePolicy {
     Immutable,
     /// Changes: kept for a moment and then asked for again.
     Short,
+    /// Statistics: some minutes late is soon enough.
+    Minutes,
     /// Not to be kept at all.
     NoStore,
 }
@@ -40,6 +42,7 @@ impl CachePolicy {
         match self {
             CachePolicy::Immutable => "public, max-age=31536000, immutable",
             CachePolicy::Short => "public, max-age=1, must-revalidate",
+            CachePolicy::Minutes => "public, max-age=300",
             CachePolicy::NoStore => "no-store",
         }
     }
@@ -49,6 +52,9 @@ impl CachePolicy {
 pub const DISCOVERY_PATH: &str = "/.well-known/modunest.json";
 /// Where every API path starts.
 pub const API_PREFIX: &str = "/v1/";
+/// Path of the closure: everything that a resolution can need, in one answer. The read side
+/// answers it itself; it is no part of the API behind it.
+pub const CLOSURE_PATH: &str = "/v1/closure";
 /// Path of the liveness check.
 pub const HEALTH_PATH: &str = "/healthz";
 /// Path of the readiness check.
@@ -57,11 +63,15 @@ pub const READY_PATH: &str = "/readyz";
 impl ObjectKey {
     /// Reads a public path.
     pub fn from_path(path: &str) -> Option<ObjectKey> {
-        let path = path.strip_prefix('/')?;
-        if path == "head" {
+        ObjectKey::from_key(path.strip_prefix('/')?)
+    }
+
+    /// Reads a key of the public bucket.
+    pub fn from_key(key: &str) -> Option<ObjectKey> {
+        if key == "head" {
             return Some(ObjectKey::Head);
         }
-        let (kind, hex) = path.rsplit_once('/')?;
+        let (kind, hex) = key.rsplit_once('/')?;
         let digest = hex.parse().ok()?;
         match kind {
             "node" => Some(ObjectKey::Node(digest)),
@@ -237,6 +247,7 @@ mod tests {
             ObjectKey::Report(digest),
         ] {
             assert_eq!(ObjectKey::from_path(&key.path()), Some(key));
+            assert_eq!(ObjectKey::from_key(&key.to_string()), Some(key));
         }
         for bad in [
             "",

@@ -32,6 +32,8 @@ pub mod authorise;
 pub mod publish;
 pub mod resolve;
 
+pub mod closure;
+
 pub mod api;
 pub mod problem;
 pub mod trace;

@@ -113,3 +113,11 @@ fn statements() {
         assert_eq!(accepted, name.starts_with("good-"), "{name}");
     }
 }
+
+#[test]
+fn closures() {
+    for (name, bytes) in corpus("closure") {
+        let accepted = modunest_core::closure::check_invariants(&bytes);
+        assert_eq!(accepted, name.starts_with("good-"), "{name}");
+    }
+}

@@ -31,7 +31,11 @@ mod publish;
 mod sequence;
 mod sweep;
 
+mod downloads;
+
 mod api;
+
+pub mod lambda;
 
 use std::sync::Arc;
 
@@ -72,6 +76,7 @@ struct Inner {
     instance: String,
     checks: Semaphore,
     sequencer: Sequencer,
+    archives: downloads::Archives,
 }
 
 /// Whether the services answer that everything here needs. `None` is good; otherwise why not.
@@ -116,6 +121,7 @@ impl Functions {
             instance: format!("{:016x}", u64::from_be_bytes(instance)),
             checks: Semaphore::new(CHECKS_AT_ONCE),
             sequencer: Sequencer::new(),
+            archives: downloads::Archives::new(),
         })))
     }
 
@@ -143,6 +149,18 @@ impl Functions {
     /// [`Error::Refused`] when there is no such user yet.
     pub async fn recover(&self) -> Result<modunest_core::api::TokenCreated, Error> {
         self.recovery_token(first_user()?).await
+    }
+
+    /// Makes a token of the first user that may only count downloads, for an edge on the
+    /// same machine. `None` when `existing` is such a token and lives on for a while.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is no such user yet.
+    pub async fn counting_token(
+        &self,
+        existing: Option<&str>,
+    ) -> Result<Option<modunest_core::api::TokenCreated>, Error> {
+        self.token_to_count(first_user()?, existing).await
     }
 
     /// Every path of the API, with `/healthz` and `/readyz`.

@@ -78,6 +78,39 @@ fn copy_source(bucket: &str, key: StagingKey) -> String {
     format!("{bucket}/{key}")
 }
 
+/// Reads an object of a bucket whole, if it is not longer than `max_bytes`.
+pub(crate) async fn fetch(
+    client: &Client,
+    bucket: &str,
+    key: String,
+    max_bytes: u64,
+) -> Result<Fetch, Error> {
+    let mut answer = match Box::pin(client.get_object().bucket(bucket).key(key).send()).await {
+        Ok(answer) => answer,
+        Err(error) if absent(&error) => return Ok(Fetch::Absent),
+        Err(error) => return Err(failed("GetObject", &error)),
+    };
+    let declared = u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or(u64::MAX);
+    if declared > max_bytes {
+        return Ok(Fetch::TooLong);
+    }
+    let mut bytes = BytesMut::with_capacity(usize::try_from(declared).unwrap_or_default());
+    loop {
+        let piece = answer.body.try_next().await.map_err(|error| Error::Unavailable {
+            service: S3,
+            operation: "GetObject",
+            detail: error.to_string(),
+        })?;
+        let Some(piece) = piece else { break };
+        if (bytes.len() + piece.len()) as u64 > max_bytes {
+            return Ok(Fetch::TooLong);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    let etag = answer.e_tag.unwrap_or_default();
+    Ok(Fetch::Found(Fetched { bytes: bytes.freeze(), etag }))
+}
+
 impl Storage {
     pub(crate) fn new(client: Client, presigner: Client, staging: String, public: String) -> Self {
         Storage { client, presigner, staging, public }
@@ -110,40 +143,11 @@ impl Storage {
     }
 
     pub(crate) async fn get_public(&self, key: ObjectKey, max_bytes: u64) -> Result<Fetch, Error> {
-        self.get(&self.public, key.to_string(), max_bytes).await
+        fetch(&self.client, &self.public, key.to_string(), max_bytes).await
     }
 
     pub(crate) async fn get_staged(&self, key: StagingKey, max_bytes: u64) -> Result<Fetch, Error> {
-        self.get(&self.staging, key.to_string(), max_bytes).await
-    }
-
-    async fn get(&self, bucket: &str, key: String, max_bytes: u64) -> Result<Fetch, Error> {
-        let mut answer =
-            match Box::pin(self.client.get_object().bucket(bucket).key(key).send()).await {
-                Ok(answer) => answer,
-                Err(error) if absent(&error) => return Ok(Fetch::Absent),
-                Err(error) => return Err(failed("GetObject", &error)),
-            };
-        let declared =
-            u64::try_from(answer.content_length().unwrap_or_default()).unwrap_or(u64::MAX);
-        if declared > max_bytes {
-            return Ok(Fetch::TooLong);
-        }
-        let mut bytes = BytesMut::with_capacity(usize::try_from(declared).unwrap_or_default());
-        loop {
-            let piece = answer.body.try_next().await.map_err(|error| Error::Unavailable {
-                service: S3,
-                operation: "GetObject",
-                detail: error.to_string(),
-            })?;
-            let Some(piece) = piece else { break };
-            if (bytes.len() + piece.len()) as u64 > max_bytes {
-                return Ok(Fetch::TooLong);
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        let etag = answer.e_tag.unwrap_or_default();
-        Ok(Fetch::Found(Fetched { bytes: bytes.freeze(), etag }))
+        fetch(&self.client, &self.staging, key.to_string(), max_bytes).await
     }
 
     /// Stores an object that is named by its content; one that is there already is the same.

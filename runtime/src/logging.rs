@@ -20,12 +20,14 @@ modunest_runtime=info";
 
 /// Libraries that log whole requests, with the tokens and presigned URLs in them, to whoever
 /// asks for more. They stay at this level whatever the filter says.
-const CAPPED: [&str; 7] = [
+const CAPPED: [&str; 9] = [
     "aws_runtime=info",
     "aws_sigv4=info",
     "aws_smithy_runtime=info",
     "h2=info",
     "hyper=info",
+    "lambda_http=info",
+    "lambda_runtime=info",
     "reqwest=info",
     "s3s=info",
 ];

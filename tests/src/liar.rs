@@ -8,6 +8,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, Response};
 use bytes::Bytes;
+use modunest_core::closure::{Frame, FrameReader, frame_line};
+use modunest_core::keys::CLOSURE_PATH;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -94,6 +96,7 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
         }
     }
     let body = match shared.lie.lock().unwrap().as_mut() {
+        Some(lie) if path == CLOSURE_PATH => in_closure(lie, &answer.body),
         Some(lie) => lie(&path, answer.body),
         None => answer.body,
     };
@@ -102,4 +105,17 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
 
 fn is_own(name: &HeaderName) -> bool {
     OWN_HEADERS.contains(&name.as_str())
+}
+
+/// The same lies about the objects of a closure as about each of them.
+fn in_closure(lie: &mut Lie, closure: &[u8]) -> Bytes {
+    let mut reader = FrameReader::new();
+    reader.push(closure).unwrap();
+    let mut lies = Vec::new();
+    while let Ok(Some(Frame { key, bytes })) = reader.next_frame() {
+        let bytes = lie(&key.path(), bytes.into());
+        lies.extend_from_slice(frame_line(&key, bytes.len()).as_bytes());
+        lies.extend_from_slice(&bytes);
+    }
+    lies.into()
 }

@@ -3,6 +3,8 @@
 //!
 //! In scope: starting, killing and reading the logs of programs ([`process`], [`registry`],
 //! [`agent`]), a small publisher of our own ([`client`]), plugins to publish ([`fixtures`]),
+//! exchanges to the letter ([`raw`]), parts in the test's own process ([`site`]), the worker in
+//! its runtime ([`workerd`]),
 //! a reader that proves the whole index ([`snapshot`]) and a server that lies ([`liar`]),
 //! and texts that are the same in every run ([`stable`]).
 //! Not in scope: anything that would stand in for a real part of the system.
@@ -20,6 +22,16 @@ pub mod registry;
 
 pub mod client;
 pub mod fixtures;
+pub mod raw;
+
+pub mod gate;
+pub mod origin;
+pub mod site;
+pub mod tools;
+
+pub mod deployed;
+pub mod lambda;
+pub mod workerd;
 
 pub mod liar;
 pub mod snapshot;

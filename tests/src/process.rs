@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -13,6 +13,8 @@ pub const START_LIMIT: Duration = Duration::from_secs(30);
 const BUILD_LIMIT: Duration = Duration::from_secs(500);
 /// How long anything else may take that is expected to happen.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a program may take to end with its input.
+const END_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Lines of a log that a failing test shows.
@@ -29,7 +31,7 @@ pub fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| {
         panic!(
             "there is no program {name} next to the tests; build it first: \
-             cargo build -p modunest -p modunest-agent -p modunest-tests"
+             cargo build -p modunest -p modunest-agent -p modunest-functions -p modunest-tests"
         )
     })
 }
@@ -55,6 +57,8 @@ pub struct Process {
     stderr: PathBuf,
     /// Where this process's part of the log begins.
     log_start: usize,
+    /// Kept open for a program that ends when its input does.
+    input: Option<ChildStdin>,
 }
 
 impl Process {
@@ -63,14 +67,28 @@ impl Process {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn start(name: &str, mut command: Command, logs: &Path) -> Process {
+    pub fn start(name: &str, command: Command, logs: &Path) -> Process {
+        Process::spawn(name, command, logs, Stdio::null())
+    }
+
+    /// As [`Process::start`], for a program that goes on until its input ends. Whatever becomes
+    /// of the test, its end is the program's.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_with_input(name: &str, command: Command, logs: &Path) -> Process {
+        Process::spawn(name, command, logs, Stdio::piped())
+    }
+
+    fn spawn(name: &str, mut command: Command, logs: &Path, input: Stdio) -> Process {
         std::fs::create_dir_all(logs).unwrap();
         let (stdout, stderr) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.log")));
         let log = File::options().create(true).append(true).open(&stderr).unwrap();
         let log_start = usize::try_from(log.metadata().unwrap().len()).unwrap();
-        command.stdin(Stdio::null()).stdout(File::create(&stdout).unwrap()).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Process { name: name.to_owned(), child, stdout, stderr, log_start }
+        command.stdin(input).stdout(File::create(&stdout).unwrap()).stderr(log);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let input = child.stdin.take();
+        Process { name: name.to_owned(), child, stdout, stderr, log_start, input }
     }
 
     /// The first JSON value that the program prints.
@@ -219,6 +237,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if self.input.take().is_some() {
+            // A program with children of its own: it ends them when its input has ended.
+            let start = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < END_LIMIT {
+                std::thread::sleep(PAUSE);
+            }
+        }
         // It may have ended before, and there is nobody to tell here.
         let _killed = self.child.kill();
         let _waited = self.child.wait();

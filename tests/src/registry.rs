@@ -116,12 +116,33 @@ impl Registry {
         Registry { process, folder: folder.clone(), started }
     }
 
+    /// A new one with the worker as its read side.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_with_worker() -> Registry {
+        let folder = Folder::new();
+        let mut process = Registry::spawn_with(&folder, &[], &["--edge", "workerd"]);
+        let started = serde_json::from_value(process.first_value().await).unwrap();
+        Registry { process, folder, started }
+    }
+
     /// The process alone, which may come to nothing.
     pub fn spawn(folder: &Folder, environment: &[(&str, &str)]) -> Process {
+        Registry::spawn_with(folder, environment, &[])
+    }
+
+    /// As [`Registry::spawn`], with further arguments.
+    pub fn spawn_with(
+        folder: &Folder,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Process {
         let mut command = command();
         command
             .args(["up", "--json", "--port", "0", "--data"])
             .arg(folder.data())
+            .args(arguments)
             .envs(environment.iter().copied());
         Process::start("registry", command, &folder.logs())
     }
@@ -164,16 +185,7 @@ impl Registry {
     /// # Panics
     /// When the registry refuses.
     pub async fn publisher(&self, org: &str) -> Publisher {
-        let client = self.admin();
-        let org: OrgName = org.parse().unwrap();
-        let _founded: OrgView =
-            client.send(Method::POST, "/v1/orgs", &CreateOrg { org: org.clone() }).await.unwrap();
-        let key = signing_key(org.as_str(), 1);
-        let _registered: StatementResponse = client
-            .send(Method::POST, &format!("/v1/orgs/{org}/keys"), &registration(&org, &key))
-            .await
-            .unwrap();
-        Publisher { client, key }
+        publisher(self.admin(), org).await
     }
 
     /// Makes a token of the administrator's with these scopes.
@@ -211,6 +223,22 @@ impl Registry {
         let state = snapshot.plugins.get(&plugin.parse().ok()?)?;
         state.releases.keys().next_back().cloned()
     }
+}
+
+/// Founds an organisation with a key, owned by whoever the client is.
+///
+/// # Panics
+/// When the registry refuses.
+pub async fn publisher(client: Client, org: &str) -> Publisher {
+    let org: OrgName = org.parse().unwrap();
+    let _founded: OrgView =
+        client.send(Method::POST, "/v1/orgs", &CreateOrg { org: org.clone() }).await.unwrap();
+    let key = signing_key(org.as_str(), 1);
+    let _registered: StatementResponse = client
+        .send(Method::POST, &format!("/v1/orgs/{org}/keys"), &registration(&org, &key))
+        .await
+        .unwrap();
+    Publisher { client, key }
 }
 
 /// The administrator's token in a registry's folder.

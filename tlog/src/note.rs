@@ -11,7 +11,7 @@ pub const NOTE_MAX_BYTES: usize = 1_000_000;
 pub const SIGNATURES_MAX: usize = 100;
 
 /// What a signature line starts with: U+2014 and a space.
-const LINE_START: &str = "\u{2014} ";
+pub(crate) const LINE_START: &str = "\u{2014} ";
 
 /// Why a note was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::process;
+use crate::{edge, process, tools};
 
 /// One benchmark, as `modunest-bench` calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -15,7 +15,7 @@ pub enum Bench {
     Memory,
     /// Starts of the demo.
     Demo,
-    /// CPU time a request of the read side, against nginx.
+    /// The read side's two shells under load, and cold starts.
     Edge,
     /// 500 native plugins, against bare library calls.
     Host,
@@ -36,7 +36,12 @@ pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
     };
     let name = bench.to_possible_value().map(|value| value.get_name().to_owned());
     if bench != Bench::Resolve {
-        let packages = ["-p", "modunest", "-p", "modunest-agent", "-p", "modunest-bench"];
+        if matches!(bench, Bench::Edge | Bench::All) {
+            edge::run(folders)?;
+        }
+        let packages = ["modunest", "modunest-agent", "modunest-functions", "modunest-bench"]
+            .map(|package| ["-p", package])
+            .concat();
         process::run(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
         // Not by `cargo run`: for one package alone cargo chooses features anew, and builds most
         // of them again.
@@ -47,7 +52,8 @@ pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
                 .args(json.then_some("--json"))
                 // The demo finds its samples from here, and builds them into the same folder.
                 .current_dir(&folders.repository)
-                .env("CARGO_TARGET_DIR", &folders.target),
+                .env("CARGO_TARGET_DIR", &folders.target)
+                .envs(tools::environment(folders)),
         )?;
     }
     if matches!(bench, Bench::Resolve | Bench::All) {

@@ -56,6 +56,34 @@ pub enum Error {
         /// The targets that exist.
         known: String,
     },
+    /// A program is missing, and installing its package did not bring it.
+    #[error("`{probe}` fails, and installing Debian's {package} did not help; install it by hand")]
+    NoProgram {
+        /// How it was looked for.
+        probe: String,
+        /// The package.
+        package: String,
+    },
+    /// npm would install something else than the lock file says.
+    #[error("{} differs from xtask/tools/package-lock.json; make both agree", path.display())]
+    LockChanged {
+        /// What npm made of the lock file.
+        path: PathBuf,
+    },
+    /// The lock file lacks a package whose version a tool must have.
+    #[error("Cargo.lock has no package `{package}`")]
+    NotLocked {
+        /// The package.
+        package: &'static str,
+    },
+    /// The worker is larger than we allow.
+    #[error("the worker takes {bytes} bytes compressed, and {bytes_max} are allowed")]
+    WorkerSize {
+        /// What it takes.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// A step of the test run failed.
     #[error("step `{step}` failed: {source}")]
     Step {

@@ -29,4 +29,9 @@ impl Folders {
         let repository = manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf);
         Ok(Self { repository, target, cache })
     }
+
+    /// The built worker: its module and the WebAssembly that it loads.
+    pub fn worker(&self) -> PathBuf {
+        self.cache.join("worker")
+    }
 }

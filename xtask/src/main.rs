@@ -7,6 +7,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod clones;
+mod cloud;
+mod edge;
 mod error;
 mod folders;
 mod fuzz;
@@ -51,6 +54,12 @@ enum Task {
     Tidy,
     /// Build core and tlog for wasm32-unknown-unknown.
     Wasm,
+    /// Install what builds and checks the worker and the functions, at pinned versions.
+    Tools,
+    /// Build the edge's worker into edge/build and ~/.cache/modunest/worker.
+    ///
+    /// This is the build command in wrangler.toml.
+    Edge,
     /// Run fuzz targets, all of them unless named.
     Fuzz {
         /// Names of targets, as in fuzz/fuzz_targets.
@@ -87,6 +96,8 @@ fn run(task: Task) -> Result<(), Error> {
         Task::Test { only, skip } => steps::run(&folders, &only, &skip),
         Task::Tidy => tidy::run(&folders.repository),
         Task::Wasm => wasm::run(&folders),
+        Task::Tools => tools::run(&folders),
+        Task::Edge => edge::run(&folders),
         Task::Fuzz { targets, seconds } => fuzz::run(&folders, &targets, seconds),
         Task::Bench { bench, json } => bench::run(&folders, bench, json),
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use crate::error::Error;
 
 /// The command line, as a person would type it.
-fn shown(command: &Command) -> String {
+pub fn shown(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');
@@ -23,15 +23,20 @@ pub fn run(command: &mut Command) -> Result<(), Error> {
     if status.success() { Ok(()) } else { Err(Error::Failed { command: shown(command), status }) }
 }
 
-/// Runs a program and returns what it wrote to its standard output.
+/// Runs a program and returns what it wrote to its standard output, as text.
 pub fn output(command: &mut Command) -> Result<String, Error> {
+    bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Runs a program and returns what it wrote to its standard output.
+pub fn bytes(command: &mut Command) -> Result<Vec<u8>, Error> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .map_err(|source| Error::Start { command: shown(command), source })?;
     if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(output.stdout)
     } else {
         Err(Error::Failed { command: shown(command), status: output.status })
     }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::{process, tidy, tools, wasm};
+use crate::{clones, cloud, edge, process, tidy, tools, wasm};
 
 /// One step, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,6 +25,10 @@ pub enum Step {
     Clippy,
     /// Core and tlog for wasm32.
     Wasm,
+    /// The edge's worker: its build, its size, and wrangler's dry run.
+    Edge,
+    /// The stack's template: lints, and SAM's build of the functions.
+    Cloud,
     /// Documentation without warnings.
     Doc,
     /// Compile all tests.
@@ -44,6 +48,8 @@ impl Step {
             Self::Unused => "unused",
             Self::Clippy => "clippy",
             Self::Wasm => "wasm",
+            Self::Edge => "edge",
+            Self::Cloud => "cloud",
             Self::Doc => "doc",
             Self::Compile => "compile",
             Self::Doctest => "doctest",
@@ -85,6 +91,8 @@ impl Step {
                 process::run(cargo(folders).args(arguments).args(["--", "-D", "warnings"]))
             }
             Self::Wasm => wasm::run(folders),
+            Self::Edge => edge::dry_run(folders),
+            Self::Cloud => cloud::run(folders),
             Self::Doc => {
                 let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
                 process::run(cargo(folders).args(arguments).env("RUSTDOCFLAGS", "-D warnings"))
@@ -105,7 +113,7 @@ impl Step {
 /// Runs the chosen steps, stopping at the first that fails.
 pub fn run(folders: &Folders, only: &[Step], skip: &[Step]) -> Result<(), Error> {
     let mut done = Vec::new();
-    claim_target(folders)?;
+    clones::claim(folders, &folders.target)?;
     for step in chosen(only, skip) {
         // Before the tests, so that the runner's own summary is what closes the run.
         if step == Step::Test {
@@ -126,25 +134,6 @@ pub fn run(folders: &Folders, only: &[Step], skip: &[Step]) -> Result<(), Error>
     Ok(())
 }
 
-/// Removes what another clone has built of the workspace's own members, dependencies stay.
-///
-/// Cargo tells members of two clones apart by time alone: an older checkout would run the tests
-/// that the newer one has compiled.
-fn claim_target(folders: &Folders) -> Result<(), Error> {
-    let stamp = folders.target.join("modunest-clone");
-    let clone = folders.repository.to_string_lossy();
-    if std::fs::read_to_string(&stamp).is_ok_and(|owner| owner == clone) {
-        return Ok(());
-    }
-    for profile in ["dev", "release"] {
-        let arguments = ["clean", "--quiet", "--workspace", "--locked", "--profile", profile];
-        process::run(cargo(folders).args(arguments))?;
-    }
-    std::fs::create_dir_all(&folders.target)
-        .and_then(|()| std::fs::write(&stamp, clone.as_bytes()))
-        .map_err(|source| Error::File { path: stamp, source })
-}
-
 fn chosen(only: &[Step], skip: &[Step]) -> Vec<Step> {
     let is_chosen = |step: &Step| (only.is_empty() || only.contains(step)) && !skip.contains(step);
     Step::value_variants().iter().copied().filter(is_chosen).collect()
@@ -159,7 +148,9 @@ fn cargo(folders: &Folders) -> Command {
 fn nextest(folders: &Folders, arguments: &[&str]) -> Result<(), Error> {
     let path = tools::NEXTEST.search_path(folders)?;
     let mut command = cargo(folders);
-    command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments).env("PATH", path);
+    command.args(["nextest", "run", "--workspace", "--locked"]).args(arguments);
+    // Tests of the deployed parts find them there.
+    command.env("PATH", path).envs(tools::environment(folders));
     if env::var_os("CI").is_some() {
         command.args(["--profile", "ci"]);
     }

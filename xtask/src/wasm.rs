@@ -1,11 +1,12 @@
 //! The pure crates, built for `wasm32-unknown-unknown`: the edge runs them there.
 
-use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::error::Error;
 use crate::folders::Folders;
-use crate::process;
+use crate::{process, tools};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -19,53 +20,81 @@ const IMPURE: [&str; 8] =
     ["tokio", "async-std", "reqwest", "hyper", "axum", "js-sys", "chrono", "time"];
 
 /// Keeps every tool from fetching a target by itself: the address refuses at once.
-const NO_RUSTUP_DOWNLOADS: (&str, &str) = ("RUSTUP_DIST_SERVER", "http://127.0.0.1:9");
+const NO_RUSTUP_DOWNLOADS: [(&str, &str); 2] =
+    [("RUSTUP_DIST_SERVER", "http://127.0.0.1:9"), ("RUSTUP_UPDATE_ROOT", "http://127.0.0.1:9")];
 
 /// Builds the pure crates, after making the target's std if rustup has none.
 pub fn run(folders: &Folders) -> Result<(), Error> {
     for package in PURE {
         check_dependencies(folders, package)?;
     }
-    let mut build = cargo(folders)?;
-    build.args(["build", "--locked", "--target", TARGET]);
+    let mut build = Command::new("cargo");
+    build.current_dir(&folders.repository).args(["build", "--locked", "--target", TARGET]);
     for package in PURE {
         build.args(["--package", package]);
     }
+    Toolchain::find(folders)?.apply(&mut build, folders, [])?;
     process::run(&mut build)
 }
 
-/// A cargo that can build for the target, in a target folder of its own (it may be another
-/// compiler than the workspace's).
-fn cargo(folders: &Folders) -> Result<Command, Error> {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(&folders.repository)
-        .env_remove("RUSTFLAGS")
-        .env(NO_RUSTUP_DOWNLOADS.0, NO_RUSTUP_DOWNLOADS.1)
-        .env("CARGO_TARGET_DIR", folders.cache.join("target-wasm"));
-    if rustup_has_target() {
-        return Ok(command);
+/// What compiles for the target.
+pub struct Toolchain {
+    /// The folder of a compiler of our own, where rustup's will not do.
+    bin: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// Rustup's where it has the target, or else one of our own, made on first use.
+    pub fn find(folders: &Folders) -> Result<Self, Error> {
+        if rustup_has_target() {
+            return Ok(Self { bin: None });
+        }
+        let home = folders.cache.join("wasm-toolchain");
+        process::run(
+            Command::new("bash")
+                .arg(folders.repository.join("xtask/scripts/wasm-toolchain.sh"))
+                .arg(&home)
+                .envs(NO_RUSTUP_DOWNLOADS),
+        )?;
+        Ok(Self { bin: Some(home.join("bin")) })
     }
-    let toolchain = folders.cache.join("wasm-toolchain");
-    process::run(
-        Command::new("bash")
-            .arg(folders.repository.join("xtask/scripts/wasm-toolchain.sh"))
-            .arg(&toolchain)
-            .env(NO_RUSTUP_DOWNLOADS.0, NO_RUSTUP_DOWNLOADS.1),
-    )?;
-    let bin = toolchain.join("bin");
-    let inherited = env::var_os("PATH").unwrap_or_default();
-    let parts = std::iter::once(bin.clone()).chain(env::split_paths(&inherited));
-    let path = env::join_paths(parts)
-        .map_err(|error| Error::File { path: bin.clone(), source: std::io::Error::other(error) })?;
-    // A cargo that rustup started would look past PATH for rustup's own rustc.
-    command.env("PATH", path).env("RUSTC", bin.join("rustc")).env_remove("RUSTUP_TOOLCHAIN");
-    Ok(command)
+
+    /// Makes a command, and the cargo that it starts, build with this toolchain, into a target
+    /// folder of its own (it may be another compiler than the workspace's). `more` folders come
+    /// after it on the search path.
+    pub fn apply(
+        &self,
+        command: &mut Command,
+        folders: &Folders,
+        more: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<(), Error> {
+        let path: OsString = tools::path_with(self.bin.iter().cloned().chain(more))?;
+        command
+            .env("PATH", path)
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET")
+            .envs(NO_RUSTUP_DOWNLOADS)
+            .env("CARGO_TARGET_DIR", target(folders));
+        if let Some(bin) = &self.bin {
+            // A cargo that rustup started would look past PATH for rustup's own rustc.
+            command
+                .env("RUSTC", bin.join("rustc"))
+                .env_remove("CARGO")
+                .env_remove("RUSTUP_TOOLCHAIN");
+        }
+        Ok(())
+    }
+}
+
+/// Where builds for the target go.
+pub fn target(folders: &Folders) -> PathBuf {
+    folders.cache.join("target-wasm")
 }
 
 fn rustup_has_target() -> bool {
     let mut list = Command::new("rustup");
-    list.args(["target", "list", "--installed"]).env(NO_RUSTUP_DOWNLOADS.0, NO_RUSTUP_DOWNLOADS.1);
+    list.args(["target", "list", "--installed"]).envs(NO_RUSTUP_DOWNLOADS);
     // No rustup means no such target: the private toolchain then does the work.
     process::output(&mut list).is_ok_and(|text| text.lines().any(|line| line.trim() == TARGET))
 }

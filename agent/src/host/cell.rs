@@ -93,7 +93,7 @@ pub struct Cell {
     imports: BTreeSet<PluginItem>,
     status: Mutex<Status>,
     instance: OnceLock<Box<dyn Instance>>,
-    in_flight: Mutex<usize>,
+    in_flight: Mutex<InFlight>,
     drained: Condvar,
     calls: AtomicU64,
     errors: AtomicU64,
@@ -127,7 +127,7 @@ impl Cell {
                 reason: None,
             }),
             instance: OnceLock::new(),
-            in_flight: Mutex::new(0),
+            in_flight: Mutex::default(),
             drained: Condvar::new(),
             calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -363,11 +363,12 @@ impl Cell {
 
     fn drain(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
-        let guard = lock(&self.in_flight);
-        let waited = self.drained.wait_timeout_while(guard, left, |running| *running > 0);
-        let (running, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if *running > 0 {
-            tracing::warn!(plugin = %self.name, calls = *running, "calls did not end in time");
+        let mut calls = lock(&self.in_flight);
+        calls.awaited = true;
+        let waited = self.drained.wait_timeout_while(calls, left, |calls| calls.running > 0);
+        let (calls, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if calls.running > 0 {
+            tracing::warn!(plugin = %self.name, calls = calls.running, "calls did not end in time");
         }
     }
 
@@ -383,7 +384,7 @@ impl Cell {
                 status.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
             )));
         }
-        *lock(&self.in_flight) += 1;
+        lock(&self.in_flight).running += 1;
         Ok(Running(self))
     }
 
@@ -419,13 +420,21 @@ fn hook_call(hook: Hook, payload: &[u8]) -> Call<'_> {
     }
 }
 
+/// Calls that are being served.
+#[derive(Debug, Default)]
+struct InFlight {
+    running: usize,
+    /// Whether anybody waits for their end: only then is telling worth a system call.
+    awaited: bool,
+}
+
 struct Running<'c>(&'c Cell);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut running = lock(&self.0.in_flight);
-        *running -= 1;
-        if *running == 0 {
+        let mut calls = lock(&self.0.in_flight);
+        calls.running -= 1;
+        if calls.running == 0 && calls.awaited {
             self.0.drained.notify_all();
         }
     }

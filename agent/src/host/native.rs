@@ -76,8 +76,13 @@ pub(super) fn libc_version() -> Option<LibcFloor> {
 }
 
 /// Opens the library at `path`, which must be what `record` says, and answers its table.
-pub(super) fn open(path: &Path, record: &FileRecord) -> Result<&'static PluginTable, LoadError> {
-    let memory = sealed_copy(path, record)?;
+/// `piece` is a buffer that one call leaves to the next.
+pub(super) fn open(
+    path: &Path,
+    record: &FileRecord,
+    piece: &mut Vec<u8>,
+) -> Result<&'static PluginTable, LoadError> {
+    let memory = sealed_copy(path, record, piece)?;
     // The dynamic linker takes a library for open already if its path was opened before, and
     // numbers of closed descriptors come again. So each open gets a path of its own: the
     // bits of a counter, written as "./" and "/".
@@ -120,14 +125,21 @@ const PIECE_BYTES: usize = 256 * 1024;
 ///
 /// By plain reads and writes: for libraries, which are small, splicing costs more than a copy,
 /// and a mapping more than both, since unmapping it interrupts every processor that runs us.
-fn sealed_copy(path: &Path, record: &FileRecord) -> Result<OwnedFd, LoadError> {
+fn sealed_copy(
+    path: &Path,
+    record: &FileRecord,
+    piece: &mut Vec<u8>,
+) -> Result<OwnedFd, LoadError> {
     let io = |source: std::io::Error| LoadError::Io { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(io)?;
     let size = usize::try_from(record.size_bytes).map_err(|e| io(std::io::Error::other(e)))?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = rustix::fs::memfd_create("modunest-plugin", flags).map_err(|e| io(e.into()))?;
     let mut memory = File::from(memory);
-    let mut piece = vec![0; size.clamp(1, PIECE_BYTES)];
+    let room = size.clamp(1, PIECE_BYTES);
+    if piece.len() < room {
+        piece.resize(room, 0);
+    }
     let mut left = size;
     while left > 0 {
         let room = left.min(piece.len());
@@ -144,7 +156,7 @@ fn sealed_copy(path: &Path, record: &FileRecord) -> Result<OwnedFd, LoadError> {
     }
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&memory, seals).map_err(|e| io(e.into()))?;
-    let found = hash(&memory, size - left, &mut piece).map_err(io)?;
+    let found = hash(&memory, size - left, piece).map_err(io)?;
     if found != record.sha256 {
         return Err(LoadError::Changed { path: path.to_owned(), expected: record.sha256, found });
     }

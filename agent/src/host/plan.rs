@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use modunest_core::archive::{FileList, FileRecord};
 use modunest_core::manifest::{BuildSettings, Manifest};
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
@@ -14,7 +15,7 @@ use super::cell::Parts;
 use super::routes::{Routes, Segment, segments};
 use super::{Cell, Host, State};
 use crate::config::{HostSettings, Wanted};
-use crate::store::{Error, Installed, LIBRARY_NAME, Proven, Store};
+use crate::store::{Error, Fresh, Installed, LIBRARY_NAME, Proven, Store};
 
 /// A release that is proven and unpacked, with its manifest read; or why it is not.
 pub struct Prepared {
@@ -30,34 +31,50 @@ pub struct Plan {
     /// For each plugin that is to be loaded, what must be ready before, and whether it also
     /// loads without. Plugins that go on from an earlier generation are not among them.
     pub(super) waits: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
-    /// Where each library is, and what it must be.
-    pub(super) libraries: BTreeMap<PluginName, Installed>,
+    /// What each library in its plugin's folder must be; `None` where there is none.
+    pub(super) libraries: BTreeMap<PluginName, Option<FileRecord>>,
 }
 
-/// Proves list and manifest of every release, on all processors.
-pub fn prepare(store: &Store, proven: Vec<Proven>) -> Vec<Prepared> {
+/// Proves list and manifest of every release, on all processors, but for those that a sync of
+/// this process has proven.
+pub fn prepare(store: &Store, proven: Vec<Proven>, mut fresh: Fresh) -> Vec<Prepared> {
+    let known: Vec<Option<Installed>> = proven.iter().map(|plugin| fresh.take(plugin)).collect();
+    let pairs = proven.iter().zip(&known);
+    let unknown: Vec<&Proven> =
+        pairs.filter(|(_, known)| known.is_none()).map(|(plugin, _)| plugin).collect();
+    let mut opened = open(store, &unknown).into_iter();
+    let pairs = proven.into_iter().zip(known);
+    pairs
+        .map(|(proven, known)| {
+            let missing = Error::Missing { files: proven.build.files };
+            // As many were opened as were not known.
+            let installed = known.map_or_else(|| opened.next().unwrap_or(Err(missing)), Ok);
+            Prepared { proven, installed }
+        })
+        .collect()
+}
+
+/// Opens store entries, on all processors; answers in their order.
+fn open(store: &Store, plugins: &[&Proven]) -> Vec<Result<Installed, Error>> {
+    let one = |plugin: &&Proven| store.installed(&plugin.release, &plugin.build);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = proven.len().div_ceil(processors).max(1);
-    let one = |proven: &Proven| Prepared {
-        installed: store.installed(&proven.release, &proven.build),
-        proven: proven.clone(),
-    };
-    if proven.len() <= share {
-        return proven.iter().map(one).collect();
+    let share = plugins.len().div_ceil(processors).max(1);
+    if plugins.len() <= share {
+        return plugins.iter().map(one).collect();
     }
     std::thread::scope(|scope| {
-        let shares: Vec<_> = proven
+        let shares: Vec<_> = plugins
             .chunks(share)
             .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
             .collect();
-        let mut prepared = Vec::with_capacity(proven.len());
+        let mut opened = Vec::with_capacity(plugins.len());
         for share in shares {
             match share.join() {
-                Ok(more) => prepared.extend(more),
+                Ok(more) => opened.extend(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        prepared
+        opened
     })
 }
 
@@ -90,10 +107,11 @@ impl Plan {
                 .filter_map(|(name, optional)| Some((plan.host.cell(name)?.clone(), *optional)))
                 .collect();
             let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
+            let library = installed.file(LIBRARY_NAME).cloned();
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
-                manifest: installed.manifest.clone(),
-                folder: installed.folder.clone(),
+                manifest: installed.manifest,
+                folder: installed.folder,
                 dependencies,
             };
             let old = previous.and_then(|host| host.cell(&name)).filter(|old| old.is_same(&parts));
@@ -111,7 +129,7 @@ impl Plan {
             if cell.status().state != State::Ready {
                 plan.waits.insert(name.clone(), waits);
             }
-            plan.libraries.insert(name.clone(), installed);
+            plan.libraries.insert(name.clone(), library);
             plan.host.order.push(name.clone());
             plan.host.cells.insert(name, cell);
         }
@@ -154,7 +172,7 @@ fn unknown(proven: &Proven) -> Installed {
         capabilities: Vec::new(),
         build: BuildSettings { native: None, wasm: None, include: Vec::new() },
     };
-    Installed { folder: PathBuf::new(), files: Vec::new(), manifest }
+    Installed { folder: PathBuf::new(), files: FileList::default(), manifest }
 }
 
 type Uses = Vec<(PluginName, bool)>;

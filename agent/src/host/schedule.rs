@@ -1,47 +1,42 @@
 //! Loads a plan: event-driven over the graph, with a bounded number of slots.
 //!
-//! One thread decides and waits for events; the others load. A load that misses its deadline
-//! cannot be stopped inside a process, so its thread is left behind and replaced.
+//! A loading thread that is done with one plugin decides what follows from it and takes the
+//! next one itself. One more thread only watches the clock: for loads that others may
+//! overtake, and for deadlines. A load that misses its deadline cannot be stopped inside a
+//! process, so its thread is left behind and replaced.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use modunest_core::archive::FileRecord;
 use modunest_core::name::PluginName;
 
 use super::native::{self, LoadError, NativeInstance};
 use super::{Cell, Host, Plan, State, native_host};
 use crate::config::HostSettings;
-use crate::store::{Installed, LIBRARY_NAME};
+use crate::store::LIBRARY_NAME;
 
 /// How long a load has the dynamic linker for itself. Most loads are over long before, and the
 /// linker lets only one in at a time, so loading two at once only makes processors interrupt
 /// one another. What takes longer is busy with its own start, and others overtake it.
 const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
-struct Job {
-    cell: Arc<Cell>,
-    installed: Installed,
-}
-
-/// What a loading thread says.
-enum Event {
-    Ended(PluginName, Result<(), LoadError>),
-}
-
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
     let Plan { host, waits, libraries } = plan;
     let mut loader = Loader {
-        settings,
+        slots: settings.slots,
+        load_timeout: settings.load_timeout,
         libraries,
-        workers: Workers::new(),
         users: BTreeMap::new(),
         missing: BTreeMap::new(),
         queue: VecDeque::new(),
+        jobs: VecDeque::new(),
         running: BTreeMap::new(),
-        overtake_at: Instant::now(),
+        idle: 0,
+        watched_until: Instant::now(),
+        over: false,
     };
     for name in &host.order {
         let (Some(cell), Some(waits)) = (host.cell(name), waits.get(name)) else { continue };
@@ -67,7 +62,12 @@ pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
             loader.queue.push_back(cell.clone());
         }
     }
-    loader.run(&host);
+    let work = Arc::new(Work {
+        loader: Mutex::new(loader),
+        handed: Condvar::new(),
+        turned: Condvar::new(),
+    });
+    watch(&work);
     host
 }
 
@@ -85,75 +85,146 @@ fn waits_on(
     users
 }
 
-struct Loader<'s> {
-    settings: &'s HostSettings,
-    libraries: BTreeMap<PluginName, Installed>,
-    workers: Workers,
+/// What is decided, and by whom next. Every method but those of the threads is called with
+/// the lock held, and none of them calls a plugin.
+struct Loader {
+    slots: usize,
+    load_timeout: Duration,
+    libraries: BTreeMap<PluginName, Option<FileRecord>>,
     /// Who waits for a plugin.
     users: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
     /// For how many others a plugin still waits.
     missing: BTreeMap<PluginName, usize>,
+    /// What waits for nothing but its turn.
     queue: VecDeque<Arc<Cell>>,
+    /// What is started, for the next thread that is free.
+    jobs: VecDeque<Job>,
+    /// What is started and has neither ended nor missed its deadline, and since when.
     running: BTreeMap<PluginName, (Arc<Cell>, Instant)>,
-    /// When the next load may start beside those that run.
-    overtake_at: Instant,
+    /// Threads that are free.
+    idle: usize,
+    /// When the watching thread looks again by itself.
+    watched_until: Instant,
+    /// Everything has its state; the threads end.
+    over: bool,
 }
 
-impl Loader<'_> {
-    fn run(&mut self, host: &Host) {
-        loop {
-            while self.may_start() {
-                let Some(cell) = self.queue.pop_front() else { break };
-                self.start(cell);
-            }
-            let Some(mut next) = self.running.values().map(|(_, until)| *until).min() else {
-                if self.queue.is_empty() {
-                    return;
-                }
-                continue;
-            };
-            if !self.queue.is_empty() && self.running.len() < self.settings.slots {
-                next = next.min(self.overtake_at);
-            }
-            let left = next.saturating_duration_since(Instant::now());
-            match self.workers.events.recv_timeout(left) {
-                Ok(Event::Ended(name, outcome)) => {
-                    // An end after the deadline changes nothing any more.
-                    if let Some((cell, _)) = self.running.remove(&name) {
-                        self.ended(&cell, outcome);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.give_up_late(),
-                // Only when the threads' own sender is gone, which this value holds.
-                Err(RecvTimeoutError::Disconnected) => {
-                    for cell in host.cells() {
-                        cell.give_up("the loading threads ended".to_owned());
-                    }
-                    return;
-                }
+struct Job {
+    cell: Arc<Cell>,
+    library: Option<FileRecord>,
+}
+
+/// What the threads share.
+struct Work {
+    loader: Mutex<Loader>,
+    /// There is a job, or there will be none any more.
+    handed: Condvar,
+    /// The watching thread has to look before its time.
+    turned: Condvar,
+}
+
+impl Work {
+    /// A panic while it was held would be one of ours, between two plugins; the rest is loaded.
+    fn lock(&self) -> MutexGuard<'_, Loader> {
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts threads as they are needed and watches the clock until everything has its state.
+fn watch(work: &Arc<Work>) {
+    let mut loader = work.lock();
+    loop {
+        loader.give_up_late();
+        loader.start_ready();
+        while loader.jobs.len() > loader.idle {
+            let shared = work.clone();
+            let thread = std::thread::Builder::new().name("load".to_owned());
+            match thread.spawn(move || load_jobs(&shared)) {
+                Ok(_) => loader.idle += 1,
+                Err(error) => loader.cannot_start(&error),
             }
         }
-    }
-
-    fn may_start(&self) -> bool {
-        self.running.is_empty()
-            || (self.running.len() < self.settings.slots && Instant::now() >= self.overtake_at)
-    }
-
-    fn start(&mut self, cell: Arc<Cell>) {
-        let Some(installed) = self.libraries.remove(cell.name()) else { return };
-        cell.set(State::Loading, None);
+        if !loader.jobs.is_empty() {
+            work.handed.notify_one();
+        }
+        if loader.is_done() {
+            loader.over = true;
+            work.handed.notify_all();
+            return;
+        }
         let now = Instant::now();
-        let until = now + self.settings.load_timeout;
-        self.overtake_at = now + OVERTAKEN_AFTER;
-        let name = cell.name().clone();
-        self.running.insert(name.clone(), (cell.clone(), until));
-        if let Err(error) =
-            self.workers.give(Job { cell: cell.clone(), installed }, self.running.len())
-        {
-            self.running.remove(&name);
-            self.ended(&cell, Err(LoadError::Open(format!("no thread can be started: {error}"))));
+        // Without a deadline there is no load, and something is ready to be started.
+        loader.watched_until = loader.next_look().unwrap_or(now);
+        let left = loader.watched_until.saturating_duration_since(now);
+        let waited = work.turned.wait_timeout(loader, left);
+        loader = waited.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Loads until everything has its state, or until a plugin has held this thread for so long
+/// that another took its place.
+fn load_jobs(work: &Work) {
+    let mut piece = Vec::new();
+    let mut loader = work.lock();
+    while !loader.over {
+        let Some(Job { cell, library }) = loader.jobs.pop_front() else {
+            loader = work.handed.wait(loader).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        loader.idle -= 1;
+        drop(loader);
+        let outcome = load(&cell, library.as_ref(), &mut piece);
+        loader = work.lock();
+        // An end after the deadline changes nothing any more.
+        if loader.running.remove(cell.name()).is_none() {
+            return;
         }
+        loader.idle += 1;
+        loader.ended(&cell, outcome);
+        loader.start_ready();
+        if loader.is_done() || loader.next_look().is_some_and(|at| at < loader.watched_until) {
+            work.turned.notify_one();
+        }
+    }
+}
+
+impl Loader {
+    /// Starts what may be started now.
+    fn start_ready(&mut self) {
+        while self.running.is_empty()
+            || (self.running.len() < self.slots
+                && self.overtake_at().is_none_or(|at| at <= Instant::now()))
+        {
+            let Some(cell) = self.queue.pop_front() else { return };
+            let Some(library) = self.libraries.remove(cell.name()) else { continue };
+            cell.set(State::Loading, None);
+            self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
+            self.jobs.push_back(Job { cell, library });
+        }
+    }
+
+    /// When the next load may start beside those that run.
+    fn overtake_at(&self) -> Option<Instant> {
+        self.running.values().map(|(_, since)| *since + OVERTAKEN_AFTER).max()
+    }
+
+    /// When there is something to do, even if nothing ends until then.
+    fn next_look(&self) -> Option<Instant> {
+        let deadline = self.running.values().map(|(_, since)| *since + self.load_timeout).min();
+        let may_overtake = !self.queue.is_empty() && self.running.len() < self.slots;
+        let overtake = self.overtake_at().filter(|_| may_overtake);
+        deadline.into_iter().chain(overtake).min()
+    }
+
+    fn is_done(&self) -> bool {
+        self.running.is_empty() && self.queue.is_empty()
+    }
+
+    /// The last job has no thread.
+    fn cannot_start(&mut self, error: &std::io::Error) {
+        let Some(Job { cell, .. }) = self.jobs.pop_back() else { return };
+        self.running.remove(cell.name());
+        self.ended(&cell, Err(LoadError::Open(format!("no thread can be started: {error}"))));
     }
 
     fn ended(&mut self, cell: &Arc<Cell>, outcome: Result<(), LoadError>) {
@@ -171,18 +242,14 @@ impl Loader<'_> {
 
     fn give_up_late(&mut self) {
         let now = Instant::now();
-        let late: Vec<PluginName> = self
-            .running
-            .iter()
-            .filter(|(_, (_, until))| *until <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
+        let late = |(_, since): &(Arc<Cell>, Instant)| *since + self.load_timeout <= now;
+        let late = self.running.iter().filter(|(_, run)| late(run));
+        let late: Vec<PluginName> = late.map(|(name, _)| name.clone()).collect();
         for name in late {
             let Some((cell, _)) = self.running.remove(&name) else { continue };
-            let limit = self.settings.load_timeout.as_millis();
+            let limit = self.load_timeout.as_millis();
             if cell.give_up(format!("it did not load within {limit} ms")) {
                 tracing::warn!(plugin = %name, limit_ms = limit, "gave up loading; its thread is left behind");
-                self.workers.lost += 1;
             }
             self.settle(&cell);
         }
@@ -218,54 +285,13 @@ impl Loader<'_> {
     }
 }
 
-/// Threads that load, started as they are needed.
-struct Workers {
-    jobs: Sender<Job>,
-    queue: Arc<Mutex<Receiver<Job>>>,
-    ends: Sender<Event>,
-    events: Receiver<Event>,
-    started: usize,
-    /// Threads that hang in a plugin.
-    lost: usize,
-}
-
-impl Workers {
-    fn new() -> Self {
-        let (jobs, queue) = mpsc::channel();
-        let (ends, events) = mpsc::channel();
-        let queue = Arc::new(Mutex::new(queue));
-        Workers { jobs, queue, ends, events, started: 0, lost: 0 }
-    }
-
-    /// Gives a job away, when `busy` threads are to be at work with it.
-    fn give(&mut self, job: Job, busy: usize) -> std::io::Result<()> {
-        if self.started - self.lost < busy {
-            let (queue, ends) = (self.queue.clone(), self.ends.clone());
-            std::thread::Builder::new()
-                .name("load".to_owned())
-                .spawn(move || work(&queue, &ends))?;
-            self.started += 1;
-        }
-        // The receiver lives in `self`.
-        self.jobs.send(job).map_err(|_| std::io::Error::other("the loading threads ended"))
-    }
-}
-
-/// Loads until there are no more jobs, or nobody listens.
-fn work(queue: &Mutex<Receiver<Job>>, ends: &Sender<Event>) {
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { cell, installed }) = job else { return };
-        let outcome = load(&cell, &installed);
-        if ends.send(Event::Ended(cell.name().clone(), outcome)).is_err() {
-            return;
-        }
-    }
-}
-
-fn load(cell: &Arc<Cell>, installed: &Installed) -> Result<(), LoadError> {
-    let record = installed.file(LIBRARY_NAME).ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
-    let table = native::open(&installed.folder.join(LIBRARY_NAME), record)?;
+fn load(
+    cell: &Arc<Cell>,
+    library: Option<&FileRecord>,
+    piece: &mut Vec<u8>,
+) -> Result<(), LoadError> {
+    let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
+    let table = native::open(&cell.folder().join(LIBRARY_NAME), record, piece)?;
     let instance = NativeInstance::start(table, native_host::table(cell), cell.config())?;
     cell.open(Box::new(instance)).map_err(LoadError::Start)
 }

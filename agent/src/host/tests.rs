@@ -63,7 +63,11 @@ fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
     };
     Prepared {
         proven: Proven { release, build, statement, uses, yanked: false },
-        installed: Ok(Installed { folder: "/nowhere".into(), files: vec![library], manifest }),
+        installed: Ok(Installed {
+            folder: "/nowhere".into(),
+            files: modunest_core::archive::FileList::new(vec![library]),
+            manifest,
+        }),
     }
 }
 

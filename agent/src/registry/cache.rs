@@ -63,6 +63,10 @@ impl Cache {
         files::read_limited(&path, limit).map_err(|source| Error::Cache { path, source })
     }
 
+    pub(super) fn has(&self, key: ObjectKey) -> bool {
+        self.folder.join(key.to_string()).exists()
+    }
+
     pub(super) fn keep(&self, key: ObjectKey, bytes: &[u8]) -> Result<(), Error> {
         let path = self.folder.join(key.to_string());
         files::write_cached(&path, bytes).map_err(|source| Error::Cache { path, source })

@@ -4,9 +4,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use modunest_core::keys::ObjectKey;
+use bytes::Bytes;
+use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_runtime::http;
-use reqwest::header::{ETAG, IF_NONE_MATCH, RANGE};
+use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
@@ -44,7 +45,11 @@ impl Fetcher {
 
     /// An object's address.
     pub(crate) fn url(&self, key: ObjectKey) -> String {
-        format!("{}{}", self.base.as_str().trim_end_matches('/'), key.path())
+        self.address(&key.path())
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
     }
 
     fn client(&self) -> Result<&Client, Error> {
@@ -114,6 +119,25 @@ impl Fetcher {
                 reason: format!("no whole answer within {} s", OBJECT_TIMEOUT.as_secs()),
             }),
         }
+    }
+
+    /// Asks for a closure. Whatever is answered, the caller judges.
+    pub(super) async fn closure(&self, request: Vec<u8>) -> Result<Response, Error> {
+        let url = self.address(CLOSURE_PATH);
+        let request =
+            self.client()?.post(&url).header(CONTENT_TYPE, "application/json").body(request);
+        send(&url, request).await
+    }
+
+    /// The error of a closure's status.
+    pub(super) fn closure_status(&self, status: u16) -> Error {
+        Error::Unavailable { url: self.address(CLOSURE_PATH), status }
+    }
+
+    /// The next piece of a closure.
+    pub(super) async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
+        let url = self.address(CLOSURE_PATH);
+        response.chunk().await.map_err(|error| unreachable(&url, &error))
     }
 
     /// Starts a download at byte `from`. The second value says where the answer really

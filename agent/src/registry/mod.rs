@@ -6,12 +6,14 @@
 //! [`OrgState`]. Out of scope: archives, which [`crate::sync`] downloads.
 
 mod cache;
+mod closure;
 mod error;
 mod fetch;
 pub mod fold;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +55,8 @@ pub struct Client {
     cache: Cache,
     fetcher: Fetcher,
     head: Mutex<Option<Arc<Kept>>>,
+    /// The registry does not offer closures; not asked again while this process lives.
+    no_closure: AtomicBool,
 }
 
 /// What [`Client::read`] found.
@@ -73,7 +77,8 @@ impl Client {
         let cache = Cache::open(&settings.cache_dir)?;
         let kept = cache.head(&settings.origin, &settings.keys)?;
         let fetcher = Fetcher::new(settings.url.clone());
-        Ok(Client { settings, cache, fetcher, head: Mutex::new(kept.map(Arc::new)) })
+        let head = Mutex::new(kept.map(Arc::new));
+        Ok(Client { settings, cache, fetcher, head, no_closure: AtomicBool::new(false) })
     }
 
     /// The newest head that was ever believed, however old it is; `None` before the first
@@ -91,17 +96,23 @@ impl Client {
         let kept = self.kept();
         let etag = kept.as_ref().and_then(|kept| kept.etag.as_deref());
         let answer = self.fetcher.get(ObjectKey::Head, HEAD_MAX_BYTES, etag).await?;
-        let now = modunest_runtime::clock::now();
-        let (bytes, etag) = match (answer, &kept) {
-            (Answer::Body { bytes, etag }, _) => (bytes, etag),
+        match (answer, &kept) {
+            (Answer::Body { bytes, etag }, _) => self.believe(bytes, etag),
             (Answer::NotModified, Some(kept)) => {
+                let now = modunest_runtime::clock::now();
                 kept.head.check_fresh(now, CLOCK_SKEW).map_err(Error::Stale)?;
-                return Ok(kept.head.clone());
+                Ok(kept.head.clone())
             }
             (Answer::NotModified, None) => {
-                return Err(Error::Status { url: self.fetcher.url(ObjectKey::Head), status: 304 });
+                Err(Error::Status { url: self.fetcher.url(ObjectKey::Head), status: 304 })
             }
-        };
+        }
+    }
+
+    /// Believes and keeps a head, whoever showed it, if it passes every check.
+    fn believe(&self, bytes: Vec<u8>, etag: Option<String>) -> Result<Head, Error> {
+        let kept = self.kept();
+        let now = modunest_runtime::clock::now();
         let head = Head::verify(&bytes, &self.settings.origin, &self.settings.keys)
             .map_err(Error::Head)?;
         head.check_fresh(now, CLOCK_SKEW).map_err(Error::Stale)?;

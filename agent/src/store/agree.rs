@@ -7,8 +7,9 @@ use modunest_core::statement::Release;
 use super::Error;
 
 /// Reads the manifest that `release` names, and whether it says what the statement says.
-pub(super) fn manifest(bytes: &[u8], release: &Release) -> Result<Manifest, Error> {
-    if Digest::of(bytes) != release.manifest {
+/// `found` is what the bytes hash to.
+pub(super) fn manifest(bytes: &[u8], found: Digest, release: &Release) -> Result<Manifest, Error> {
+    if found != release.manifest {
         return Err(Error::ManifestDigest);
     }
     let manifest = Manifest::parse_bytes(bytes)?;

@@ -1,24 +1,27 @@
 //! The content-addressed store: unpacked archives, named by the digest of their file list.
 //!
 //! ```text
-//! store/<file-list digest>/        the files, read-only
-//! store/<file-list digest>.files   the list: its SHA-256 is the name
+//! store/<file-list digest>/   the files, read-only
+//! store/lists/                the lists, those of one sync in one file
 //! ```
 //!
-//! An entry appears whole or not at all: files are written aside, one `syncfs` makes all of
-//! a sync last, then they are renamed. Being there says nothing about being right: whoever
-//! opens an entry proves the list by its name, and each file by the list.
+//! An entry is there once its list is: files are written, one `syncfs` makes all of a sync
+//! last, then the lists are written. A folder without a list is what a crash has left, or an
+//! entry whose list was lost; hashing it tells which. Being there says nothing about being
+//! right: whoever opens an entry proves the list by its name, and each file by the list.
 
 mod agree;
 mod error;
 mod generation;
+mod lists;
 mod unpack;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use modunest_core::archive::{FILE_LIST_HEADER, FileRecord, MANIFEST_NAME};
+use modunest_core::archive::{FileList, FileRecord, MANIFEST_NAME};
 use modunest_core::digest::Digest;
 use modunest_core::manifest::{MANIFEST_MAX_BYTES, Manifest};
 use modunest_core::statement::{Build, Release};
@@ -30,13 +33,12 @@ pub use unpack::Staged;
 
 use crate::files;
 
-/// Longest file list: the 4,096 entries that an archive may have, with names of 1 KB.
-const LIST_MAX_BYTES: usize = 4096 * 1200;
-
 /// The store of one agent.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
+    lists: Arc<lists::Lists>,
+    modes: Arc<unpack::Modes>,
 }
 
 /// A store entry whose list and manifest are proven. Its other files are proven when they
@@ -45,21 +47,43 @@ pub struct Store {
 pub struct Installed {
     /// The folder with the plugin's files.
     pub folder: PathBuf,
-    /// Every file, sorted by name.
-    pub files: Vec<FileRecord>,
+    /// Every file.
+    pub files: FileList,
     /// What the plugin says about itself.
     pub manifest: Manifest,
 }
 
+/// Entries that this process has unpacked: their lists and manifests are proven already, so
+/// nobody has to open them again.
+#[derive(Debug, Default)]
+pub struct Fresh(BTreeMap<(Digest, Digest), Installed>);
+
+impl Fresh {
+    /// Takes the entry of exactly this release and build out.
+    pub fn take(&mut self, plugin: &Proven) -> Option<Installed> {
+        self.0.remove(&(plugin.statement, plugin.build.files))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Store {
-    /// Opens the store below `state_dir`, and sweeps what a crash left half-written.
+    /// Opens the store below `state_dir`.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open(state_dir: &Path) -> Result<Self, Error> {
         let folder = state_dir.join("store");
-        fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        Ok(Store { folder })
+        let lists = Arc::new(lists::Lists::open(folder.join("lists"))?);
+        Ok(Store { folder, lists, modes: Arc::default() })
     }
 
     /// Removes what a crash left half-written. Only for whoever holds the state folder's
@@ -76,10 +100,8 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn retain(&self, used: &BTreeSet<Digest>) -> Result<(), Error> {
-        self.remove_where(|name| match name.trim_end_matches(".files").parse::<Digest>() {
-            Ok(digest) => !used.contains(&digest),
-            Err(_) => false,
-        })
+        self.remove_where(|name| name.parse().is_ok_and(|digest| !used.contains(&digest)))?;
+        self.lists.retain(used)
     }
 
     fn remove_where(&self, superfluous: impl Fn(&str) -> bool) -> Result<(), Error> {
@@ -88,8 +110,14 @@ impl Store {
             let entry = entry.map_err(|e| Error::io(&self.folder, e))?;
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| superfluous(name)) else { continue };
-            let path = self.folder.join(name);
+            let mut path = self.folder.join(name);
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && !name.contains(files::ASIDE) {
+                // An entry goes as a whole, too: half of one would look like one.
+                let aside = files::aside(&path);
+                fs::rename(&path, &aside).map_err(|e| Error::io(&path, e))?;
+                path = aside;
+            }
             let removed =
                 if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|e| Error::io(&path, e))?;
@@ -97,9 +125,15 @@ impl Store {
         Ok(())
     }
 
-    /// Whether an entry is there; unproven.
-    pub fn has(&self, files: Digest) -> bool {
-        self.entry(files).is_dir() && self.list_path(files).is_file()
+    /// Whether an entry is there. Its files are unproven, unless its list was lost.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has(&self, files: Digest) -> Result<bool, Error> {
+        if !self.entry(files).is_dir() {
+            return Ok(false);
+        }
+        Ok(self.lists.has(files)? || self.list_by_hashing(files)?.is_some())
     }
 
     /// Where an entry's files are.
@@ -107,33 +141,40 @@ impl Store {
         self.folder.join(files.to_hex())
     }
 
-    fn list_path(&self, files: Digest) -> PathBuf {
-        self.folder.join(format!("{files}.files"))
+    fn list_by_hashing(&self, files: Digest) -> Result<Option<FileList>, Error> {
+        let list = lists::of_folder(&self.entry(files))?;
+        Ok(list.filter(|list| list.digest() == files))
     }
 
-    /// Proves an archive against the release's statement and unpacks it aside: hash, gate,
-    /// file list, manifest. One pass inflates, hashes and writes.
+    /// Proves an archive against the release's statement and unpacks it: hash, gate, file list,
+    /// manifest. One pass inflates, hashes and writes. Only for whoever holds the state
+    /// folder's lock.
     ///
     /// # Errors
     /// Which proof failed, or [`Error::Io`].
-    pub fn stage(&self, archive: &[u8], release: &Release, build: &Build) -> Result<Staged, Error> {
-        unpack::stage(self, archive, release, build)
+    pub fn stage(&self, archive: &[u8], plugin: &Proven) -> Result<Staged, Error> {
+        unpack::stage(self, archive, plugin)
     }
 
-    /// Makes staged entries last, and then visible: one `syncfs` for all of them.
+    /// Makes staged entries last, and then visible: one `syncfs` and one file of lists for all
+    /// of them. Answers them for [`crate::host::prepare`].
     ///
     /// # Errors
-    /// [`Error::Io`]; entries that are not visible yet are left aside.
-    pub fn commit(&self, staged: Vec<Staged>) -> Result<(), Error> {
+    /// [`Error::Io`]; entries that are not visible yet are removed.
+    pub fn commit(&self, staged: Vec<Staged>) -> Result<Fresh, Error> {
+        let mut fresh = Fresh::default();
         if staged.is_empty() {
-            return Ok(());
+            return Ok(fresh);
         }
         let folder = File::open(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
         rustix::fs::syncfs(&folder).map_err(|e| Error::io(&self.folder, e.into()))?;
+        self.lists.add(staged.iter().map(Staged::list))?;
         for entry in staged {
-            entry.appear(self)?;
+            let (proof, installed) = entry.appear()?;
+            fresh.0.insert(proof, installed);
         }
-        folder.sync_all().map_err(|e| Error::io(&self.folder, e))
+        folder.sync_all().map_err(|e| Error::io(&self.folder, e))?;
+        Ok(fresh)
     }
 
     /// Opens an entry for a release: proves the list by its name and the manifest by the
@@ -142,21 +183,18 @@ impl Store {
     /// # Errors
     /// [`Error::Missing`], or which proof failed.
     pub fn installed(&self, release: &Release, build: &Build) -> Result<Installed, Error> {
-        let path = self.list_path(build.files);
-        let text = files::read_limited(&path, LIST_MAX_BYTES)
-            .map_err(|e| Error::io(&path, e))?
-            .ok_or(Error::Missing { files: build.files })?;
-        let found = Digest::of(&text);
-        if found != build.files {
-            return Err(Error::FileList { expected: build.files, found });
-        }
-        let files = parse_list(&text).ok_or(Error::FileList { expected: build.files, found })?;
+        let missing = || Error::Missing { files: build.files };
+        let files = match self.lists.get(build.files)? {
+            Some(list) => list,
+            None if !self.entry(build.files).is_dir() => return Err(missing()),
+            None => self.list_by_hashing(build.files)?.ok_or_else(missing)?,
+        };
         let folder = self.entry(build.files);
         let path = folder.join(MANIFEST_NAME);
         let bytes = files::read_limited(&path, MANIFEST_MAX_BYTES)
             .map_err(|e| Error::io(&path, e))?
-            .ok_or(Error::Missing { files: build.files })?;
-        let manifest = agree::manifest(&bytes, release)?;
+            .ok_or_else(missing)?;
+        let manifest = agree::manifest(&bytes, Digest::of(&bytes), release)?;
         Ok(Installed { folder, files, manifest })
     }
 }
@@ -164,8 +202,7 @@ impl Store {
 impl Installed {
     /// The record of a file.
     pub fn file(&self, name: &str) -> Option<&FileRecord> {
-        let at = self.files.binary_search_by(|file| file.name.as_str().cmp(name)).ok()?;
-        self.files.get(at)
+        self.files.get(name)
     }
 
     /// Hashes every file. What is not on the list is refused too.
@@ -173,7 +210,7 @@ impl Installed {
     /// # Errors
     /// [`Error::File`] or [`Error::Stranger`], or [`Error::Io`].
     pub fn verify(&self) -> Result<(), Error> {
-        for record in &self.files {
+        for record in self.files.files() {
             let path = self.folder.join(&record.name);
             let limit = usize::try_from(record.size_bytes).unwrap_or(usize::MAX);
             let content = match files::read_limited(&path, limit) {
@@ -202,33 +239,4 @@ impl Installed {
         }
         Ok(())
     }
-}
-
-/// The canonical text of a file list, as `core::archive::FileList::digest` hashes it.
-fn list_text(files: &[FileRecord]) -> String {
-    let mut text = FILE_LIST_HEADER.to_owned();
-    for file in files {
-        let flag = if file.executable { 'x' } else { '-' };
-        text.push_str(&format!("{} {} {flag} {}\n", file.sha256, file.size_bytes, file.name));
-    }
-    text
-}
-
-/// Reads [`list_text`]. The text was proven by its digest, so only its form can be wrong.
-fn parse_list(text: &[u8]) -> Option<Vec<FileRecord>> {
-    let text = std::str::from_utf8(text).ok()?.strip_prefix(FILE_LIST_HEADER)?;
-    text.lines()
-        .map(|line| {
-            let mut parts = line.splitn(4, ' ');
-            let sha256 = parts.next()?.parse().ok()?;
-            let size_bytes = parts.next()?.parse().ok()?;
-            let executable = match parts.next()? {
-                "x" => true,
-                "-" => false,
-                _ => return None,
-            };
-            let name = parts.next()?.to_owned();
-            Some(FileRecord { name, size_bytes, executable, sha256 })
-        })
-        .collect()
 }

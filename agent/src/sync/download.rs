@@ -3,7 +3,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -14,7 +13,7 @@ use modunest_core::keys::ObjectKey;
 
 use super::Error;
 use crate::registry::{self, Fetcher};
-use crate::store::{self, Proven, Staged, Store};
+use crate::store::{self, Fresh, Proven, Staged, Store};
 
 /// Tries of one archive. Each goes on where the one before broke off.
 const TRIES_MAX: u32 = 5;
@@ -34,17 +33,21 @@ pub(super) struct Downloads<'a> {
 
 impl Downloads<'_> {
     /// Fetches, proves and unpacks what the store lacks of `plugins`, and makes it visible
-    /// once all of it is there. Answers the number of archives.
+    /// once all of it is there. Answers what was fetched.
     ///
     /// # Errors
     /// The first archive that cannot be had or proven.
-    pub(super) async fn fetch(&self, plugins: &[Proven]) -> Result<usize, Error> {
-        let mut missing: Vec<&Proven> =
-            plugins.iter().filter(|p| !self.store.has(p.build.files)).collect();
+    pub(super) async fn fetch(&self, plugins: &[Proven]) -> Result<Fresh, Error> {
+        let mut missing: Vec<&Proven> = Vec::new();
+        for plugin in plugins {
+            if !self.store.has(plugin.build.files)? {
+                missing.push(plugin);
+            }
+        }
         missing.sort_by_key(|p| p.build.files);
         missing.dedup_by_key(|p| p.build.files);
         if missing.is_empty() {
-            return Ok(0);
+            return Ok(Fresh::default());
         }
         std::fs::create_dir_all(&self.folder).map_err(|e| store::Error::io(&self.folder, e))?;
         self.progress.set_length(missing.iter().map(|p| p.build.size_bytes).sum());
@@ -54,10 +57,8 @@ impl Downloads<'_> {
             .buffer_unordered(self.parallel)
             .try_collect()
             .await?;
-        let count = staged.len();
         let store = self.store.clone();
-        crate::blocking::run(move || store.commit(staged)).await??;
-        Ok(count)
+        Ok(crate::blocking::run(move || store.commit(staged)).await??)
     }
 
     async fn one(&self, plugin: &Proven) -> Result<Staged, Error> {
@@ -67,10 +68,10 @@ impl Downloads<'_> {
         loop {
             self.download(plugin, &path).await?;
             let (store, archive) = (self.store.clone(), path.clone());
-            let (release, build) = (Arc::new(plugin.release.clone()), plugin.build.clone());
+            let proven = plugin.clone();
             let staged = crate::blocking::run(move || {
                 let bytes = std::fs::read(&archive).map_err(|e| store::Error::io(&archive, e))?;
-                let staged = store.stage(&bytes, &release, &build);
+                let staged = store.stage(&bytes, &proven);
                 // Right or wrong, these bytes are of no more use.
                 std::fs::remove_file(&archive).map_err(|e| store::Error::io(&archive, e))?;
                 staged

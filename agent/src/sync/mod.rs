@@ -18,7 +18,7 @@ use modunest_core::Version;
 use modunest_core::index::Head;
 use modunest_core::name::PluginName;
 use modunest_core::relation::HostFacts;
-use modunest_core::resolve::{Exceeded, Report, Warning};
+use modunest_core::resolve::{Exceeded, Report, Root, Warning};
 use serde::Serialize;
 
 pub use lock::{LOCK_MAX_BYTES, LOCK_NAME, Lock, Locked};
@@ -26,7 +26,7 @@ pub use resolve::{Resolved, resolve};
 
 use crate::config::{Config, Wanted};
 use crate::registry::{self, Client};
-use crate::store::{self, Generation, Generations, Proven, Store};
+use crate::store::{self, Fresh, Generation, Generations, Proven, Store};
 use crate::{blocking, files};
 
 /// How a sync is meant.
@@ -51,6 +51,8 @@ pub struct Outcome {
     pub changed: bool,
     /// Archives that were fetched.
     pub fetched: usize,
+    /// What came of them: store entries that need not be opened again.
+    pub fresh: Fresh,
     /// The newest believed head.
     pub head: HeadSummary,
     /// Why this came about without the registry.
@@ -202,8 +204,9 @@ impl Syncer {
     /// # Errors
     /// As [`Syncer::sync`].
     pub async fn resolve(&self, config: &Config, fresh: bool) -> Result<Resolved, Error> {
-        self.client.refresh().await?;
-        let locked = if fresh { None } else { self.read_lock()? };
+        let locked = self.read_lock()?;
+        self.head(config, locked.as_ref()).await?;
+        let locked = locked.filter(|_| !fresh);
         let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
         resolve(&self.client, &config.plugins, versions, self.host.clone()).await
     }
@@ -238,8 +241,8 @@ impl Syncer {
         progress: &ProgressBar,
     ) -> Result<Outcome, Error> {
         progress.set_message("asking the registry");
-        let head = self.client.refresh().await?;
         let last = self.read_lock()?;
+        let head = self.head(config, last.as_ref()).await?;
         let current = self.generations.current()?;
         let known = last.as_ref().is_some_and(|lock| {
             lock.index == head.index && wanted_in(lock, &config.plugins).is_ok()
@@ -282,7 +285,8 @@ impl Syncer {
             parallel: config.host.downloads,
             progress,
         };
-        let fetched = downloads.fetch(&proven).await?;
+        let fresh = downloads.fetch(&proven).await?;
+        let fetched = fresh.len();
         let same = |other: &Lock| other.plugins == lock.plugins;
         let lock_path = self.state_dir.join(LOCK_NAME);
         if last.as_ref() != Some(&lock) && !options.frozen {
@@ -298,7 +302,30 @@ impl Syncer {
             self.store.retain(&used)?;
         }
         let head = HeadSummary::of(&head);
-        Ok(Outcome { generation, proven, changed, fetched, head, offline: None, warnings })
+        let offline = None;
+        Ok(Outcome { generation, proven, changed, fetched, fresh, head, offline, warnings })
+    }
+
+    /// The newest head. Where plugins are wanted that were never read, the registry is asked
+    /// for all that their resolution needs at once; see the rule in `registry::closure`.
+    async fn head(&self, config: &Config, locked: Option<&Lock>) -> Result<Head, Error> {
+        let cold = self.client.kept_head().is_none();
+        // What is locked was read once, and is not looked up again at every sync.
+        let is_locked = |plugin: &PluginName| {
+            locked.is_some_and(|lock| lock.plugins.iter().any(|one| one.plugin == *plugin))
+        };
+        let asked = config.plugins.keys().filter(|plugin| cold || !is_locked(plugin));
+        let unread = self.client.unread(asked);
+        let roots = config.plugins.iter().filter(|(plugin, _)| unread.contains(*plugin)).map(
+            |(plugin, wanted)| Root {
+                plugin: plugin.clone(),
+                requirement: wanted.requirement.clone(),
+            },
+        );
+        match self.client.prefetch(roots, &self.host).await {
+            Some(head) => Ok(head),
+            None => Ok(self.client.refresh().await?),
+        }
     }
 
     fn offline(&self, config: &Config, reason: String, asked: bool) -> Result<Outcome, Error> {
@@ -307,15 +334,17 @@ impl Syncer {
         let generation = generation.ok_or_else(|| missing("nothing was ever synced".to_owned()))?;
         wanted_in(&generation.lock, &config.plugins).map_err(&missing)?;
         let proven = generation.prove(&config.registry.keys)?;
-        if let Some(absent) = proven.iter().find(|p| !self.store.has(p.build.files)) {
-            return Err(missing(format!("{} is not in the store", absent.release.plugin)));
+        for plugin in &proven {
+            if !self.store.has(plugin.build.files)? {
+                return Err(missing(format!("{} is not in the store", plugin.release.plugin)));
+            }
         }
         let head = self.client.kept_head().ok_or(registry::Error::NoHead)?;
         let head = HeadSummary::of(&head);
         let offline = Some(reason);
         let warnings = Vec::new();
-        let (changed, fetched) = (false, 0);
-        Ok(Outcome { generation, proven, changed, fetched, head, offline, warnings })
+        let (changed, fetched, fresh) = (false, 0, Fresh::default());
+        Ok(Outcome { generation, proven, changed, fetched, fresh, head, offline, warnings })
     }
 
     fn read_lock(&self) -> Result<Option<Lock>, Error> {

@@ -11,9 +11,12 @@ use axum::response::Response;
 use modunest_agent::Config;
 use modunest_agent::config::{Pattern, Registry as Settings, Wanted};
 use modunest_core::archive::{Archive, PackFile, pack};
+use modunest_core::closure::{
+    CONTENT_TYPE, Closure, ClosureRequest, ClosureStep, Limits, REQUEST_MAX_BYTES,
+};
 use modunest_core::digest::Digest;
 use modunest_core::index::{Head, Update, Written, update};
-use modunest_core::keys::ObjectKey;
+use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
@@ -48,6 +51,10 @@ struct Served {
     requests: Vec<(String, Option<String>)>,
     /// Requests without a trace context.
     untraced: usize,
+    /// Whether closures are made, as the read side makes them.
+    closures: bool,
+    /// Bytes of the index that were sent, in whole answers.
+    sent_bytes: usize,
 }
 
 #[derive(Clone)]
@@ -238,6 +245,21 @@ impl Registry {
         std::mem::take(&mut self.served.lock().unwrap().requests)
     }
 
+    /// From now on, closures are offered.
+    pub fn offer_closures(&self) {
+        self.served.lock().unwrap().closures = true;
+    }
+
+    /// Bytes of the index that were sent since the last call.
+    pub fn take_sent_bytes(&self) -> usize {
+        std::mem::take(&mut self.served.lock().unwrap().sent_bytes)
+    }
+
+    /// What the read side would answer.
+    pub fn closure(&self, request: &ClosureRequest) -> Vec<u8> {
+        self.served.lock().unwrap().closure(request.clone())
+    }
+
     pub fn untraced(&self) -> usize {
         self.served.lock().unwrap().untraced
     }
@@ -274,15 +296,41 @@ pub fn head(epoch: u64, index: Digest) -> Head {
     }
 }
 
+impl Served {
+    fn closure(&self, request: ClosureRequest) -> Vec<u8> {
+        let head = &self.objects["/head"];
+        let mut closure = Closure::new(request, head, Limits::WORKER).unwrap();
+        let mut answer = closure.head_line().as_bytes().to_vec();
+        answer.extend_from_slice(head);
+        while let ClosureStep::Need(keys) = closure.step() {
+            for key in keys {
+                let bytes = &self.objects[&key.path()];
+                let line = closure.provide(key, bytes).unwrap().unwrap();
+                answer.extend_from_slice(line.as_bytes());
+                answer.extend_from_slice(bytes);
+            }
+        }
+        answer
+    }
+}
+
 async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, REQUEST_MAX_BYTES).await.unwrap();
+    let path = parts.uri.path().to_owned();
     let header = |name: &str| {
-        request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
     let mut served = served.lock().unwrap();
     served.untraced += usize::from(header("traceparent").is_none());
     served.requests.push((path.clone(), header("range")));
     let mut found = served.objects.get(&path).cloned();
+    let is_closure = path == CLOSURE_PATH && served.closures;
+    if is_closure {
+        assert_eq!(parts.method, "POST");
+        found = Some(served.closure(ClosureRequest::parse(&body).unwrap()));
+    }
+    let kind = if is_closure { CONTENT_TYPE } else { "application/octet-stream" };
     if let Some((times, lie)) = served.lies.get_mut(&path).filter(|(times, _)| *times > 0) {
         *times -= 1;
         match lie.clone() {
@@ -304,7 +352,9 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
                     }),
                 );
                 let body = Body::from_stream(pieces);
-                let response = Response::builder().header("content-length", length);
+                let response = Response::builder()
+                    .header("content-length", length)
+                    .header("content-type", kind);
                 return response.body(body).unwrap();
             }
         }
@@ -318,7 +368,10 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
     }
     let from = header("range")
         .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    let mut response = Response::builder().header("etag", etag);
+    if !path.starts_with("/blob/") {
+        served.sent_bytes += bytes.len();
+    }
+    let mut response = Response::builder().header("etag", etag).header("content-type", kind);
     let body = match from {
         Some(from) if from < bytes.len() => {
             let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());

@@ -206,12 +206,32 @@ pub fn head(address: &str, path: &str) -> Result<Vec<(String, String)>, Error> {
     Ok(lines(&text).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect())
 }
 
-/// The entity tag that a server gives a path.
-pub fn entity_tag(address: &str, path: &str) -> Result<String, Error> {
-    let fields = head(address, path)?;
-    let tag = fields.into_iter().find(|(name, _)| name == "etag");
-    tag.map(|(_, value)| value)
-        .ok_or_else(|| Error::Wrong { what: "an answer", why: "it has no entity tag".to_owned() })
+/// What a server answers to a GET: a body of the length that its head announces, and the entity
+/// tag that a condition can name.
+pub struct Found {
+    /// Length of the body.
+    pub body_bytes: u64,
+    /// Its entity tag, if it has one.
+    pub tag: Option<String>,
+}
+
+/// Asks once for what will be asked for many times.
+pub fn find(address: &str, path: &str) -> Result<Found, Error> {
+    let wrong = |why: String| Error::Wrong { what: "an answer", why };
+    let mut stream = TcpStream::connect(address).map_err(io)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(io)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(io)?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).map_err(io)?;
+    let head = Head::of(&bytes).ok_or_else(|| wrong(format!("no head for {path}")))?;
+    let text = String::from_utf8_lossy(&bytes[..head.size]);
+    let body_bytes = (bytes.len() - head.size) as u64;
+    if (head.status, head.length) != (200, body_bytes) {
+        return Err(wrong(format!("{path}: {body_bytes} bytes after {text}")));
+    }
+    let tag = lines(&text).find(|(name, _)| name.eq_ignore_ascii_case("etag"));
+    Ok(Found { body_bytes, tag: tag.map(|(_, value)| value.to_owned()) })
 }
 
 #[cfg(test)]

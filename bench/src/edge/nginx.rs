@@ -55,12 +55,7 @@ pub fn start(site: &server::Site, processor: Option<usize>) -> Result<Nginx, Err
     let program = folders::program("nginx", "install Debian's nginx-light or nginx")?;
     let folder = folders::scratch()?;
     let root = folder.path();
-    for (path, size) in [(&site.index, server::INDEX_BYTES), (&site.blob, server::BLOB_BYTES)] {
-        let file = root.join("files").join(path.trim_start_matches('/'));
-        let parent = file.parent().unwrap_or(root);
-        fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        fs::write(&file, server::bytes(size)).map_err(Error::io(&file))?;
-    }
+    site.write(&root.join("files"))?;
     let port = process::free_port()?;
     let address = format!("127.0.0.1:{port}");
     let file = root.join("nginx.conf");

@@ -1,16 +1,19 @@
 //! Our side: the native shell over the embedded S3, in a process of its own.
 
+use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use modunest_core::api::{Discovery, PROTOCOL_VERSION};
 use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
-use modunest_edge::native::{Config, MEMORY_CACHE_BYTES, router, serve};
+use modunest_edge::native::{Config, Downloads, MEMORY_CACHE_BYTES, router, serve};
 use modunest_local::LocalServices;
 use modunest_runtime::aws::Settings;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use url::Url;
 
 use crate::error::Error;
 use crate::process;
@@ -34,8 +37,21 @@ pub struct Site {
     pub blob: String,
 }
 
-/// Serves until standard input closes.
-pub fn run() -> Result<(), Error> {
+impl Site {
+    /// Writes what it has as files, at their paths below a folder.
+    pub fn write(&self, root: &Path) -> Result<(), Error> {
+        for (path, size) in [(&self.index, INDEX_BYTES), (&self.blob, BLOB_BYTES)] {
+            let file = root.join(path.trim_start_matches('/'));
+            let parent = file.parent().unwrap_or(root);
+            fs::create_dir_all(parent).map_err(Error::io(parent))?;
+            fs::write(&file, bytes(size)).map_err(Error::io(&file))?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves until standard input closes, and tells `api` of downloads.
+pub fn run(api: &Url) -> Result<(), Error> {
     modunest_runtime::logging::init();
     // As many threads as processors: one, when pinned, as nginx has one worker.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -44,10 +60,10 @@ pub fn run() -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|source| Error::Io { what: "threads".to_owned(), source })?;
-    runtime.block_on(Box::pin(start_and_serve()))
+    runtime.block_on(Box::pin(start_and_serve(api)))
 }
 
-async fn start_and_serve() -> Result<(), Error> {
+async fn start_and_serve(api: &Url) -> Result<(), Error> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let services = LocalServices::start(
         modunest_local::Config {
@@ -78,6 +94,8 @@ async fn start_and_serve() -> Result<(), Error> {
         let put = s3.put_object().bucket(BUCKET).key(key.to_string()).body(content.into());
         put.send().await.map_err(Error::wrong("an object for the read side"))?;
     }
+    let downloads = Downloads::start(api.clone(), WORD.to_owned());
+    let downloads = downloads.map_err(Error::wrong("the read side"))?;
     let config = Config {
         aws,
         public_bucket: BUCKET.to_owned(),
@@ -89,6 +107,7 @@ async fn start_and_serve() -> Result<(), Error> {
             files: "http://127.0.0.1/".to_owned(),
             keys: Vec::new(),
         },
+        downloads: Some(downloads.clone()),
         memory_cache_bytes: MEMORY_CACHE_BYTES,
     };
     let router = router(config).map_err(Error::wrong("the read side"))?;
@@ -103,6 +122,7 @@ async fn start_and_serve() -> Result<(), Error> {
         let _end = closed.await;
     };
     serve(listener, router, closed).await.map_err(socket)?;
+    downloads.stop().await;
     services.shutdown().await.map_err(Error::wrong("the embedded services"))
 }
 

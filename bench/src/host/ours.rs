@@ -33,15 +33,15 @@ pub fn run(plugins: &Path, work: &Path) -> Result<Steps, Error> {
     let one = |plugin: &Proven| {
         let path = plugins::archive(plugins, numbers[&plugin.release.plugin]);
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        store.stage(&bytes, &plugin.release, &plugin.build).map_err(Error::wrong("an archive"))
+        store.stage(&bytes, plugin).map_err(Error::wrong("an archive"))
     };
     let staged = in_parallel(&proven, processors(), one)?;
     watch.step();
 
-    store.commit(staged).map_err(Error::wrong("the store"))?;
+    let fresh = store.commit(staged).map_err(Error::wrong("the store"))?;
     watch.step();
 
-    let prepared = prepare(&store, proven);
+    let prepared = prepare(&store, proven, fresh);
     let plan = Plan::build(prepared, &BTreeMap::new(), &settings, None);
     let host = load_all(plan, &settings);
     watch.step();

@@ -83,7 +83,7 @@ async fn measure(seconds: u32) -> Result<Report, Error> {
 
     let folder = scratch.path().join("verdaccio");
     std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
-    let verdaccio = Verdaccio::start(&folder).await?;
+    let verdaccio = Verdaccio::start(&folder, None).await?;
     let archive = publisher.package(0)?.bytes;
     drop(peer_load(&verdaccio.user, &archive, "warm-up", 60, 1).await?);
     for ((rate, mut ours), word) in RATES.into_iter().zip(ours).zip(["slow", "quick"]) {

@@ -105,6 +105,8 @@ pub enum ScopeArgument {
     Manage,
     /// Users and their tokens
     Admin,
+    /// Tell what was downloaded, for an edge; administrators only
+    Count,
 }
 
 #[derive(Serialize)]
@@ -179,6 +181,7 @@ pub async fn token(context: &Context, command: Token) -> Result<(), Error> {
                     ScopeArgument::Publish => Scope::Publish,
                     ScopeArgument::Manage => Scope::Manage,
                     ScopeArgument::Admin => Scope::Admin,
+                    ScopeArgument::Count => Scope::Count,
                 })
                 .collect();
             let request = CreateToken { user, scopes, label, lifetime_secs: days * SECS_A_DAY };

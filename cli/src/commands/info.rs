@@ -1,25 +1,50 @@
 //! `modunest info`.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use modunest_core::Version;
+use modunest_core::api::{Day, DownloadsView, plugin_downloads_path};
 use modunest_core::name::PluginName;
 use modunest_core::statement::{PluginState, ReleaseState, Status};
 use serde::Serialize;
 
 use super::{Context, registry, registry_error};
+use crate::api::Api;
 use crate::error::Error;
 use crate::output;
+
+/// How long the counts of downloads are waited for. All else has been read and proven by
+/// then, and is shown in any case.
+const DOWNLOADS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Days that count as lately, today included.
+const LATELY_DAYS: u32 = 7;
 
 #[derive(Serialize)]
 struct Info {
     plugin: PluginName,
     registry: String,
     epoch: u64,
+    /// Told by the API, and not proven by anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downloads: Option<Downloads>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downloads_unknown: Option<String>,
     releases: Vec<ReleaseInfo>,
+}
+
+#[derive(Serialize)]
+struct Downloads {
+    total: u64,
+    last_7_days: u64,
 }
 
 #[derive(Serialize)]
 struct ReleaseInfo {
     version: String,
     yanked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downloads: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     statement: String,
@@ -36,7 +61,8 @@ struct BuildInfo {
     archive: String,
 }
 
-/// Shows a plugin's releases, newest first, as the signed index has them.
+/// Shows a plugin's releases, newest first, as the signed index has them, and how often they
+/// were downloaded, as the API says.
 ///
 /// # Errors
 /// Why it failed.
@@ -50,13 +76,42 @@ pub async fn run(context: &Context, plugin: &PluginName) -> Result<(), Error> {
             profile.origin, head.epoch
         ))
     })?;
-    let info = describe(&state, profile.origin.clone(), head.epoch);
+    let path = plugin_downloads_path(plugin);
+    let told = Api::read_public(&profile.url, &path, DOWNLOADS_TIMEOUT).await;
+    let today = Day::of(modunest_runtime::clock::now());
+    let mut info = describe(&state, profile.origin.clone(), head.epoch);
+    add_downloads(&mut info, told, today);
     context.output.print(&info, text)
 }
 
 fn describe(state: &PluginState, registry: String, epoch: u64) -> Info {
     let releases = state.releases.values().rev().map(release).collect();
-    Info { plugin: state.plugin.clone(), registry, epoch, releases }
+    Info {
+        plugin: state.plugin.clone(),
+        registry,
+        epoch,
+        downloads: None,
+        downloads_unknown: None,
+        releases,
+    }
+}
+
+fn add_downloads(info: &mut Info, told: Result<DownloadsView, Error>, today: Day) {
+    let view = match told {
+        Ok(view) => view,
+        Err(error) => {
+            info.downloads_unknown = Some(error.to_string());
+            return;
+        }
+    };
+    let first = today.back(LATELY_DAYS - 1);
+    let lately = view.days.iter().filter(|day| day.day >= first).map(|day| day.count).sum();
+    info.downloads = Some(Downloads { total: view.total, last_7_days: lately });
+    let versions: BTreeMap<String, u64> =
+        view.versions.into_iter().map(|v| (Version::to_string(&v.version), v.total)).collect();
+    for release in &mut info.releases {
+        release.downloads = Some(versions.get(&release.version).copied().unwrap_or(0));
+    }
 }
 
 fn release(state: &ReleaseState) -> ReleaseInfo {
@@ -68,6 +123,7 @@ fn release(state: &ReleaseState) -> ReleaseInfo {
     ReleaseInfo {
         version: release.version.to_string(),
         yanked,
+        downloads: None,
         reason,
         statement: state.statement.to_hex(),
         dependencies: release
@@ -101,6 +157,15 @@ fn text(info: &Info) -> String {
         "{} at {}, epoch {}, signatures and index proven",
         info.plugin, info.registry, info.epoch
     );
+    if let Some(downloads) = &info.downloads {
+        text.push_str(&format!(
+            "\ndownloads: {}, of them {} in the last {LATELY_DAYS} days",
+            downloads.total, downloads.last_7_days
+        ));
+    }
+    if let Some(why) = &info.downloads_unknown {
+        text.push_str(&format!("\ndownloads: unknown ({why})"));
+    }
     for release in &info.releases {
         text.push_str(&format!("\n\n{}", release.version));
         if release.yanked {
@@ -116,6 +181,9 @@ fn text(info: &Info) -> String {
                 text.push_str(&format!("\n  {what:9} {}", list.join(", ")));
             }
         }
+        if let Some(downloads) = release.downloads {
+            text.push_str(&format!("\n  downloads {downloads}"));
+        }
         for build in &release.builds {
             text.push_str(&format!(
                 "\n  build     {}, {}\n            sha256 {}",
@@ -126,4 +194,73 @@ fn text(info: &Info) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modunest_core::api::{DayDownloads, VersionDownloads};
+
+    fn info() -> Info {
+        let release = |version: &str| ReleaseInfo {
+            version: version.to_owned(),
+            yanked: false,
+            downloads: None,
+            reason: None,
+            statement: "00".to_owned(),
+            dependencies: vec![],
+            services: vec![],
+            capabilities: vec![],
+            builds: vec![],
+        };
+        Info {
+            plugin: "demo/plugin".parse().unwrap(),
+            registry: "local.modunest".to_owned(),
+            epoch: 3,
+            downloads: None,
+            downloads_unknown: None,
+            releases: vec![release("2.0.0"), release("1.0.0")],
+        }
+    }
+
+    #[test]
+    fn downloads_of_versions_and_of_a_week() {
+        let today: Day = "2026-03-01".parse().unwrap();
+        let day = |back, count| DayDownloads { day: today.back(back), count };
+        let view = DownloadsView {
+            total: 111,
+            versions: vec![VersionDownloads { version: Version::new(1, 0, 0), total: 111 }],
+            days: vec![day(7, 100), day(6, 10), day(0, 1)],
+        };
+        let mut info = info();
+        add_downloads(&mut info, Ok(view), today);
+        insta::assert_snapshot!(text(&info), @r"
+        demo/plugin at local.modunest, epoch 3, signatures and index proven
+        downloads: 111, of them 11 in the last 7 days
+
+        2.0.0
+          downloads 0
+
+        1.0.0
+          downloads 111
+        ");
+        let json = serde_json::to_value(&info).unwrap();
+        assert_eq!(json["downloads"], serde_json::json!({"total": 111, "last_7_days": 11}));
+        assert_eq!(json["releases"][1]["downloads"], 111);
+    }
+
+    #[test]
+    fn the_rest_is_shown_without_them() {
+        let mut info = info();
+        let unreachable =
+            Error::Unreachable { what: "the API".to_owned(), why: "refused".to_owned() };
+        let said = unreachable.to_string();
+        add_downloads(&mut info, Err(unreachable), Day::of(modunest_runtime::clock::now()));
+        let text = text(&info);
+        assert!(text.contains(&format!("downloads: unknown ({said})")), "{text}");
+        assert!(text.contains("2.0.0"), "{text}");
+        let json = serde_json::to_value(&info).unwrap();
+        assert_eq!(json["downloads_unknown"], said);
+        assert!(json.get("downloads").is_none());
+    }
 }

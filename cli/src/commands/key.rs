@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use modunest_core::api::{RegisterKey, StatementResponse};
 use modunest_core::name::OrgName;
-use modunest_tlog::SigningKey;
+use modunest_tlog::{KeyName, SigningKey};
 use reqwest::Method;
 use serde::Serialize;
 
@@ -20,8 +20,12 @@ pub enum Command {
     /// Make a publisher key and write it to a file that only you can read
     New {
         /// The organisation that the key signs for
-        org: OrgName,
-        /// Where to write it [default: ORG.key]
+        #[arg(required_unless_present = "registry")]
+        org: Option<OrgName>,
+        /// Make the key of a whole registry, of this name, for whoever deploys one
+        #[arg(long, value_name = "ORIGIN", conflicts_with = "org")]
+        registry: Option<KeyName>,
+        /// Where to write it [default: ORG.key, or registry.key]
         #[arg(long)]
         out: Option<PathBuf>,
     },
@@ -62,14 +66,27 @@ struct Registered {
 /// Why it failed.
 pub async fn run(context: &Context, command: Command) -> Result<(), Error> {
     match command {
-        Command::New { org, out } => {
-            let file = out.unwrap_or_else(|| PathBuf::from(format!("{org}.key")));
-            let key = generate(org.as_str())?;
+        Command::New { org, registry, out } => {
+            let (name, stem) = match (&org, &registry) {
+                (Some(org), _) => (org.as_str(), org.as_str()),
+                (None, Some(registry)) => (registry.as_str(), "registry"),
+                (None, None) => return Err(Error::Usage("name an organisation".to_owned())),
+            };
+            let file = out.unwrap_or_else(|| PathBuf::from(format!("{stem}.key")));
+            let key = generate(name)?;
             files::create_secret(&file, &format!("{}\n", key.expose()))?;
             let shown = Shown { file: Some(file), key: key.verifying_key().to_string() };
             context.output.print(&shown, |shown| {
-                let file = shown.file.as_deref().map(|f| f.display().to_string()).unwrap_or_default();
-                format!("wrote {file}; keep it secret and keep a copy\npublic key: {}\nnext: modunest key register {file}", shown.key)
+                let file =
+                    shown.file.as_deref().map(|f| f.display().to_string()).unwrap_or_default();
+                let next = match registry {
+                    Some(_) => format!("put {file} into the keys bucket, as docs/deploy.md says"),
+                    None => format!("modunest key register {file}"),
+                };
+                format!(
+                    "wrote {file}; keep it secret and keep a copy\npublic key: {}\nnext: {next}",
+                    shown.key
+                )
             })
         }
         Command::Show { file } => {

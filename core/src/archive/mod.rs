@@ -38,7 +38,7 @@ mod tests;
 
 pub use error::{ArchiveError, UnpackError};
 pub use extract::{Extractor, Part};
-pub use file_list::{FILE_LIST_HEADER, FileList, FileRecord};
+pub use file_list::{FileList, FileListError, FileRecord};
 pub use format::Method;
 pub use invariants::check_invariants;
 #[cfg(not(target_arch = "wasm32"))]
@@ -119,9 +119,21 @@ impl<'a> Archive<'a> {
     /// The contents are not what the headers declare, or `receive` failed.
     pub fn unpack<E>(
         &self,
+        receive: impl FnMut(Part<'_, 'a>) -> Result<(), E>,
+    ) -> Result<FileList, UnpackError<E>> {
+        self.unpack_with(&mut Extractor::new(), receive)
+    }
+
+    /// As [`Archive::unpack`], with the buffers of an archive before: for small archives, to
+    /// make them costs as much as to inflate.
+    ///
+    /// # Errors
+    /// As [`Archive::unpack`].
+    pub fn unpack_with<E>(
+        &self,
+        extractor: &mut Extractor,
         mut receive: impl FnMut(Part<'_, 'a>) -> Result<(), E>,
     ) -> Result<FileList, UnpackError<E>> {
-        let mut extractor = Extractor::new();
         let mut records = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
             receive(Part::Start(entry)).map_err(UnpackError::Receiver)?;

@@ -89,6 +89,18 @@ impl Head {
         Ok(head)
     }
 
+    /// Reads what a head says, unproven: for who hands it on and believes nothing of it.
+    ///
+    /// # Errors
+    /// [`IndexError::Head`], when the bytes are no head.
+    pub fn read_unproven(bytes: &[u8]) -> Result<Head, IndexError> {
+        if bytes.len() > HEAD_MAX_BYTES {
+            return Err(IndexError::Head(format!("it has more than {HEAD_MAX_BYTES} bytes")));
+        }
+        let note = Note::parse(bytes).map_err(|error| IndexError::Head(error.to_string()))?;
+        Head::parse_text(note.unverified_text())
+    }
+
     fn parse_text(text: &str) -> Result<Head, IndexError> {
         let (first, json) = text.split_once('\n').unwrap_or((text, ""));
         if first != FIRST_LINE {

@@ -162,8 +162,18 @@ impl<'n, 't> Table<'n, 't> {
         // Plugin names and the like are quoted, as the file has to.
         let bare =
             !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        let key = if bare { key.to_owned() } else { format!("{key:?}") };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+        // Every value that is read has its path made, so it is made in one piece.
+        let mut path = String::with_capacity(self.path.len() + key.len() + 3);
+        path.push_str(&self.path);
+        if !path.is_empty() {
+            path.push('.');
+        }
+        if bare {
+            path.push_str(key);
+        } else {
+            path.push_str(&format!("{key:?}"));
+        }
+        path
     }
 
     /// Notes every key that is not one of `known`.

@@ -1,6 +1,7 @@
 //! From a request to its plan, and the plan carried out.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,12 +11,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{self, HeaderName};
 use modunest_core::keys::ObjectKey;
+use tokio::sync::Semaphore;
 
+use super::compress::gzip;
 use super::forward::Api;
 use super::head::CurrentHead;
 use super::objects::{Found, Objects};
 use super::origin::{Origin, OriginError};
-use super::{Config, Error, ready, respond};
+use super::{Config, Downloads, Error, closure, ready, respond};
 use crate::plan::{
     self, Alive, AnswerBody, AnswerHead, EntityTag, Facts, Plan, Read, RequestFacts,
 };
@@ -24,8 +27,11 @@ use crate::plan::{
 pub(super) struct Edge {
     pub(super) origin: Arc<Origin>,
     pub(super) api: Option<Api>,
-    head: CurrentHead,
-    objects: Objects,
+    pub(super) head: CurrentHead,
+    pub(super) objects: Objects,
+    /// One permit for each closure in the making.
+    pub(super) closures: Arc<Semaphore>,
+    downloads: Option<Downloads>,
     discovery: Document,
     home: Document,
 }
@@ -33,7 +39,22 @@ pub(super) struct Edge {
 /// A document of our own, written once.
 struct Document {
     bytes: Bytes,
+    gzip: Bytes,
     facts: Facts,
+}
+
+impl Document {
+    fn new(bytes: Bytes, facts: Facts) -> Result<Document, Error> {
+        Ok(Document { gzip: gzip(&bytes).map_err(Error::Compress)?, bytes, facts })
+    }
+
+    fn answer(&self, read: &Read<'_>) -> Response {
+        let head = read.answer(&self.facts);
+        match head.body {
+            AnswerBody::Gzip => respond::gzip(head, self.gzip.clone()),
+            _ => respond::bytes(head, &self.bytes),
+        }
+    }
 }
 
 impl Edge {
@@ -45,9 +66,11 @@ impl Edge {
             api: config.api_origin.map(Api::new).transpose()?,
             head: CurrentHead::new(Arc::clone(&origin)),
             objects: Objects::new(Arc::clone(&origin), config.memory_cache_bytes),
+            closures: Arc::new(Semaphore::new(closure::CLOSURES_MAX)),
             origin,
-            discovery: Document { facts: Facts::discovery(&discovery), bytes: discovery },
-            home: Document { facts: Facts::page(&home), bytes: home },
+            downloads: config.downloads,
+            discovery: Document::new(discovery.clone(), Facts::discovery(&discovery))?,
+            home: Document::new(home.clone(), Facts::page(&home))?,
         })
     }
 
@@ -56,7 +79,11 @@ impl Edge {
             return Ok(match self.head.now().await? {
                 Some(head) => {
                     let facts = Facts::object(&key, head.bytes.len() as u64, head.tag);
-                    respond::bytes(read.answer(&facts), &head.bytes)
+                    let answer = read.answer(&facts);
+                    match answer.body {
+                        AnswerBody::Gzip => respond::gzip(answer, head.gzip),
+                        _ => respond::bytes(answer, &head.bytes),
+                    }
                 }
                 None => respond::empty(plan::no_object(&key)),
             });
@@ -64,31 +91,49 @@ impl Edge {
         let tag = EntityTag::new(digest);
         match self.objects.find(key).await? {
             Found::Small(bytes) => {
-                let facts = Facts::object(&key, bytes.len() as u64, tag);
-                Ok(respond::bytes(read.answer(&facts), &bytes))
+                let head = read.answer(&Facts::object(&key, bytes.len() as u64, tag));
+                self.count(&key, &head);
+                Ok(match head.body {
+                    AnswerBody::Gzip => respond::gzip(head, self.objects.gzip(key, bytes).await?),
+                    _ => respond::bytes(head, &bytes),
+                })
             }
             Found::Large { size_bytes, begun } => {
                 let head = read.answer(&Facts::object(&key, size_bytes, tag));
-                match begun {
-                    Some(stream) if head.body == AnswerBody::Whole => {
-                        Ok(respond::body(head, Body::new(stream.into_inner())))
+                match head.body {
+                    AnswerBody::Whole => {
+                        self.count(&key, &head);
+                        Ok(respond::body(head, Body::new(begun.into_inner())))
                     }
-                    _ => self.stream(key, head).await,
+                    AnswerBody::Slice { start, end } => self.part(key, start..end, head).await,
+                    AnswerBody::Empty | AnswerBody::Problem(_) => Ok(respond::empty(head)),
+                    // Nothing that streams is compressible.
+                    AnswerBody::Gzip => Err(OriginError::Incomplete("its gzip form")),
                 }
             }
             Found::Missing => Ok(respond::empty(plan::no_object(&key))),
         }
     }
 
-    async fn stream(&self, key: ObjectKey, head: AnswerHead) -> Result<Response, OriginError> {
-        let range = match head.body {
-            AnswerBody::Whole => None,
-            AnswerBody::Slice { start, end } => Some(start..end),
-            AnswerBody::Empty | AnswerBody::Problem(_) => return Ok(respond::empty(head)),
-        };
-        match self.objects.open_large(key, range).await? {
-            Some(body) => Ok(respond::body(head, Body::new(body))),
+    async fn part(
+        &self,
+        key: ObjectKey,
+        range: Range<u64>,
+        head: AnswerHead,
+    ) -> Result<Response, OriginError> {
+        match self.objects.open_range(key, range).await? {
+            Some(body) => {
+                self.count(&key, &head);
+                Ok(respond::body(head, Body::new(body)))
+            }
             None => Ok(respond::empty(plan::no_object(&key))),
+        }
+    }
+
+    fn count(&self, key: &ObjectKey, head: &AnswerHead) {
+        if let (Some(downloads), Some(blob)) = (&self.downloads, plan::counted_download(key, head))
+        {
+            downloads.note(blob);
         }
     }
 }
@@ -103,6 +148,7 @@ pub(super) async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> R
         if_none_match: fields.if_none_match.as_deref(),
         range: fields.range.as_deref(),
         if_range: fields.if_range.as_deref(),
+        accept_encoding: fields.accept_encoding.as_deref(),
     };
     match plan::plan(&facts) {
         Plan::Object(key, read) => match edge.object(key, &read).await {
@@ -112,13 +158,14 @@ pub(super) async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> R
                 respond::empty(AnswerHead::refuse(error.refusal()))
             }
         },
-        Plan::Discovery(read) => document(&edge.discovery, &read),
-        Plan::Home(read) => document(&edge.home, &read),
+        Plan::Discovery(read) => edge.discovery.answer(&read),
+        Plan::Home(read) => edge.home.answer(&read),
         Plan::Health => respond::json(AnswerHead::json(200), &Alive::NOW),
         Plan::Ready => {
             let readiness = ready::check(&edge).await;
             respond::json(readiness.head(), &readiness)
         }
+        Plan::Closure => Box::pin(closure::answer(edge, request)).await,
         Plan::Forward => match &edge.api {
             Some(api) => Box::pin(api.forward(request)).await,
             None => respond::empty(plan::no_api()),
@@ -127,16 +174,13 @@ pub(super) async fn handle(State(edge): State<Arc<Edge>>, request: Request) -> R
     }
 }
 
-fn document(document: &Document, read: &Read<'_>) -> Response {
-    respond::bytes(read.answer(&document.facts), &document.bytes)
-}
-
 /// The fields that decide about a read, as text.
 struct Fields {
     if_match: Option<String>,
     if_none_match: Option<String>,
     range: Option<String>,
     if_range: Option<String>,
+    accept_encoding: Option<String>,
 }
 
 impl Fields {
@@ -146,6 +190,7 @@ impl Fields {
             if_none_match: field(headers, &header::IF_NONE_MATCH),
             range: field(headers, &header::RANGE),
             if_range: field(headers, &header::IF_RANGE),
+            accept_encoding: field(headers, &header::ACCEPT_ENCODING),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Requests below `/v1/`, passed to the API as they stand.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
@@ -11,7 +10,6 @@ use http_body_util::{LengthLimitError, Limited};
 use modunest_core::api::BODY_MAX_BYTES;
 use modunest_core::keys::READY_PATH;
 use modunest_core::problem::{Code, Refusal};
-use modunest_core::trace::TRACEPARENT;
 use modunest_runtime::http::{client, traced};
 use tokio::time::timeout;
 use url::Url;
@@ -19,25 +17,9 @@ use url::Url;
 use super::origin::{causes, chain};
 use super::{Error, respond};
 use crate::plan::AnswerHead;
+use crate::plan::forward::{self, ANSWER_TIMEOUT, FORWARDED_FOR};
 
-/// How long the API may take to begin its answer: the longest that an API gateway waits
-/// before it answers in the API's place is 29 seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Fields about one connection, never passed on (RFC 9110, section 7.6.1), beside those that
-/// `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-];
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static(FORWARDED_FOR);
 
 /// The API behind this server.
 pub(super) struct Api {
@@ -63,33 +45,28 @@ pub(super) enum ApiError {
 impl ApiError {
     fn refusal(&self) -> Refusal {
         match self {
-            ApiError::TooLarge => Refusal::new(
-                Code::TooLarge,
-                format!("A request to the API has a body of at most {BODY_MAX_BYTES} bytes."),
-            ),
-            ApiError::Path => Refusal::new(
-                Code::InvalidRequest,
-                "The path has dot segments, or characters that must be escaped.",
-            ),
-            ApiError::Timeout | ApiError::Failed(_) | ApiError::NotReady(_) => Refusal::new(
-                Code::Unavailable,
-                "The API does not answer. Try again in a moment; reading files still works.",
-            ),
+            ApiError::TooLarge => forward::too_large(),
+            ApiError::Path => forward::crooked_path(),
+            ApiError::Timeout | ApiError::Failed(_) | ApiError::NotReady(_) => {
+                forward::api_unavailable()
+            }
         }
     }
 }
 
+/// An address that is an origin and nothing more.
+pub(super) fn plain_origin(origin: Url) -> Result<Url, Error> {
+    let plain = matches!(origin.scheme(), "http" | "https")
+        && origin.path() == "/"
+        && origin.query().is_none()
+        && origin.fragment().is_none()
+        && origin.username().is_empty();
+    if plain { Ok(origin) } else { Err(Error::ApiOrigin(origin)) }
+}
+
 impl Api {
     pub(super) fn new(origin: Url) -> Result<Api, Error> {
-        let plain = matches!(origin.scheme(), "http" | "https")
-            && origin.path() == "/"
-            && origin.query().is_none()
-            && origin.fragment().is_none()
-            && origin.username().is_empty();
-        if !plain {
-            return Err(Error::ApiOrigin(origin));
-        }
-        Ok(Api { client: client()?, origin })
+        Ok(Api { client: client()?, origin: plain_origin(origin)? })
     }
 
     /// Passes a request on, and its answer back. Both bodies pass through as they come.
@@ -124,15 +101,9 @@ impl Api {
             return Err(ApiError::Path);
         }
         let declared_bytes = parts.headers.get(header::CONTENT_LENGTH).and_then(number);
-        if declared_bytes.is_some_and(|bytes| bytes > BODY_MAX_BYTES as u64) {
-            return Err(ApiError::TooLarge);
-        }
+        forward::check_declared_length(declared_bytes).map_err(|_refusal| ApiError::TooLarge)?;
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
-        drop_hop_by_hop(&mut parts.headers);
-        for name in [&header::HOST, &header::EXPECT] {
-            parts.headers.remove(name);
-        }
-        parts.headers.remove(TRACEPARENT);
+        remove(&mut parts.headers, |lines| forward::dropped_from_request(lines));
         if let Some(peer) = peer {
             add_forwarded_for(&mut parts.headers, peer);
         }
@@ -152,40 +123,29 @@ impl Api {
 
 fn answer_of(answer: reqwest::Response) -> Response {
     let (mut parts, body) = http::Response::<reqwest::Body>::from(answer).into_parts();
-    drop_hop_by_hop(&mut parts.headers);
-    // The step that this server took is the one that its own client sees.
-    parts.headers.remove(TRACEPARENT);
+    remove(&mut parts.headers, |lines| forward::dropped_from_answer(lines));
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = parts.status;
     *response.headers_mut() = parts.headers;
     response
 }
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP).chain([&PROXY_CONNECTION]) {
+fn remove(headers: &mut HeaderMap, dropped: impl FnOnce(Vec<&str>) -> Vec<String>) {
+    for name in dropped(lines(headers, &header::CONNECTION)) {
         headers.remove(name);
     }
 }
 
-/// Appends the peer: what stands before it was said by others, and only the last is ours.
 fn add_forwarded_for(headers: &mut HeaderMap, peer: SocketAddr) {
-    let mut hops: Vec<String> = headers
-        .get_all(&X_FORWARDED_FOR)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .map(str::to_owned)
-        .collect();
-    hops.push(peer.ip().to_canonical().to_string());
-    if let Ok(value) = HeaderValue::try_from(hops.join(", ")) {
+    let peer = peer.ip().to_canonical().to_string();
+    let hops = forward::forwarded_for(lines(headers, &X_FORWARDED_FOR), &peer);
+    if let Ok(value) = HeaderValue::try_from(hops) {
         headers.insert(X_FORWARDED_FOR, value);
     }
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a str> {
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect()
 }
 
 fn number(value: &HeaderValue) -> Option<u64> {
@@ -224,7 +184,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        drop_hop_by_hop(&mut headers);
+        remove(&mut headers, |lines| forward::dropped_from_request(lines));
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["authorization"]);
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::compress::gzip;
 use super::objects::collect;
 use super::origin::{ORIGIN_DEADLINE, Opened, Origin, OriginError, Revalidated};
 use crate::plan::EntityTag;
@@ -19,6 +20,8 @@ const HEAD_MAX_BYTES: u64 = 16 * 1024;
 pub(super) struct Head {
     pub(super) bytes: Bytes,
     pub(super) tag: EntityTag,
+    /// The gzip form, which is asked for only of a head that is long enough.
+    pub(super) gzip: Bytes,
 }
 
 /// Asks the bucket for the head, once for all that wait.
@@ -85,7 +88,8 @@ impl CurrentHead {
                     return Err(OriginError::Length { expected_bytes, found_bytes });
                 }
                 let bytes = collect(stream, size_bytes).await?;
-                let head = Head { tag: EntityTag::of(&bytes), bytes };
+                let gzip = gzip(&bytes).map_err(|error| OriginError::Failed(error.to_string()))?;
+                let head = Head { tag: EntityTag::of(&bytes), bytes, gzip };
                 *known = Some((head.clone(), origin_tag));
                 Ok(Some(head))
             }

@@ -10,16 +10,21 @@
 
 mod serve;
 
+mod closure;
 mod dispatch;
 mod forward;
 mod ready;
 mod respond;
 
+mod downloads;
+
+mod compress;
 mod head;
 mod objects;
 
 mod origin;
 
+pub use downloads::Downloads;
 pub use serve::{CONNECTIONS_MAX, serve};
 
 use std::sync::Arc;
@@ -46,6 +51,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// Memory for small objects, in bytes; [`MEMORY_CACHE_BYTES`] is a good choice.
     pub memory_cache_bytes: u64,
+    /// Counts downloads; `None` counts none.
+    pub downloads: Option<Downloads>,
 }
 
 /// Why the read side cannot start.
@@ -60,6 +67,9 @@ pub enum Error {
     /// The discovery document cannot be written as JSON.
     #[error("the discovery document cannot be written as JSON: {0}")]
     Discovery(#[from] serde_json::Error),
+    /// A document cannot be compressed.
+    #[error("a document cannot be compressed: {0}")]
+    Compress(#[source] std::io::Error),
 }
 
 /// The read side as a router, inside the trace layer. It answers every path, so whoever

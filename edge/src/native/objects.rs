@@ -12,6 +12,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::compress::gzip;
 use super::origin::{ORIGIN_DEADLINE, Opened, Origin, OriginError};
 
 /// Largest object that is kept in memory, in bytes. Index files end at 1 MiB and three of
@@ -32,45 +33,36 @@ pub(super) enum Found {
     Large {
         /// How many.
         size_bytes: u64,
-        /// The bytes themselves, for the request that found out how many there are.
-        begun: Option<ByteStream>,
+        /// The bytes themselves.
+        begun: ByteStream,
     },
     /// Nothing.
     Missing,
 }
 
-/// What is remembered of a key. Never that there is nothing.
-#[derive(Clone)]
-enum Known {
-    Small(Bytes),
-    Large(u64),
+/// An object in one of its forms.
+type Slot = (ObjectKey, Form);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Plain,
+    Gzip,
 }
 
-impl From<Known> for Found {
-    fn from(known: Known) -> Found {
-        match known {
-            Known::Small(bytes) => Found::Small(bytes),
-            Known::Large(size_bytes) => Found::Large { size_bytes, begun: None },
-        }
-    }
-}
-
-/// The objects of the bucket.
+/// The objects of the bucket. Only bytes that were proved are remembered of them: never that
+/// there is nothing, and not how long something is, since a store may be wrong in that.
 pub(super) struct Objects {
     origin: Arc<Origin>,
-    cache: Cache<ObjectKey, Known, Weight>,
+    cache: Cache<Slot, Bytes, Weight>,
     fills: Semaphore,
 }
 
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<ObjectKey, Known> for Weight {
-    fn weight(&self, _key: &ObjectKey, known: &Known) -> u64 {
-        match known {
-            Known::Small(bytes) => ENTRY_OVERHEAD_BYTES + bytes.len() as u64,
-            Known::Large(_) => ENTRY_OVERHEAD_BYTES,
-        }
+impl Weighter<Slot, Bytes> for Weight {
+    fn weight(&self, _slot: &Slot, bytes: &Bytes) -> u64 {
+        ENTRY_OVERHEAD_BYTES + bytes.len() as u64
     }
 }
 
@@ -87,8 +79,8 @@ impl Objects {
     /// What is under `key`. Requests that miss together make one read; when it fails or
     /// finds nothing, the next of them asks anew, since the object may have come meanwhile.
     pub(super) async fn find(&self, key: ObjectKey) -> Result<Found, OriginError> {
-        if let Some(known) = self.cache.get(&key) {
-            return Ok(known.into());
+        if let Some(bytes) = self.cache.get(&(key, Form::Plain)) {
+            return Ok(Found::Small(bytes));
         }
         timeout(ORIGIN_DEADLINE, Box::pin(self.fill(key)))
             .await
@@ -96,19 +88,35 @@ impl Objects {
     }
 
     async fn fill(&self, key: ObjectKey) -> Result<Found, OriginError> {
-        let guard = match self.cache.get_value_or_guard_async(&key).await {
-            Ok(known) => return Ok(known.into()),
+        let guard = match self.cache.get_value_or_guard_async(&(key, Form::Plain)).await {
+            Ok(bytes) => return Ok(Found::Small(bytes)),
             Err(guard) => guard,
         };
         let found = self.fetch(key).await?;
-        let known = match &found {
-            Found::Small(bytes) => Known::Small(bytes.clone()),
-            Found::Large { size_bytes, .. } => Known::Large(*size_bytes),
-            Found::Missing => return Ok(found),
-        };
-        // Fails only when the entry was removed meanwhile; then it is not kept.
-        drop(guard.insert(known));
+        if let Found::Small(bytes) = &found {
+            // Fails only when the entry was removed meanwhile; then it is not kept.
+            drop(guard.insert(bytes.clone()));
+        }
         Ok(found)
+    }
+
+    /// The gzip form of a small object, made by the first that asks.
+    pub(super) async fn gzip(&self, key: ObjectKey, plain: Bytes) -> Result<Bytes, OriginError> {
+        let slot = (key, Form::Gzip);
+        if let Some(compressed) = self.cache.get(&slot) {
+            return Ok(compressed);
+        }
+        match Box::pin(self.cache.get_value_or_guard_async(&slot)).await {
+            Ok(compressed) => Ok(compressed),
+            Err(guard) => {
+                let made = tokio::task::spawn_blocking(move || gzip(&plain)).await;
+                let made = made.map_err(|error| OriginError::Failed(error.to_string()))?;
+                let made = made.map_err(|error| OriginError::Failed(error.to_string()))?;
+                // Fails only when the entry was removed meanwhile; then it is not kept.
+                drop(guard.insert(made.clone()));
+                Ok(made)
+            }
+        }
     }
 
     async fn fetch(&self, key: ObjectKey) -> Result<Found, OriginError> {
@@ -118,7 +126,7 @@ impl Objects {
             return Ok(Found::Missing);
         };
         if size_bytes > SMALL_MAX_BYTES {
-            return Ok(Found::Large { size_bytes, begun: Some(stream) });
+            return Ok(Found::Large { size_bytes, begun: stream });
         }
         let bytes = collect(stream, size_bytes).await?;
         match key.content_digest() {
@@ -128,24 +136,15 @@ impl Objects {
         Ok(Found::Small(bytes))
     }
 
-    /// The bytes of a large object, all or a range, as they come; `None` when it has gone.
-    pub(super) async fn open_large(
+    /// A part of a large object, as it comes; `None` when the object has gone.
+    pub(super) async fn open_range(
         &self,
         key: ObjectKey,
-        range: Option<Range<u64>>,
+        range: Range<u64>,
     ) -> Result<Option<SdkBody>, OriginError> {
-        let open = async {
-            match range {
-                Some(range) => self.origin.open_range(key, range).await,
-                None => Ok(self.origin.open(key).await?.map(|opened| opened.stream.into_inner())),
-            }
-        };
-        let body =
-            timeout(ORIGIN_DEADLINE, Box::pin(open)).await.unwrap_or(Err(OriginError::Deadline))?;
-        if body.is_none() {
-            self.cache.remove(&key);
-        }
-        Ok(body)
+        timeout(ORIGIN_DEADLINE, Box::pin(self.origin.open_range(key, range)))
+            .await
+            .unwrap_or(Err(OriginError::Deadline))
     }
 }
 

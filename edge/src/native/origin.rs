@@ -9,8 +9,10 @@ use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
-use modunest_core::problem::{Code, Refusal};
+use modunest_core::problem::Refusal;
 use modunest_runtime::aws::Settings;
+
+use crate::plan;
 
 /// How long a reader waits for the bucket's first byte, with the SDK's retries inside. S3
 /// answers in some 100 ms; whoever waits longer than this is better told.
@@ -34,13 +36,10 @@ pub(super) enum OriginError {
 impl OriginError {
     /// What the reader is told. Details stay in the log.
     pub(super) fn refusal(&self) -> Refusal {
-        let detail = match self {
-            OriginError::Digest { .. } | OriginError::Length { .. } => {
-                "The stored object is damaged and is not handed out."
-            }
-            _ => "The object store does not answer. Try again in a moment.",
-        };
-        Refusal::new(Code::Unavailable, detail)
+        match self {
+            OriginError::Digest { .. } | OriginError::Length { .. } => plan::store_damaged(),
+            _ => plan::store_unavailable(),
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! From an answer's head to the HTTP answer.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::stream;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use modunest_runtime::trace;
@@ -16,8 +19,14 @@ pub(super) fn bytes(head: AnswerHead, whole: &Bytes) -> Response {
         AnswerBody::Whole => whole.clone(),
         AnswerBody::Slice { start, end } => whole.slice(position(*start)..position(*end)),
         AnswerBody::Empty | AnswerBody::Problem(_) => return empty(head),
+        AnswerBody::Gzip => return failed(&"a gzip form that is not at hand"),
     };
     body(head, Body::from(content))
+}
+
+/// The answer with the gzip form, where the head says that it follows.
+pub(super) fn gzip(head: AnswerHead, compressed: Bytes) -> Response {
+    body(head.with_length(compressed.len() as u64), Body::from(compressed))
 }
 
 /// The answer where the head says everything: a problem, or nothing.
@@ -26,6 +35,14 @@ pub(super) fn empty(mut head: AnswerHead) -> Response {
         AnswerBody::Problem(refusal) => {
             let problem = refusal.into_problem(trace::current_id());
             body(head, Body::from(problem.to_json()))
+        }
+        // A body of no known length: the router would else announce one of zero bytes, where
+        // only that of the whole would be true (RFC 9110, section 8.6). The head of a gzip
+        // form that nobody reads says none.
+        _ if head.status == 304
+            || (head.status == 200 && head.header("content-length").is_none()) =>
+        {
+            body(head, Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()))
         }
         _ => body(head, Body::empty()),
     }

@@ -7,6 +7,7 @@ use modunest_core::keys::{CachePolicy, ObjectKey};
 use modunest_core::problem::{Code, PROBLEM_CONTENT_TYPE, Refusal};
 
 use super::Read;
+use super::encoding::is_compressible;
 use super::range::{Selected, select};
 use super::tag::EntityTag;
 
@@ -18,6 +19,8 @@ const CORS_REQUEST_FIELDS: &str = "if-match, if-none-match, if-range, range, tra
 const CORS_ANSWER_FIELDS: &str = "accept-ranges, content-range, etag, traceparent";
 /// How long a browser may remember that, in seconds: one day, since it never changes.
 const CORS_MAX_AGE_SECS: &str = "86400";
+/// The most fields that any answer has.
+const FIELDS_MAX: usize = 11;
 /// What publishers wrote is never run, framed with rights, or allowed to fetch anything.
 const FILE_POLICY: &str = "default-src 'none'; sandbox";
 /// Our own page: its own style sheet, and nothing from anywhere.
@@ -34,40 +37,49 @@ pub struct Facts {
     content_type: &'static str,
     cache: CachePolicy,
     policy: &'static str,
+    /// Whether there is a gzip form beside the plain one.
+    compressible: bool,
 }
 
 impl Facts {
     /// An object of the bucket. `tag` is that of the bytes: the name's digest for what is
     /// named by its content.
-    pub const fn object(key: &ObjectKey, size_bytes: u64, tag: EntityTag) -> Self {
+    pub fn object(key: &ObjectKey, size_bytes: u64, tag: EntityTag) -> Self {
+        let content_type = key.content_type();
         Facts {
             size_bytes,
             tag,
-            content_type: key.content_type(),
+            content_type,
             cache: key.cache_policy(),
             policy: FILE_POLICY,
+            compressible: is_compressible(content_type, size_bytes),
         }
     }
 
     /// The discovery document.
     pub fn discovery(document: &[u8]) -> Self {
-        Facts {
-            size_bytes: document.len() as u64,
-            tag: EntityTag::of(document),
-            content_type: "application/json",
-            cache: CachePolicy::Short,
-            policy: FILE_POLICY,
-        }
+        Facts::document(document, "application/json", FILE_POLICY)
     }
 
     /// The page for people.
     pub fn page(html: &[u8]) -> Self {
+        Facts::document(html, "text/html; charset=utf-8", PAGE_POLICY)
+    }
+
+    /// Whether there is a gzip form of it, which [`Read::answer`] may choose.
+    pub const fn is_compressible(&self) -> bool {
+        self.compressible
+    }
+
+    fn document(bytes: &[u8], content_type: &'static str, policy: &'static str) -> Self {
+        let size_bytes = bytes.len() as u64;
         Facts {
-            size_bytes: html.len() as u64,
-            tag: EntityTag::of(html),
-            content_type: "text/html; charset=utf-8",
+            size_bytes,
+            tag: EntityTag::of(bytes),
+            content_type,
             cache: CachePolicy::Short,
-            policy: PAGE_POLICY,
+            policy,
+            compressible: is_compressible(content_type, size_bytes),
         }
     }
 }
@@ -81,6 +93,8 @@ pub enum HeaderText {
     Number(u64),
     /// An entity tag.
     Tag(EntityTag),
+    /// An entity tag that stands for more than one form of the same content.
+    WeakTag(EntityTag),
     /// Anything else.
     Text(String),
 }
@@ -91,6 +105,7 @@ impl fmt::Display for HeaderText {
             HeaderText::Static(text) => f.write_str(text),
             HeaderText::Number(number) => write!(f, "{number}"),
             HeaderText::Tag(tag) => write!(f, "{tag}"),
+            HeaderText::WeakTag(tag) => write!(f, "W/{tag}"),
             HeaderText::Text(text) => f.write_str(text),
         }
     }
@@ -103,6 +118,8 @@ pub enum AnswerBody {
     Empty,
     /// All bytes.
     Whole,
+    /// All bytes, as gzip. Their length is not in the head: see [`AnswerHead::with_length`].
+    Gzip,
     /// The bytes from `start` up to and without `end`.
     Slice {
         /// First byte.
@@ -134,8 +151,12 @@ impl Read<'_> {
                 "What is stored here has none of the entity tags in If-Match.",
             ));
         }
+        let form = if self.gzip && facts.compressible { Form::Gzip } else { Form::Plain };
         if self.if_none_match.is_some_and(|field| facts.tag.listed_weakly(field)) {
-            return AnswerHead::not_modified(facts);
+            return AnswerHead::not_modified(facts, form);
+        }
+        if form == Form::Gzip {
+            return AnswerHead::compressed(facts, self.head_only);
         }
         let wanted = match self.range {
             Some(_) if self.if_range.is_some_and(|field| !facts.tag.is_range_validator(field)) => {
@@ -153,6 +174,13 @@ impl Read<'_> {
             }
         }
     }
+}
+
+/// In which of its two forms a content is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Gzip,
 }
 
 impl AnswerHead {
@@ -179,6 +207,13 @@ impl AnswerHead {
             HeaderText::Static(text) => Cow::Borrowed(text),
             other => Cow::Owned(other.to_string()),
         })
+    }
+
+    /// Adds the length of the body that a shell made.
+    #[must_use]
+    pub fn with_length(mut self, size_bytes: u64) -> Self {
+        self.headers.push(("content-length", HeaderText::Number(size_bytes)));
+        self
     }
 
     pub(super) fn preflight() -> Self {
@@ -208,7 +243,7 @@ impl AnswerHead {
             content_range = Some(format!("bytes {start}-{}/{}", end - 1, facts.size_bytes));
         }
         let mut head = AnswerHead::new(status, body);
-        head.validators(facts);
+        head.validators(facts, Form::Plain);
         head.fixed("content-type", facts.content_type);
         head.headers.push(("content-length", HeaderText::Number(length_bytes)));
         head.fixed("accept-ranges", "bytes");
@@ -219,10 +254,21 @@ impl AnswerHead {
         head
     }
 
+    /// The whole as gzip. Ranges are of the plain form, so none are offered here.
+    fn compressed(facts: &Facts, head_only: bool) -> Self {
+        let body = if head_only { AnswerBody::Empty } else { AnswerBody::Gzip };
+        let mut head = AnswerHead::new(200, body);
+        head.validators(facts, Form::Gzip);
+        head.fixed("content-type", facts.content_type);
+        head.fixed("content-encoding", "gzip");
+        head.fixed("content-security-policy", facts.policy);
+        head
+    }
+
     /// What a cache needs to go on using what it has (RFC 9110, section 15.4.5).
-    fn not_modified(facts: &Facts) -> Self {
+    fn not_modified(facts: &Facts, form: Form) -> Self {
         let mut head = AnswerHead::new(304, AnswerBody::Empty);
-        head.validators(facts);
+        head.validators(facts, form);
         head
     }
 
@@ -235,21 +281,30 @@ impl AnswerHead {
         head
     }
 
-    fn new(status: u16, body: AnswerBody) -> Self {
-        // Ten fields are the most that any answer has.
-        let mut head = AnswerHead { status, headers: Vec::with_capacity(10), body };
+    pub(super) fn new(status: u16, body: AnswerBody) -> Self {
+        let mut head = AnswerHead { status, headers: Vec::with_capacity(FIELDS_MAX), body };
         head.fixed("access-control-allow-origin", "*");
         head.fixed("access-control-expose-headers", CORS_ANSWER_FIELDS);
         head.fixed("x-content-type-options", "nosniff");
         head
     }
 
-    fn validators(&mut self, facts: &Facts) {
-        self.headers.push(("etag", HeaderText::Tag(facts.tag)));
+    /// The gzip form has the weak tag: two compressors need not agree on a byte of it, and
+    /// so it is no validator for ranges or `If-Match` (RFC 9110, section 8.8.3.3). Comparing
+    /// weakly, `If-None-Match` takes either form for the other.
+    fn validators(&mut self, facts: &Facts, form: Form) {
+        let tag = match form {
+            Form::Plain => HeaderText::Tag(facts.tag),
+            Form::Gzip => HeaderText::WeakTag(facts.tag),
+        };
+        self.headers.push(("etag", tag));
         self.fixed("cache-control", facts.cache.header_value());
+        if facts.compressible {
+            self.fixed("vary", "accept-encoding");
+        }
     }
 
-    fn fixed(&mut self, name: &'static str, text: &'static str) {
+    pub(super) fn fixed(&mut self, name: &'static str, text: &'static str) {
         self.headers.push((name, HeaderText::Static(text)));
     }
 }
@@ -376,11 +431,67 @@ mod tests {
         );
     }
 
+    /// A text in both its forms.
+    #[test]
+    fn a_text_is_sent_as_gzip_to_whoever_takes_it() {
+        let tag = EntityTag::of(BODY);
+        let facts = Facts::object(&ObjectKey::Index(Digest::of(BODY)), 2048, tag);
+        let (strong, weak) = (tag.to_string(), format!("W/{tag}"));
+        let plain = Read::default();
+        let gzip = Read { gzip: true, ..plain };
+        let common = format!(
+            "access-control-allow-origin: *\n\
+             access-control-expose-headers: {CORS_ANSWER_FIELDS}\n\
+             x-content-type-options: nosniff\n"
+        );
+        let kept = "cache-control: public, max-age=31536000, immutable\nvary: accept-encoding";
+        let text_type = "content-type: text/plain; charset=utf-8";
+        let policy = "content-security-policy: default-src 'none'; sandbox";
+        assert_eq!(
+            text(&gzip.answer(&facts)),
+            format!(
+                "200\n{common}etag: {weak}\n{kept}\n{text_type}\ncontent-encoding: gzip\n{policy}"
+            )
+        );
+        assert_eq!(gzip.answer(&facts).body, AnswerBody::Gzip);
+        let head_only = Read { head_only: true, ..gzip }.answer(&facts);
+        assert_eq!(text(&head_only), text(&gzip.answer(&facts)));
+        assert_eq!(head_only.body, AnswerBody::Empty);
+        assert_eq!(
+            text(&plain.answer(&facts)),
+            format!(
+                "200\n{common}etag: {strong}\n{kept}\n{text_type}\ncontent-length: 2048\n\
+                 accept-ranges: bytes\n{policy}"
+            )
+        );
+        for field in [strong.as_str(), weak.as_str()] {
+            let answer = Read { if_none_match: Some(field), ..gzip }.answer(&facts);
+            assert_eq!(text(&answer), format!("304\n{common}etag: {weak}\n{kept}"));
+            let answer = Read { if_none_match: Some(field), ..plain }.answer(&facts);
+            assert_eq!(text(&answer), format!("304\n{common}etag: {strong}\n{kept}"));
+        }
+        // The weak tag is of no use for ranges, nor against lost updates.
+        let resumed = Read { range: Some("bytes=2-4"), if_range: Some(&weak), ..plain };
+        assert_eq!(resumed.answer(&facts).body, AnswerBody::Whole);
+        assert_eq!(Read { if_match: Some(&weak), ..gzip }.answer(&facts).status, 412);
+        assert_eq!(Read { if_match: Some(&strong), ..gzip }.answer(&facts).status, 200);
+        let part = Read { range: Some("bytes=2-4"), ..plain }.answer(&facts);
+        assert_eq!((part.status, part.headers.len()), (206, FIELDS_MAX));
+        // What has one form says nothing about others.
+        for facts in [
+            Facts::object(&ObjectKey::Index(Digest::of(BODY)), 100, tag),
+            Facts::object(&ObjectKey::Blob(Digest::of(BODY)), 2048, tag),
+        ] {
+            let answer = gzip.answer(&facts);
+            assert_eq!((answer.body.clone(), answer.header("vary")), (AnswerBody::Whole, None));
+        }
+    }
+
     #[test]
     fn names_are_such_that_every_shell_can_send_them() {
         let ranged = Read { range: Some("bytes=-3"), ..Read::default() }.answer(&facts());
         for head in [ranged, AnswerHead::preflight(), AnswerHead::method_not_allowed()] {
-            assert!(head.headers.len() <= 10);
+            assert!(head.headers.len() <= FIELDS_MAX);
             let mut names: Vec<&str> = head.headers.iter().map(|(name, _)| *name).collect();
             assert!(names.iter().all(|n| n.bytes().all(|b| b == b'-' || b.is_ascii_lowercase())));
             names.sort_unstable();

@@ -1,18 +1,41 @@
 //! What a request means: from facts about it to a plan that a shell carries out.
 
 mod answer;
+mod closure;
+mod encoding;
 mod page;
 mod range;
+mod refuse;
 mod status;
 mod tag;
 
+pub mod forward;
+pub mod settings;
+
+mod breaker;
+mod download;
+mod lru;
+mod trust;
+
 pub use answer::{AnswerBody, AnswerHead, Facts, HeaderText};
+pub use breaker::{Breaker, COOL_DOWN_MS, FAILURES_TO_OPEN, order_of_origins};
+pub use closure::{closure_answer, closure_refused, closure_unavailable};
+pub use download::{TALLY_WINDOW_MS, Tally, Teller, counted_download, read_message};
+pub use encoding::{COMPRESS_MAX_BYTES, COMPRESS_MIN_BYTES, accepts_gzip, is_compressible};
+pub use lru::Lru;
 pub use page::home_page;
 pub use range::{Selected, select};
+pub use refuse::{
+    RATE_LIMIT_PERIOD_SECS, internal, no_api, no_object, not_configured, store_damaged,
+    store_unavailable, too_many_requests,
+};
 pub use status::{Alive, Readiness, State};
 pub use tag::EntityTag;
+pub use trust::{Asked, Keep, Meaning, SMALL_MAX_BYTES, keep, may_answer_without_origin, meaning};
 
-use modunest_core::keys::{API_PREFIX, DISCOVERY_PATH, HEALTH_PATH, ObjectKey, READY_PATH};
+use modunest_core::keys::{
+    API_PREFIX, CLOSURE_PATH, DISCOVERY_PATH, HEALTH_PATH, ObjectKey, READY_PATH,
+};
 use modunest_core::problem::{Code, Refusal};
 
 /// Path of the page for people.
@@ -38,6 +61,8 @@ pub struct RequestFacts<'a> {
     pub range: Option<&'a str>,
     /// `If-Range`.
     pub if_range: Option<&'a str>,
+    /// `Accept-Encoding`.
+    pub accept_encoding: Option<&'a str>,
 }
 
 /// A GET or HEAD of something that exists: what it asks beyond the path.
@@ -53,6 +78,20 @@ pub struct Read<'a> {
     pub range: Option<&'a str>,
     /// `If-Range`.
     pub if_range: Option<&'a str>,
+    /// Whether texts may come as gzip. Never beside a range: positions are of the plain
+    /// bytes, whose tag is the strong one.
+    pub gzip: bool,
+}
+
+impl Read<'_> {
+    /// Whether whoever asks the same again may be given the answer that this was given,
+    /// without asking here: the whole of a part of the index, whose bytes never change. Blobs
+    /// are not, because each download counts.
+    pub fn is_repeatable(&self, key: &ObjectKey) -> bool {
+        let no_conditions = Read { gzip: self.gzip, ..Read::default() };
+        matches!(key, ObjectKey::Node(_) | ObjectKey::Bin(_) | ObjectKey::Index(_))
+            && *self == no_conditions
+    }
 }
 
 /// What to do.
@@ -68,6 +107,8 @@ pub enum Plan<'a> {
     Health,
     /// Ask what this depends on, and say how it is.
     Ready,
+    /// Read the body as a request for a closure, and stream the closure.
+    Closure,
     /// Pass the request to the API as it stands.
     Forward,
     /// Nothing has to be found: send this.
@@ -82,8 +123,11 @@ pub fn plan<'a>(facts: &RequestFacts<'a>) -> Plan<'a> {
             "There is nothing at this path.",
         )));
     };
-    if target == Target::Api {
-        return Plan::Forward;
+    match target {
+        Target::Api => return Plan::Forward,
+        Target::Closure if facts.method == "POST" => return Plan::Closure,
+        Target::Closure => return Plan::Answer(closure::only_post()),
+        _ => {}
     }
     let head_only = match facts.method {
         "GET" => false,
@@ -97,6 +141,8 @@ pub fn plan<'a>(facts: &RequestFacts<'a>) -> Plan<'a> {
         if_none_match: facts.if_none_match,
         range: if head_only { None } else { facts.range },
         if_range: facts.if_range,
+        gzip: (head_only || facts.range.is_none())
+            && facts.accept_encoding.is_some_and(accepts_gzip),
     };
     match target {
         Target::Object(key) => Plan::Object(key, read),
@@ -104,21 +150,9 @@ pub fn plan<'a>(facts: &RequestFacts<'a>) -> Plan<'a> {
         Target::Home => Plan::Home(read),
         Target::Health => Plan::Health,
         Target::Ready => Plan::Ready,
+        Target::Closure => Plan::Closure,
         Target::Api => Plan::Forward,
     }
-}
-
-/// The refusal of an API path where no API is configured.
-pub fn no_api() -> AnswerHead {
-    AnswerHead::refuse(Refusal::new(
-        Code::NotFound,
-        "This server hands out files; no API is configured behind it.",
-    ))
-}
-
-/// The refusal of a path whose object the bucket does not hold.
-pub fn no_object(key: &ObjectKey) -> AnswerHead {
-    AnswerHead::refuse(Refusal::new(Code::NotFound, format!("There is no object {key}.")))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,6 +162,7 @@ enum Target {
     Home,
     Health,
     Ready,
+    Closure,
     Api,
 }
 
@@ -141,6 +176,7 @@ impl Target {
             HOME_PATH => Some(Target::Home),
             HEALTH_PATH => Some(Target::Health),
             READY_PATH => Some(Target::Ready),
+            CLOSURE_PATH => Some(Target::Closure),
             _ if path.starts_with(API_PREFIX) => Some(Target::Api),
             _ => None,
         }
@@ -180,6 +216,45 @@ mod tests {
         assert_eq!(planned("HEAD", "/readyz"), Plan::Ready);
         for method in ["GET", "POST", "DELETE", "OPTIONS", "BREW"] {
             assert_eq!(planned(method, "/v1/releases"), Plan::Forward, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_of_the_plain_bytes() {
+        let asked = |method, range| {
+            let accept_encoding = Some("gzip");
+            let path = "/head";
+            let facts = RequestFacts { method, path, range, accept_encoding, ..Default::default() };
+            match plan(&facts) {
+                Plan::Object(_, read) => (read.gzip, read.range.is_some()),
+                other => panic!("{other:?} is no object"),
+            }
+        };
+        assert_eq!(asked("GET", None), (true, false));
+        assert_eq!(asked("GET", Some("bytes=0-")), (false, true));
+        // HEAD has no ranges, and says what GET without one would.
+        assert_eq!(asked("HEAD", Some("bytes=0-")), (true, false));
+    }
+
+    #[test]
+    fn answers_are_repeated_where_nothing_was_asked_but_the_whole() {
+        let digest = Digest::of(b"x");
+        let index = ObjectKey::Index(digest);
+        let whole = Read::default();
+        for key in [index, ObjectKey::Node(digest), ObjectKey::Bin(digest)] {
+            assert!(whole.is_repeatable(&key) && Read { gzip: true, ..whole }.is_repeatable(&key));
+        }
+        for key in [ObjectKey::Head, ObjectKey::Blob(digest), ObjectKey::Report(digest)] {
+            assert!(!whole.is_repeatable(&key), "{key}");
+        }
+        for read in [
+            Read { head_only: true, ..whole },
+            Read { if_match: Some("*"), ..whole },
+            Read { if_none_match: Some(""), ..whole },
+            Read { range: Some("bytes=0-"), ..whole },
+            Read { if_range: Some(""), ..whole },
+        ] {
+            assert!(!read.is_repeatable(&index), "{read:?}");
         }
     }
 

@@ -11,7 +11,7 @@ use modunest_core::api::Discovery;
 use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
 use modunest_core::problem::{Code, Problem};
-use modunest_edge::native::{Config, MEMORY_CACHE_BYTES, router, serve};
+use modunest_edge::native::{Config, Downloads, MEMORY_CACHE_BYTES, router, serve};
 use modunest_local::LocalServices;
 use modunest_runtime::aws::Settings;
 use reqwest::{Method, RequestBuilder, Response};
@@ -63,6 +63,15 @@ pub struct Site {
 
 impl Site {
     pub async fn start(api_origin: Option<Url>) -> Site {
+        Self::start_with(api_origin, None).await
+    }
+
+    /// A read side that counts downloads.
+    pub async fn start_counting(downloads: Downloads) -> Site {
+        Self::start_with(None, Some(downloads)).await
+    }
+
+    async fn start_with(api_origin: Option<Url>, downloads: Option<Downloads>) -> Site {
         let local = LocalServices::start(
             modunest_local::Config {
                 data_dir: None,
@@ -85,7 +94,8 @@ impl Site {
             s3_endpoint: Some(local.s3_endpoint()),
             dynamodb_endpoint: None,
         };
-        let edge = Server::start(router(config(&settings, api_origin)).unwrap()).await;
+        let config = Config { downloads, ..config(&settings, api_origin) };
+        let edge = Server::start(router(config).unwrap()).await;
         Site {
             s3: modunest_runtime::aws::s3(&settings),
             local: Some(local),
@@ -169,6 +179,7 @@ fn config(settings: &Settings, api_origin: Option<Url>) -> Config {
             keys: vec!["local.modunest+00aa11bb+AQ==".to_owned()],
         },
         memory_cache_bytes: MEMORY_CACHE_BYTES,
+        downloads: None,
     }
 }
 

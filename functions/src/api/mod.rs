@@ -8,7 +8,7 @@ use axum::http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICA
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
-use modunest_core::api::BODY_MAX_BYTES;
+use modunest_core::api::{BODY_MAX_BYTES, DOWNLOADS_PATH};
 use modunest_core::keys::{CachePolicy, HEALTH_PATH, READY_PATH};
 use modunest_core::problem::{Code, Refusal};
 use modunest_runtime::problem::ProblemResponse;
@@ -72,6 +72,8 @@ pub(crate) fn router(functions: Functions) -> Router {
         )
         .route("/v1/orgs/{org}/keys", post(routes::register_key))
         .route("/v1/orgs/{org}/keys/{hash}", delete(routes::revoke_key))
+        .route(DOWNLOADS_PATH, post(routes::count_downloads))
+        .route("/v1/plugins/{org}/{name}/downloads", get(routes::downloads))
         .route(HEALTH_PATH, get(routes::health))
         .route(READY_PATH, get(routes::ready))
         .fallback(not_found)
@@ -95,9 +97,9 @@ async fn method_not_allowed() -> ApiError {
     .into()
 }
 
-/// Everything here is about somebody or about now.
+/// Whatever does not say otherwise is about somebody or about now.
 async fn no_store(mut response: Response) -> Response {
     let value = HeaderValue::from_static(CachePolicy::NoStore.header_value());
-    response.headers_mut().insert(CACHE_CONTROL, value);
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(value);
     response
 }

@@ -3,11 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
 use modunest_core::api::{
-    CreateOrg, CreateToken, CreateUser, OrgView, PublishRequest, PublishResponse, RegisterKey,
-    SessionView, SetMember, StatementRequest, StatementResponse, TokenCreated, UserView, WhoAmI,
+    CreateOrg, CreateToken, CreateUser, DownloadBatch, OrgView, PublishRequest, PublishResponse,
+    RegisterKey, SessionView, SetMember, StatementRequest, StatementResponse, TokenCreated,
+    UserView, WhoAmI,
 };
-use modunest_core::problem::Code;
+use modunest_core::keys::CachePolicy;
+use modunest_core::name::{OrgName, PluginName};
+use modunest_core::problem::{Code, Refusal};
 use serde_json::{Value, json};
 
 use super::ApiError;
@@ -139,6 +144,28 @@ pub(super) async fn revoke_key(
     let org = segments.get("org", Code::InvalidName)?;
     let hash: String = segments.get("hash", Code::NotFound)?;
     Ok(Json(Box::pin(functions.revoke_key(&caller, &org, &hash)).await?))
+}
+
+pub(super) async fn count_downloads(
+    State(functions): State<Functions>,
+    caller: Caller,
+    Input(batch): Input<DownloadBatch>,
+) -> Result<StatusCode, ApiError> {
+    Box::pin(functions.count_downloads(&caller, &batch)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn downloads(
+    State(functions): State<Functions>,
+    segments: Segments,
+) -> Result<impl IntoResponse, ApiError> {
+    let org: OrgName = segments.get("org", Code::InvalidName)?;
+    let name: String = segments.get("name", Code::InvalidName)?;
+    let plugin: PluginName = format!("{org}/{name}").parse().map_err(|error| {
+        Refusal::new(Code::InvalidName, format!("{{name}} in the path: {error}"))
+    })?;
+    let view = functions.downloads(&plugin).await?;
+    Ok(([(CACHE_CONTROL, CachePolicy::Minutes.header_value())], Json(view)))
 }
 
 pub(super) async fn health() -> Json<Value> {

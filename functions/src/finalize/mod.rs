@@ -10,6 +10,7 @@ mod check;
 mod event;
 mod report;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,7 +231,12 @@ impl Functions {
         texts.sort_by_key(|(key, _)| *key);
         texts.dedup_by_key(|(key, _)| *key);
         let texts = texts.into_iter().map(|(key, bytes)| storage.put_content(key, bytes));
-        tokio::try_join!(try_join_all(copies), try_join_all(texts))?;
+        // For whoever counts downloads, who sees digests only.
+        let archives: BTreeSet<_> = release.builds.iter().map(|build| build.archive).collect();
+        let notes = archives
+            .iter()
+            .map(|archive| self.0.store.note_archive(archive, &release.plugin, &release.version));
+        tokio::try_join!(try_join_all(copies), try_join_all(texts), try_join_all(notes))?;
         Ok(())
     }
 

@@ -103,7 +103,7 @@ impl Functions {
     }
 
     /// Decides about an action that concerns no organisation.
-    fn authorise(&self, caller: &Caller, action: &Action) -> Result<(), Error> {
+    pub(crate) fn authorise(&self, caller: &Caller, action: &Action) -> Result<(), Error> {
         caller.decide(action, None, self.now())
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use modunest_core::api::{CreateToken, CreateUser, TokenCreated, UserView};
 use modunest_core::authorise::{Action, Scope};
+use modunest_core::digest::Digest;
 use modunest_core::name::UserName;
 use modunest_core::problem::{Code, Refusal};
 
@@ -15,6 +16,9 @@ use crate::store::users::{Token, User, token_id};
 
 /// Longest life of a token: whoever leaves is forgotten after a year at the latest.
 const TOKEN_LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// How long before its end a registry's own token is replaced, at a start: half a year, so
+/// that a process which runs for months keeps a good one.
+const TOKEN_RENEWED_BEFORE: Duration = Duration::from_secs(182 * 24 * 60 * 60);
 /// Longest label of a token, in characters.
 const LABEL_MAX_CHARS: usize = 100;
 /// How often another token is drawn when one exists already. Two random tokens of 256 bits
@@ -41,7 +45,7 @@ fn check_token(request: &CreateToken) -> Result<(), Error> {
         );
     }
     if request.scopes.is_empty() {
-        return refuse(Code::InvalidRequest, "/scopes: at least one of publish, manage, admin");
+        return refuse(Code::InvalidRequest, format!("/scopes: at least one of {}", scope_names()));
     }
     Ok(())
 }
@@ -62,6 +66,25 @@ impl Functions {
             return refuse(Code::NotFound, format!("there is no user {user}"));
         }
         self.make_token(user, all_scopes(), "recovery", TOKEN_LIFE_MAX).await
+    }
+
+    pub(crate) async fn token_to_count(
+        &self,
+        user: UserName,
+        existing: Option<&str>,
+    ) -> Result<Option<TokenCreated>, Error> {
+        if let Some(text) = existing {
+            let token = self.0.store.token(&Digest::of(text.as_bytes())).await?;
+            let needed_until = self.now().plus(TOKEN_RENEWED_BEFORE);
+            if token.is_some_and(|t| t.scopes == [Scope::Count] && t.expires_at > needed_until) {
+                return Ok(None);
+            }
+        }
+        if self.0.store.user(&user).await?.is_none() {
+            return refuse(Code::NotFound, format!("there is no user {user}"));
+        }
+        let scopes = vec![Scope::Count];
+        self.make_token(user, scopes, "counts downloads", TOKEN_LIFE_MAX).await.map(Some)
     }
 
     pub(crate) async fn create_user(
@@ -123,10 +146,15 @@ impl Functions {
                 }
             }
         };
-        if request.scopes.contains(&Scope::Admin) && !owner.registry_admin {
+        let reserved = request.scopes.iter().find(|scope| scope.is_for_administrators());
+        if let (Some(scope), false) = (reserved, owner.registry_admin) {
             return refuse(
                 Code::Forbidden,
-                format!("{} does not administer the registry", owner.user),
+                format!(
+                    "{} does not administer the registry, which the scope \"{}\" needs",
+                    owner.user,
+                    scope.as_str()
+                ),
             );
         }
         let mut scopes = request.scopes;
@@ -189,7 +217,11 @@ impl Functions {
 }
 
 fn all_scopes() -> Vec<Scope> {
-    vec![Scope::Publish, Scope::Manage, Scope::Admin]
+    Scope::ALL.to_vec()
+}
+
+fn scope_names() -> String {
+    Scope::ALL.map(Scope::as_str).join(", ")
 }
 
 fn created(text: String, token: &Token) -> TokenCreated {

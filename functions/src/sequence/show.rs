@@ -34,14 +34,21 @@ impl Functions {
                 None => self.read_shown().await?,
             };
             if let Some(shown) = &shown {
-                let fresh = now.since(shown.issued_at) < HEAD_FRESH_FOR;
-                if shown.epoch >= head.epoch && fresh {
-                    self.note_shown(Some(shown.clone()));
-                    return Ok(shown.epoch);
+                if shown.epoch > head.epoch {
+                    // Others went on meanwhile.
+                    head = self.newest().await?;
                 }
                 if shown.epoch > head.epoch {
-                    // It is only to be signed again, and what was read of it is older.
-                    head = self.newest().await?;
+                    // The table lost what readers have seen, as after a restore. A head that
+                    // goes back would be refused by agents, so it is not signed.
+                    return Err(Error::Broken(
+                        "the head in the table is older than the one that readers see (docs/deploy.md, \"Restore\")",
+                    ));
+                }
+                let fresh = now.since(shown.issued_at) < HEAD_FRESH_FOR;
+                if shown.epoch == head.epoch && fresh {
+                    self.note_shown(Some(shown.clone()));
+                    return Ok(shown.epoch);
                 }
             }
             let signed = Head {

@@ -217,6 +217,14 @@ impl Change {
         self
     }
 
+    /// Adds to a number; an absent one is zero.
+    pub(crate) fn add(mut self, attribute: &str, count: u64) -> Self {
+        self.name(attribute);
+        self.add.push(format!("#{attribute} :{attribute}"));
+        self.values.insert(format!(":{attribute}"), number(count));
+        self
+    }
+
     pub(crate) fn add_to_set(mut self, attribute: &str, value: impl ToString) -> Self {
         self.name(attribute);
         self.add.push(format!("#{attribute} :{attribute}"));

@@ -16,6 +16,10 @@
 //! | Pending statement | `pending` | `<statement digest>` | `subject`, `statement`, `session`, `created_at` |
 //! | Outcome | `statement#<digest>` | `statement` | `epoch`, or `rejection` (JSON) and `ttl`; for statements without session |
 //! | Head | `head` | `head` | `epoch`, `index` |
+//! | Archive | `archive#<digest>` | `archive` | `plugin`, `version`: the release that it is of |
+//! | Downloads of a version | `downloads#<org/name>` | `version#<version>` | `count` |
+//! | Downloads on a day | `downloads#<org/name>` | `day#<YYYY-MM-DD>` | `count`, `ttl` |
+//! | Counted part of a batch | `downloads-batch#<batch>` | `part#<n>` | `ttl` |
 //!
 //! One sparse index, `due` (`due_kind`, `due_at`; keys only): sessions that somebody must
 //! look at when `due_at` has come: the upload's deadline, the lease's end, or the removal of
@@ -36,10 +40,16 @@
 //! | Statements are in the index once, in chain order | swap of the head item on its `epoch`, with everything that follows from it |
 //! | One holder of a look-alike name | reservation absent or one's own |
 //! | An organisation keeps an owner | `members_version` |
+//! | A batch of downloads counts once | transaction: every counter of a part, and its marker absent |
+//!
+//! Downloads never touch what publishing depends on. A plugin's counters share a partition,
+//! whose 1,000 write units a second bear 250 parts a second for one plugin, at two units for
+//! each of its two or more items. They are read eventually consistent.
 //!
 //! Limits: a session with a statement of 8 KB, a problem and its sets stays below 24 KB; an
 //! organisation below 100 KB (see `MEMBERS_MAX` and `KEYS_MAX`); DynamoDB's item limit is 400 KB.
 
+pub(crate) mod downloads;
 pub(crate) mod head;
 pub(crate) mod item;
 pub(crate) mod orgs;
@@ -186,6 +196,40 @@ impl Store {
         .await
         .map_err(|error| failed("Query", &error))?;
         Ok(answer.items.unwrap_or_default())
+    }
+
+    /// Items of a partition with sort keys from `first` to `last`, all of them, eventually
+    /// consistent.
+    pub(crate) async fn range(
+        &self,
+        partition: &str,
+        first: &str,
+        last: &str,
+    ) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let answer = Box::pin(
+                self.client
+                    .query()
+                    .table_name(&self.table)
+                    .key_condition_expression("#pk = :pk AND #sk BETWEEN :first AND :last")
+                    .expression_attribute_names("#pk", "pk")
+                    .expression_attribute_names("#sk", "sk")
+                    .expression_attribute_values(":pk", text(partition))
+                    .expression_attribute_values(":first", text(first))
+                    .expression_attribute_values(":last", text(last))
+                    .set_exclusive_start_key(start)
+                    .send(),
+            )
+            .await
+            .map_err(|error| failed("Query", &error))?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
     }
 
     /// All or nothing, at most [`TRANSACTION_MAX_ITEMS`]. The SDK gives each call its own

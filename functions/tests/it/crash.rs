@@ -16,8 +16,9 @@ use modunest_core::statement::Link;
 use crate::package::{Package, package};
 use crate::registry::{Publisher, Registry};
 
-/// Polls `work` at most `polls` times and then drops it. Whether it ended before.
-async fn cut<F: Future>(work: F, polls: u32) -> Option<F::Output> {
+/// A process that dies: polls `work` at most `polls` times and then drops it. What it came to,
+/// if it ended before.
+pub async fn cut<F: Future>(work: F, polls: u32) -> Option<F::Output> {
     let mut work = pin!(work);
     let mut left = polls;
     std::future::poll_fn(move |context| {

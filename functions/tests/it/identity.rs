@@ -15,7 +15,7 @@ async fn tokens_live_within_their_bounds() {
     let registry = Registry::start_silent().await;
     let admin = registry.admin.as_str();
     let me: WhoAmI = registry.ok("GET", "/v1/whoami", admin, None).await;
-    assert!(me.registry_admin && me.user.as_str() == "admin" && me.scopes.len() == 3);
+    assert!(me.registry_admin && me.user.as_str() == "admin" && me.scopes.len() == 4);
 
     registry.ok::<Value>("POST", "/v1/users", admin, Some(&json!({"user": "ada"}))).await;
     let again =

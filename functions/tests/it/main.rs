@@ -4,9 +4,12 @@
 
 mod package;
 mod registry;
+mod runtime_api;
 
 mod crash;
+mod downloads;
 mod identity;
+mod lambda;
 mod publish;
 mod refuse;
 mod sequence;

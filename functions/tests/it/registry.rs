@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 pub const ORIGIN: &str = "test.modunest";
 const STAGING: &str = "staging";
 const PUBLIC: &str = "public";
+const KEYS: &str = "keys";
 
 pub struct Registry {
     pub functions: Functions,
@@ -62,7 +63,7 @@ impl Registry {
             access_key: "test".into(),
             secret_key: "a secret for tests only".into(),
             region: "local".into(),
-            buckets: vec![STAGING.into(), PUBLIC.into()],
+            buckets: vec![STAGING.into(), PUBLIC.into(), KEYS.into()],
         })
         .unwrap();
         let aws = Settings {
@@ -147,12 +148,81 @@ impl Registry {
         let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
         let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
         let status = response.status();
-        assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
+        if !(method == "GET" && status == StatusCode::OK && path.ends_with("/downloads")) {
+            assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
+        }
         assert!(response.headers().contains_key("traceparent"));
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let value =
             if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
         (status, value)
+    }
+
+    /// A call that anybody may make, and caches answer for a while.
+    pub async fn public<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(response.headers()["cache-control"], "public, max-age=300");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// The environment of a Lambda function of this registry.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let aws = &self.config.aws;
+        vec![
+            ("MODUNEST_ORIGIN", ORIGIN.to_owned()),
+            ("MODUNEST_TABLE", self.config.table.clone()),
+            ("MODUNEST_STAGING_BUCKET", STAGING.to_owned()),
+            ("MODUNEST_PUBLIC_BUCKET", PUBLIC.to_owned()),
+            ("MODUNEST_KEYS_BUCKET", KEYS.to_owned()),
+            ("AWS_REGION", aws.region.clone()),
+            ("AWS_ACCESS_KEY_ID", aws.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", aws.secret_access_key.clone()),
+            ("MODUNEST_S3_ENDPOINT", aws.s3_endpoint.clone().unwrap()),
+            ("MODUNEST_DYNAMODB_ENDPOINT", aws.dynamodb_endpoint.clone().unwrap()),
+        ]
+    }
+
+    /// Puts the registry's key where functions read it.
+    pub async fn put_key(&self) {
+        let key = format!("{}\n", self.key.expose());
+        let put = self.s3.put_object().bucket(KEYS).key("registry.key");
+        put.body(key.into_bytes().into()).send().await.unwrap();
+    }
+
+    /// A session that cannot be read, and the storage event that speaks of it: what fails
+    /// however often it is tried.
+    pub async fn damaged_session(&self) -> Value {
+        use aws_sdk_dynamodb::types::AttributeValue;
+        let id = SessionId::from_bytes([0xda; 16]);
+        let table = modunest_runtime::aws::dynamodb(&self.config.aws);
+        let put = table.put_item().table_name(&self.config.table);
+        put.item("pk", AttributeValue::S(format!("session#{id}")))
+            .item("sk", AttributeValue::S("session".to_owned()))
+            .send()
+            .await
+            .unwrap();
+        Self::event(&format!("ready/{id}"))
+    }
+
+    /// Sets the epoch in the table's head, as a restore or an operator would.
+    pub async fn set_head_epoch(&self, epoch: u64) {
+        use aws_sdk_dynamodb::types::AttributeValue;
+        let table = modunest_runtime::aws::dynamodb(&self.config.aws);
+        let name = || AttributeValue::S("head".to_owned());
+        table
+            .update_item()
+            .table_name(&self.config.table)
+            .key("pk", name())
+            .key("sk", name())
+            .update_expression("SET #epoch = :epoch")
+            .expression_attribute_names("#epoch", "epoch")
+            .expression_attribute_values(":epoch", AttributeValue::N(epoch.to_string()))
+            .send()
+            .await
+            .unwrap();
     }
 
     /// A call that succeeds.

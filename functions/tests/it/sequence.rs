@@ -124,3 +124,25 @@ async fn an_old_head_is_signed_again() {
     assert_eq!(registry.head().await.epoch, first.epoch);
     registry.stop().await;
 }
+
+/// A table that was restored to before what readers have seen must not take them back there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_older_than_the_head_is_not_shown() {
+    let registry = Registry::start_silent().await;
+    registry.functions.sweep().await.unwrap();
+    let publisher = registry.publisher("acme").await;
+    let seen = registry.head().await;
+    assert!(seen.epoch > 1);
+    registry.set_head_epoch(seen.epoch - 1).await;
+    for clock in [Duration::ZERO, HEAD_FRESH_FOR + Duration::from_secs(1)] {
+        registry.move_clock(clock);
+        let error = registry.functions.sequence().await.unwrap_err().to_string();
+        assert!(error.contains("older than the one that readers see"), "{error}");
+        assert_eq!(registry.head().await, seen);
+    }
+    registry.set_head_epoch(seen.epoch).await;
+    registry.functions.sequence().await.unwrap();
+    assert_eq!(registry.head().await.epoch, seen.epoch);
+    drop(publisher);
+    registry.stop().await;
+}

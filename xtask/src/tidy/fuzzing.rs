@@ -12,14 +12,21 @@ struct Parser {
 }
 
 /// All parsers of bytes that someone else wrote. A new one adds its line here.
-const PARSERS: [Parser; 7] = [
+const PARSERS: [Parser; 14] = [
     Parser { source: "core/src/archive", target: "archive" },
+    Parser { source: "core/src/closure", target: "closure" },
     Parser { source: "core/src/index", target: "index" },
     Parser { source: "core/src/manifest", target: "manifest" },
     Parser { source: "core/src/scan", target: "scan" },
     Parser { source: "core/src/statement", target: "statement" },
     Parser { source: "sdk/src/http", target: "http" },
     Parser { source: "tlog/src/note", target: "note" },
+    Parser { source: "tlog/src/checkpoint", target: "checkpoint" },
+    Parser { source: "tlog/src/tile", target: "tile" },
+    Parser { source: "tlog/src/entries", target: "entries" },
+    Parser { source: "tlog/src/policy", target: "policy" },
+    Parser { source: "tlog/src/offline", target: "offline" },
+    Parser { source: "tlog/src/submission", target: "submission" },
 ];
 
 /// Targets and corpora exist for the parsers, and parsers for the targets.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Context;
 use crate::error::Error;
 use crate::profile::DEFAULT_DATA;
-use crate::registry::{DEFAULT_PORT, LocalRegistry, Options};
+use crate::registry::{DEFAULT_PORT, Edge, LocalRegistry, Options};
 
 /// Flags of `modunest up`.
 #[derive(Args)]
@@ -21,6 +21,9 @@ pub struct Arguments {
     /// First of the four ports on loopback; 0 takes any free ones
     #[arg(long, default_value_t = DEFAULT_PORT, value_name = "N", value_parser = clap::value_parser!(u16).range(..=65532))]
     port: u16,
+    /// What answers readers
+    #[arg(long, value_enum, default_value_t = Edge::Native)]
+    edge: Edge,
     /// Keep nothing: data is gone when the process ends
     #[arg(long)]
     ephemeral: bool,
@@ -61,7 +64,12 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
         (None, Some(folder)) => folder,
         (None, None) => PathBuf::from(DEFAULT_DATA),
     };
-    let options = Options { data, ephemeral: arguments.ephemeral, port: arguments.port };
+    let options = Options {
+        data,
+        ephemeral: arguments.ephemeral,
+        port: arguments.port,
+        edge: arguments.edge,
+    };
     // The signals are caught from here on, so that one during the demo's build still stops
     // everything in order.
     let mut stop = std::pin::pin!(modunest_runtime::shutdown::signal_received());
@@ -79,6 +87,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
             Err(error) => Err(error),
         },
         signal = &mut stop => signal.map_err(Error::file("signals")),
+        error = registry.failed() => Err(error),
     };
     registry.shutdown().await?;
     outcome

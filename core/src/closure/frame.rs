@@ -1,0 +1,174 @@
+//! Frames: how the answer is written and, piece by piece, read.
+
+use crate::index::{BIN_MAX_BYTES, HEAD_MAX_BYTES, INDEX_FILE_MAX_BYTES, NODE_BYTES};
+use crate::keys::ObjectKey;
+
+/// Longest answer that is read, in bytes: what the widest limits allow
+/// ([`super::Limits::NATIVE`]), a head, and the frames' lines.
+pub const ANSWER_MAX_BYTES: usize =
+    super::Limits::NATIVE.bytes + HEAD_MAX_BYTES + super::Limits::NATIVE.objects * LINE_MAX_BYTES;
+/// Longest line: `index/`, 64 digits, a space, at most seven digits, and a line feed.
+const LINE_MAX_BYTES: usize = 6 + 64 + 1 + 7 + 1;
+
+/// The line before an object's bytes.
+pub fn frame_line(key: &ObjectKey, length_bytes: usize) -> String {
+    format!("{key} {length_bytes}\n")
+}
+
+/// One object of an answer, unproven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its key: the head, a node, a bin or an index file.
+    pub key: ObjectKey,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Why bytes are not an answer. Nothing after it can be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A frame does not begin as one does.
+    #[error("a frame begins with the key of an index object, a space and a length in decimal")]
+    Line,
+    /// Longer than an object of its kind can be.
+    #[error("{key} cannot have {length_bytes} bytes")]
+    Length {
+        /// The object.
+        key: ObjectKey,
+        /// What its line says.
+        length_bytes: u64,
+    },
+    /// The head is not the first frame, or not the only one of its kind.
+    #[error("the head is the first frame, and no other")]
+    Head,
+    /// More than [`ANSWER_MAX_BYTES`].
+    #[error("the answer has more than {ANSWER_MAX_BYTES} bytes")]
+    TooLong,
+    /// The answer ends inside a frame, or before the first.
+    #[error("the answer breaks off")]
+    Cut,
+}
+
+/// Reads frames from pieces of any size. Memory follows what has come, never what a line
+/// announces.
+#[derive(Debug, Default)]
+pub struct FrameReader {
+    /// What has come and is no frame yet.
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that were handed out.
+    taken: usize,
+    /// The line that was read: an object and how many bytes it has.
+    begun: Option<(ObjectKey, usize)>,
+    total_bytes: usize,
+    frames: usize,
+}
+
+impl FrameReader {
+    /// A reader that has seen nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next piece. Take all frames before the next one, so that the buffer stays
+    /// below one frame and one piece.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`].
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), FrameError> {
+        self.total_bytes = self.total_bytes.saturating_add(piece.len());
+        if self.total_bytes > ANSWER_MAX_BYTES {
+            return Err(FrameError::TooLong);
+        }
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        self.buffer.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The next frame that has come whole.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let rest = &self.buffer[self.taken..];
+        let (key, length) = match self.begun {
+            Some(begun) => begun,
+            None => {
+                let Some((key, length, line_bytes)) = read_line(rest)? else { return Ok(None) };
+                if (key == ObjectKey::Head) != (self.frames == 0) {
+                    return Err(FrameError::Head);
+                }
+                self.taken += line_bytes;
+                self.begun = Some((key, length));
+                (key, length)
+            }
+        };
+        let rest = &self.buffer[self.taken..];
+        let Some(bytes) = rest.get(..length) else { return Ok(None) };
+        let frame = Frame { key, bytes: bytes.to_vec() };
+        self.taken += length;
+        self.begun = None;
+        self.frames += 1;
+        Ok(Some(frame))
+    }
+
+    /// The end of the answer, after the last frame was taken.
+    ///
+    /// # Errors
+    /// [`FrameError::Cut`].
+    pub fn finish(&self) -> Result<(), FrameError> {
+        let at_rest = self.begun.is_none() && self.taken == self.buffer.len() && self.frames > 0;
+        if at_rest { Ok(()) } else { Err(FrameError::Cut) }
+    }
+}
+
+/// Object, length, and the line's own length; `None` while the line may still go on.
+fn read_line(bytes: &[u8]) -> Result<Option<(ObjectKey, usize, usize)>, FrameError> {
+    let Some(end) = bytes.iter().take(LINE_MAX_BYTES).position(|byte| *byte == b'\n') else {
+        return if bytes.len() < LINE_MAX_BYTES { Ok(None) } else { Err(FrameError::Line) };
+    };
+    let line = std::str::from_utf8(&bytes[..end]).map_err(|_| FrameError::Line)?;
+    let (key, length) = line.split_once(' ').ok_or(FrameError::Line)?;
+    let key = ObjectKey::from_key(key).ok_or(FrameError::Line)?;
+    let canonical = !length.is_empty()
+        && length.bytes().all(|byte| byte.is_ascii_digit())
+        && (length == "0" || !length.starts_with('0'));
+    if !canonical {
+        return Err(FrameError::Line);
+    }
+    let length_bytes: u64 = length.parse().map_err(|_| FrameError::Line)?;
+    let max_bytes = match key {
+        ObjectKey::Head => HEAD_MAX_BYTES,
+        ObjectKey::Node(_) => NODE_BYTES,
+        ObjectKey::Bin(_) => BIN_MAX_BYTES,
+        ObjectKey::Index(_) => INDEX_FILE_MAX_BYTES,
+        ObjectKey::Blob(_) | ObjectKey::Report(_) => return Err(FrameError::Line),
+    };
+    match usize::try_from(length_bytes) {
+        Ok(length) if length <= max_bytes => Ok(Some((key, length, end + 1))),
+        _ => Err(FrameError::Length { key, length_bytes }),
+    }
+}
+
+/// Every frame of `bytes`, handed over in pieces of a size, and how reading ended.
+pub(super) fn read_in_pieces(
+    bytes: &[u8],
+    piece_bytes: usize,
+) -> (Vec<Frame>, Result<(), FrameError>) {
+    let mut reader = FrameReader::new();
+    let mut frames = Vec::new();
+    for piece in bytes.chunks(piece_bytes.max(1)) {
+        if let Err(error) = reader.push(piece) {
+            return (frames, Err(error));
+        }
+        loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+    }
+    let end = reader.finish();
+    (frames, end)
+}
