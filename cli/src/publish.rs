@@ -93,7 +93,7 @@ impl Publisher {
     ) -> Result<Published, Error> {
         let manifest = &source.manifest;
         let link = self.next_link(&manifest.name).await?;
-        let statement = Statement::Release(Box::new(package.release(source, link)));
+        let statement = Statement::Release(std::sync::Arc::new(package.release(source, link)));
         let signed = sign(&statement, &self.key)?;
         let request = PublishRequest { statement: text(&signed)?, dry_run };
         let answer: PublishResponse = self.api.send(Method::POST, "/v1/releases", &request).await?;

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use modunest_tlog::TileId;
+
 use crate::digest::Digest;
 
 /// An object that readers may ask for.
@@ -11,6 +13,10 @@ use crate::digest::Digest;
 pub enum ObjectKey {
     /// The signed head of the index. One of the two objects that change.
     Head,
+    /// The log's signed size and root. The other one.
+    Checkpoint,
+    /// A tile of the log: of hashes, or a bundle of entries.
+    Tile(TileId),
     /// A node of the index tree.
     Node(Digest),
     /// A bin of the index tree.
@@ -68,8 +74,11 @@ impl ObjectKey {
 
     /// Reads a key of the public bucket.
     pub fn from_key(key: &str) -> Option<ObjectKey> {
-        if key == "head" {
-            return Some(ObjectKey::Head);
+        match key {
+            "head" => return Some(ObjectKey::Head),
+            "checkpoint" => return Some(ObjectKey::Checkpoint),
+            _ if key.starts_with("tile/") => return TileId::from_path(key).map(ObjectKey::Tile),
+            _ => {}
         }
         let (kind, hex) = key.rsplit_once('/')?;
         let digest = hex.parse().ok()?;
@@ -88,10 +97,11 @@ impl ObjectKey {
         format!("/{self}")
     }
 
-    /// The SHA-256 that the content must have; `None` for what changes.
+    /// The SHA-256 that the content must have; `None` for what changes, and for what is named
+    /// by its position.
     pub fn content_digest(&self) -> Option<Digest> {
         match self {
-            ObjectKey::Head => None,
+            ObjectKey::Head | ObjectKey::Checkpoint | ObjectKey::Tile(_) => None,
             ObjectKey::Node(d)
             | ObjectKey::Bin(d)
             | ObjectKey::Index(d)
@@ -103,7 +113,7 @@ impl ObjectKey {
     /// How long it may be kept.
     pub const fn cache_policy(&self) -> CachePolicy {
         match self {
-            ObjectKey::Head => CachePolicy::Short,
+            ObjectKey::Head | ObjectKey::Checkpoint => CachePolicy::Short,
             _ => CachePolicy::Immutable,
         }
     }
@@ -111,10 +121,12 @@ impl ObjectKey {
     /// The `Content-Type` it is stored and served with.
     pub const fn content_type(&self) -> &'static str {
         match self {
-            ObjectKey::Head | ObjectKey::Bin(_) | ObjectKey::Index(_) => {
+            ObjectKey::Head | ObjectKey::Checkpoint | ObjectKey::Bin(_) | ObjectKey::Index(_) => {
                 "text/plain; charset=utf-8"
             }
-            ObjectKey::Node(_) | ObjectKey::Blob(_) => "application/octet-stream",
+            ObjectKey::Tile(_) | ObjectKey::Node(_) | ObjectKey::Blob(_) => {
+                "application/octet-stream"
+            }
             ObjectKey::Report(_) => "application/json",
         }
     }
@@ -125,6 +137,8 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ObjectKey::Head => f.write_str("head"),
+            ObjectKey::Checkpoint => f.write_str("checkpoint"),
+            ObjectKey::Tile(tile) => tile.fmt(f),
             ObjectKey::Node(digest) => write!(f, "node/{digest}"),
             ObjectKey::Bin(digest) => write!(f, "bin/{digest}"),
             ObjectKey::Index(digest) => write!(f, "index/{digest}"),
@@ -240,6 +254,10 @@ mod tests {
         let digest = Digest::of(b"x");
         for key in [
             ObjectKey::Head,
+            ObjectKey::Checkpoint,
+            ObjectKey::Tile(TileId::hashes(1, 2, 200_000).unwrap()),
+            ObjectKey::Tile(TileId::entries(0, 3).unwrap()),
+            ObjectKey::Tile(TileId::entries(1234, 1_000_000).unwrap()),
             ObjectKey::Node(digest),
             ObjectKey::Bin(digest),
             ObjectKey::Index(digest),
@@ -259,6 +277,9 @@ mod tests {
             "/blob/sha512/x",
             "//head",
             "/node/../head",
+            "/tile/0/1234",
+            "/tile/entries/000.p/256",
+            "/tile/8/../0/000",
         ] {
             assert_eq!(ObjectKey::from_path(bad), None, "{bad}");
         }
@@ -278,8 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_head_changes() {
+    fn only_head_and_checkpoint_change() {
         assert_eq!(ObjectKey::Head.cache_policy(), CachePolicy::Short);
+        assert_eq!(ObjectKey::Checkpoint.cache_policy(), CachePolicy::Short);
+        let tile = TileId::entries(0, 3).unwrap();
+        assert_eq!(ObjectKey::Tile(tile).cache_policy(), CachePolicy::Immutable);
         assert_eq!(ObjectKey::Node(Digest::ZERO).cache_policy(), CachePolicy::Immutable);
     }
 }

@@ -222,7 +222,7 @@ pub fn check_signature(signed: &SignedStatement, keys: &[VerifyingKey]) -> Resul
             format!("{org} has no publisher key; register one with `modunest key register`"),
         ));
     }
-    signed.verify(keys).map_err(|error| match error {
+    signed.verify(keys).map(|_| ()).map_err(|error| match error {
         StatementError::Note(error) => Refusal::new(Code::InvalidSignature, error.to_string()),
         other => Refusal::new(Code::InvalidStatement, other.to_string()),
     })
@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn sign(release: &Release) -> SignedStatement {
-        Statement::Release(Box::new(release.clone())).sign(&key(1)).unwrap()
+        Statement::Release(std::sync::Arc::new(release.clone())).sign(&key(1)).unwrap()
     }
 
     fn facts() -> Facts {

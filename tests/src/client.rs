@@ -203,7 +203,7 @@ impl Publisher {
     /// # Panics
     /// When the package breaks a rule of statements.
     pub fn sign(&self, package: &Package, link: Link) -> SignedStatement {
-        Statement::Release(Box::new(package.release(link))).sign(&self.key).unwrap()
+        Statement::Release(std::sync::Arc::new(package.release(link))).sign(&self.key).unwrap()
     }
 
     /// Opens a session, or takes one up.

@@ -197,7 +197,7 @@ impl Registry {
             capabilities: manifest.capability_texts(),
             builds: vec![build],
         };
-        (manifest.name, Statement::Release(Box::new(statement)))
+        (manifest.name, Statement::Release(std::sync::Arc::new(statement)))
     }
 
     pub fn yank(&self, plugin: &str, version: &str) {

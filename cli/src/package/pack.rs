@@ -100,7 +100,7 @@ fn check(source: &Source, bytes: &[u8], target: BuildTarget) -> Result<Package, 
     let package = Package { bytes: bytes.to_owned(), build, files: list.files().len(), findings };
     // Also checks the statement's own rules, so that signing cannot fail later.
     let release = package.release(source, Link::FIRST);
-    modunest_core::statement::Statement::Release(Box::new(release))
+    modunest_core::statement::Statement::Release(std::sync::Arc::new(release))
         .text()
         .map_err(|error| Error::Input(error.to_string()))?;
     Ok(package)

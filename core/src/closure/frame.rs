@@ -142,7 +142,9 @@ fn read_line(bytes: &[u8]) -> Result<Option<(ObjectKey, usize, usize)>, FrameErr
         ObjectKey::Node(_) => NODE_BYTES,
         ObjectKey::Bin(_) => BIN_MAX_BYTES,
         ObjectKey::Index(_) => INDEX_FILE_MAX_BYTES,
-        ObjectKey::Blob(_) | ObjectKey::Report(_) => return Err(FrameError::Line),
+        ObjectKey::Checkpoint | ObjectKey::Tile(_) | ObjectKey::Blob(_) | ObjectKey::Report(_) => {
+            return Err(FrameError::Line);
+        }
     };
     match usize::try_from(length_bytes) {
         Ok(length) if length <= max_bytes => Ok(Some((key, length, end + 1))),

@@ -48,7 +48,7 @@ pub enum ClosureError {
         /// The object.
         key: ObjectKey,
         /// What is wrong with it.
-        error: IndexError,
+        error: Box<IndexError>,
     },
     /// The store has no object that the index names. For shells, who find that out.
     #[error("{0} is named by the index and not in the store")]
@@ -204,7 +204,10 @@ impl Closure {
             return Ok(None);
         };
         self.limits_left.bytes = left;
-        self.read(key, bytes, subjects).map_err(|error| ClosureError::Object { key, error })?;
+        self.read(key, bytes, subjects).map_err(|error| {
+            let error = Box::new(error);
+            ClosureError::Object { key, error }
+        })?;
         Ok(Some(frame_line(&key, bytes.len())))
     }
 
@@ -242,9 +245,15 @@ impl Closure {
     fn releases(&mut self, name: PluginName, file: IndexFile) {
         let mut yanked = BTreeMap::new();
         for (_, signed) in &file.entries {
-            if let Statement::Yank(yank) = signed.statement() {
-                yanked.insert(&yank.version, yank.yanked);
-            }
+            match signed.statement() {
+                Statement::Yank(yank) => yanked.insert(&yank.version, yank.yanked),
+                Statement::Quarantine(it) => yanked.insert(&it.version, it.quarantined),
+                Statement::Ownership(it) => {
+                    self.seek(Subject::Org(it.owner.clone()));
+                    None
+                }
+                _ => None,
+            };
         }
         let mut releases: Vec<Candidate> = file
             .entries

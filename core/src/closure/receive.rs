@@ -48,7 +48,11 @@ impl Received {
             ObjectKey::Node(digest) => ("node", digest),
             ObjectKey::Bin(digest) => ("bin", digest),
             ObjectKey::Index(digest) => ("index file", digest),
-            ObjectKey::Head | ObjectKey::Blob(_) | ObjectKey::Report(_) => {
+            ObjectKey::Head
+            | ObjectKey::Checkpoint
+            | ObjectKey::Tile(_)
+            | ObjectKey::Blob(_)
+            | ObjectKey::Report(_) => {
                 return Err(ReceiveError::Unexpected(key));
             }
         };

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! modunest/index/v1 demo/markdown
-//! <position or -> <length in bytes>
+//! <position> <length in bytes>
 //! <the statement's bytes, verbatim>
 //! ```
-//! The position is `-` until the registry has a log.
+//! Positions are indexes of the log's entries, ascending.
+
+use std::collections::BTreeSet;
 
 use super::IndexError;
 use crate::digest::Digest;
-use crate::statement::{STATEMENT_MAX_BYTES, SignedStatement, StatementError, Subject};
+use crate::name::OrgName;
+use crate::statement::{STATEMENT_MAX_BYTES, SignedStatement, Statement, StatementError, Subject};
 
 const FIRST_WORD: &str = "modunest/index/v1 ";
 /// Longest index file: 1,000 statements of the largest size.
@@ -20,8 +23,8 @@ pub const INDEX_FILE_MAX_BYTES: usize = 1_000 * STATEMENT_MAX_BYTES;
 pub struct IndexFile {
     /// Whose statements.
     pub subject: Subject,
-    /// Log position and statement, in the order of the subject's chain.
-    pub entries: Vec<(Option<u64>, SignedStatement)>,
+    /// Log position and statement, in the order of the log.
+    pub entries: Vec<(u64, SignedStatement)>,
 }
 
 fn form(rule: &'static str) -> IndexError {
@@ -38,7 +41,6 @@ impl IndexFile {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{FIRST_WORD}{}\n", self.subject).into_bytes();
         for (position, signed) in &self.entries {
-            let position = position.map_or("-".to_owned(), |p| p.to_string());
             bytes.extend_from_slice(format!("{position} {}\n", signed.bytes().len()).as_bytes());
             bytes.extend_from_slice(signed.bytes());
         }
@@ -48,6 +50,16 @@ impl IndexFile {
     /// The file's name.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.to_bytes())
+    }
+
+    /// The organisations that own or owned the plugin, or the organisation itself: whose keys
+    /// prove what stands here.
+    pub fn orgs(&self) -> BTreeSet<OrgName> {
+        let given = self.entries.iter().filter_map(|(_, signed)| match signed.statement() {
+            Statement::Ownership(it) => Some(it.owner.clone()),
+            _ => None,
+        });
+        std::iter::once(self.subject.org()).chain(given).collect()
     }
 
     /// Reads the file of `subject`. Forms are checked, signatures are not.
@@ -73,6 +85,9 @@ impl IndexFile {
                 .ok_or(form("a statement is shorter than its length says"))?;
             let signed = SignedStatement::parse(body.to_vec())
                 .map_err(|error| IndexError::Statement { subject: subject.clone(), error })?;
+            if entries.last().is_some_and(|(last, _)| position <= *last) {
+                return Err(form("statements stand in the order of the log"));
+            }
             if signed.statement().subject() != *subject {
                 return Err(IndexError::Statement {
                     subject: subject.clone(),
@@ -89,18 +104,15 @@ impl IndexFile {
     }
 }
 
-/// `<position or -> <length>\n`, numbers in decimal without leading zeros.
-fn entry_line(bytes: &[u8]) -> Result<(Option<u64>, usize, &[u8]), IndexError> {
+/// `<position> <length>\n`, numbers in decimal without leading zeros.
+fn entry_line(bytes: &[u8]) -> Result<(u64, usize, &[u8]), IndexError> {
     /// Two numbers of at most 20 digits, a space and a line feed.
     const LINE_MAX_BYTES: usize = 42;
     let rule = form("an entry starts with its log position and length");
     let end = bytes.iter().take(LINE_MAX_BYTES).position(|b| *b == b'\n').ok_or(rule.clone())?;
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| rule.clone())?;
     let (position, length) = line.split_once(' ').ok_or(rule.clone())?;
-    let position = match position {
-        "-" => None,
-        digits => Some(number(digits).ok_or(rule.clone())?),
-    };
+    let position = number(position).ok_or(rule.clone())?;
     let length = number(length).and_then(|n| usize::try_from(n).ok()).ok_or(rule)?;
     Ok((position, length, &bytes[end + 1..]))
 }

@@ -21,7 +21,7 @@ pub const HEAD_LIVES_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 pub const HEAD_FRESH_FOR: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Size and root of the log that the index was folded from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogHead {
     /// Number of entries.
@@ -38,9 +38,8 @@ pub struct Head {
     pub origin: String,
     /// Grows by one with every head that differs in more than its times.
     pub epoch: u64,
-    /// Absent until the registry has a log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<LogHead>,
+    /// The log that the index was folded from.
+    pub log: LogHead,
     /// Digest of the root node.
     pub index: Digest,
     /// Digest of the revocation feed; absent until there is one.
@@ -141,8 +140,7 @@ impl Head {
             )));
         }
         if self.epoch == last.epoch
-            && (self.index, &self.log, self.revocations)
-                != (last.index, &last.log, last.revocations)
+            && (self.index, self.log, self.revocations) != (last.index, last.log, last.revocations)
         {
             return Err(IndexError::Head(format!(
                 "epoch {} was shown with two different indexes",

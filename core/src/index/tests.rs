@@ -13,13 +13,17 @@ fn key() -> SigningKey {
 
 fn release(plugin: &str, version: &str, link: Link) -> SignedStatement {
     let release = crate::statement::test_release(plugin, version, link);
-    Statement::Release(Box::new(release)).sign(&key()).unwrap()
+    Statement::Release(std::sync::Arc::new(release)).sign(&key()).unwrap()
 }
 
 type Objects = BTreeMap<Digest, Vec<u8>>;
 
 /// Runs [`update`] to its end against a complete store, as a sequencer does.
-fn write(store: &mut Objects, root: Option<Digest>, additions: &[SignedStatement]) -> Digest {
+fn write(
+    store: &mut Objects,
+    root: Option<Digest>,
+    additions: &[(u64, SignedStatement)],
+) -> Digest {
     let mut fetched = Objects::new();
     loop {
         match update(root, additions, &fetched).unwrap() {
@@ -56,6 +60,7 @@ fn one_publish_writes_one_file_one_bin_and_two_nodes() {
     let mut store = Objects::new();
     let mut root = None;
     let mut chain: BTreeMap<String, Link> = BTreeMap::new();
+    let mut position = 0;
     for round in 1..=3 {
         for number in 0..40 {
             let name = format!("demo/plugin-{number}");
@@ -63,7 +68,8 @@ fn one_publish_writes_one_file_one_bin_and_two_nodes() {
             let signed = release(&name, &format!("{round}.0.0"), link);
             chain.insert(name, signed.next_link());
             let before = store.len();
-            root = Some(write(&mut store, root, &[signed]));
+            root = Some(write(&mut store, root, &[(position, signed)]));
+            position += 1;
             assert_eq!(store.len() - before, 4);
         }
     }
@@ -78,7 +84,7 @@ fn one_publish_writes_one_file_one_bin_and_two_nodes() {
 #[test]
 fn a_batch_equals_its_parts_in_any_order() {
     let statements: Vec<_> =
-        (0..30).map(|n| release(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST)).collect();
+        (0..30).map(|n| (n, release(&format!("demo/plugin-{n}"), "1.0.0", Link::FIRST))).collect();
     let mut store = Objects::new();
     let together = write(&mut store, None, &statements);
     let mut one_by_one = None;
@@ -92,11 +98,11 @@ fn a_batch_equals_its_parts_in_any_order() {
 fn a_lying_source_is_noticed() {
     let mut store = Objects::new();
     let first = release("demo/markdown", "1.0.0", Link::FIRST);
-    let root = write(&mut store, None, std::slice::from_ref(&first));
+    let second = release("demo/markdown", "1.1.0", first.next_link());
+    let root = write(&mut store, None, &[(0, first)]);
     let mut lying = store.clone();
     lying.insert(root, Node::EMPTY.to_bytes());
-    let second = release("demo/markdown", "1.1.0", first.next_link());
-    assert!(matches!(update(Some(root), &[second], &lying), Err(IndexError::Digest { .. })));
+    assert!(matches!(update(Some(root), &[(1, second)], &lying), Err(IndexError::Digest { .. })));
 }
 
 #[test]
@@ -123,9 +129,12 @@ fn strict_forms() {
     assert!(Node::parse(&[0; NODE_BYTES - 1]).is_err());
 
     let mut file = IndexFile::new(subject.clone());
-    file.entries.push((Some(7), release("demo/markdown", "1.0.0", Link::FIRST)));
+    file.entries.push((7, release("demo/markdown", "1.0.0", Link::FIRST)));
     let bytes = file.to_bytes();
     assert_eq!(IndexFile::parse(&subject, &bytes).unwrap(), file);
+    let mut disordered = file.clone();
+    disordered.entries.push((7, disordered.entries[0].1.clone()));
+    assert!(IndexFile::parse(&subject, &disordered.to_bytes()).is_err());
     let other = Subject::Plugin("demo/gallery".parse().unwrap());
     assert!(IndexFile::parse(&other, &bytes).is_err());
     for cut in 1..bytes.len() {
@@ -134,17 +143,17 @@ fn strict_forms() {
     }
     let text = String::from_utf8(bytes).unwrap();
     assert!(IndexFile::parse(&subject, text.replace("\n7 ", "\n07 ").as_bytes()).is_err());
-    assert!(
-        IndexFile::parse(&subject, text.replace("\n7 ", "\n99999999999999999999 ").as_bytes())
-            .is_err()
-    );
+    for position in ["-", "", "99999999999999999999"] {
+        let text = text.replace("\n7 ", &format!("\n{position} "));
+        assert!(IndexFile::parse(&subject, text.as_bytes()).is_err(), "{position}");
+    }
 }
 
 fn head(epoch: u64, index: &[u8]) -> Head {
     Head {
         origin: "registry.example.org".into(),
         epoch,
-        log: None,
+        log: LogHead { size: epoch, root: Digest::of(b"log") },
         index: Digest::of(index),
         revocations: None,
         issued_at: Timestamp::from_millis(1_000_000),

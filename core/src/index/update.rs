@@ -53,21 +53,22 @@ pub enum Update {
     },
 }
 
-/// Appends `additions` to the index below `root` (`None` for an empty index).
+/// Appends `additions`, each with its position in the log and in that order, to the index
+/// below `root` (`None` for an empty index).
 ///
 /// # Errors
 /// When an object in the source is not what its digest says, or is malformed. Whether the
 /// statements follow their chains is for the caller to decide before.
 pub fn update(
     root: Option<Digest>,
-    additions: &[SignedStatement],
+    additions: &[(u64, SignedStatement)],
     source: &impl Source,
 ) -> Result<Update, IndexError> {
     let mut need = Need::default();
-    let mut by_slot: BTreeMap<Slot, BTreeMap<Subject, Vec<&SignedStatement>>> = BTreeMap::new();
-    for signed in additions {
-        let subject = signed.statement().subject();
-        by_slot.entry(Slot::of(&subject)).or_default().entry(subject).or_default().push(signed);
+    let mut by_slot: BTreeMap<Slot, BySubject<'_>> = BTreeMap::new();
+    for addition in additions {
+        let subject = addition.1.statement().subject();
+        by_slot.entry(Slot::of(&subject)).or_default().entry(subject).or_default().push(addition);
     }
 
     let mut written = Vec::new();
@@ -98,7 +99,7 @@ pub fn update(
                 Some(digest) => need.file(source, subject, digest)?,
             };
             let Some(mut file) = file else { continue };
-            file.entries.extend(additions.iter().map(|signed| (None, (*signed).clone())));
+            file.entries.extend(additions.iter().copied().cloned());
             let bytes = file.to_bytes();
             let digest = Digest::of(&bytes);
             bin.set(subject.clone(), digest);
@@ -127,6 +128,9 @@ pub fn update(
     written.push(Written::Node(root, bytes));
     Ok(Update::Done { root, written, files })
 }
+
+/// Additions with their positions, by what they are about.
+type BySubject<'a> = BTreeMap<Subject, Vec<&'a (u64, SignedStatement)>>;
 
 #[derive(Default)]
 struct Need {

@@ -11,30 +11,45 @@
 //! — demo hVx1…
 //! ```
 //!
-//! The statements of one subject, a plugin or an organisation, form a chain: each carries
-//! its sequence number and the SHA-256 of the statement before it.
+//! The statements of one subject, a plugin or an organisation, form chains: each carries its
+//! sequence number and the SHA-256 of the statement before it in its chain. What the registry
+//! says about a plugin is a chain beside the owner's, so that neither waits for the other.
 
+mod kinds;
 mod release;
 mod state;
+
+use std::sync::Arc;
 
 use modunest_tlog::{Note, NoteError, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
+pub use kinds::{
+    Deprecation, Key, KeyChange, Ownership, Quarantine, Trust, TrustLevel, TrustLevelError,
+    Verdict, VerdictOutcome, Yank,
+};
 pub use release::{BUILDS_MAX, Build, Disagreement, LIST_MAX, Release};
-pub use state::{FoldError, OrgState, PluginState, ReleaseState, Status};
+pub use state::{
+    Authorities, FoldError, KeyEnd, KeyState, OrgState, PluginState, RegistryKey, RegistryKeys,
+    ReleaseState, Status,
+};
 
 use crate::digest::Digest;
 use crate::name::{NameError, OrgName, PluginName};
-use semver::Version;
 
 /// Longest statement, in bytes: 255 entries of one log bundle then stay near 2 MB.
 pub const STATEMENT_MAX_BYTES: usize = 8 * 1024;
-/// Longest reason of a yank or revocation, in characters.
+/// Longest reason or message in a statement, in characters.
 pub const REASON_MAX_CHARS: usize = 500;
 
 const RELEASE: &str = "modunest/release/v1";
 const YANK: &str = "modunest/yank/v1";
+const DEPRECATION: &str = "modunest/deprecation/v1";
+const OWNERSHIP: &str = "modunest/ownership/v1";
 const KEY: &str = "modunest/key/v1";
+const VERDICT: &str = "modunest/verdict/v1";
+const QUARANTINE: &str = "modunest/quarantine/v1";
+const TRUST: &str = "modunest/trust/v1";
 
 /// What statements are about, and what the index is sorted by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,52 +106,34 @@ impl Link {
     pub const FIRST: Link = Link { sequence: 1, previous: None };
 }
 
-/// A yank, or the end of one. Signed by the plugin's organisation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Yank {
-    /// The plugin.
-    pub plugin: PluginName,
-    /// The release.
-    pub version: Version,
-    /// Place in the plugin's chain.
-    pub sequence: u64,
-    /// SHA-256 of the statement before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Digest>,
-    /// True to yank, false to take a yank back.
-    pub yanked: bool,
-    /// Shown to those who locked the release; at most [`REASON_MAX_CHARS`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// A publisher's key of an organisation. Signed by the registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// The organisation.
-    pub org: OrgName,
-    /// Place in the organisation's chain.
-    pub sequence: u64,
-    /// SHA-256 of the statement before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Digest>,
-    /// The key as `name+hash+base64`; its name is the organisation's.
-    pub key: String,
-    /// True to add the key, false to revoke it.
-    pub valid: bool,
+/// Whose chain a statement stands in, within the statements of its subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chain {
+    /// What the owner of a plugin says: signed by a key of the organisation that owns it.
+    Owner,
+    /// What the registry says, about a plugin or an organisation: signed by a statement key.
+    Registry,
 }
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// A release of a plugin.
-    Release(Box<Release>),
+    /// A release of a plugin. Shared, because states and solutions name it too.
+    Release(Arc<Release>),
     /// A release is yanked, or no longer.
     Yank(Yank),
+    /// A plugin or a release is deprecated, or no longer.
+    Deprecation(Deprecation),
+    /// A plugin goes to another organisation.
+    Ownership(Ownership),
     /// A key may sign for an organisation, or no longer.
     Key(Key),
+    /// What a scan of a release found.
+    Verdict(Verdict),
+    /// A release is quarantined, or no longer.
+    Quarantine(Quarantine),
+    /// How far the registry trusts a plugin.
+    Trust(Trust),
 }
 
 /// Why a statement was refused.
@@ -174,20 +171,46 @@ fn field(field: &'static str, rule: impl Into<String>) -> StatementError {
 impl Statement {
     /// What the statement is about.
     pub fn subject(&self) -> Subject {
+        let plugin = match self {
+            Statement::Key(key) => return Subject::Org(key.org.clone()),
+            Statement::Release(it) => &it.plugin,
+            Statement::Yank(it) => &it.plugin,
+            Statement::Deprecation(it) => &it.plugin,
+            Statement::Ownership(it) => &it.plugin,
+            Statement::Verdict(it) => &it.plugin,
+            Statement::Quarantine(it) => &it.plugin,
+            Statement::Trust(it) => &it.plugin,
+        };
+        Subject::Plugin(plugin.clone())
+    }
+
+    /// Whose chain it stands in.
+    pub const fn chain(&self) -> Chain {
         match self {
-            Statement::Release(release) => Subject::Plugin(release.plugin.clone()),
-            Statement::Yank(yank) => Subject::Plugin(yank.plugin.clone()),
-            Statement::Key(key) => Subject::Org(key.org.clone()),
+            Statement::Release(_)
+            | Statement::Yank(_)
+            | Statement::Deprecation(_)
+            | Statement::Ownership(_) => Chain::Owner,
+            Statement::Key(_)
+            | Statement::Verdict(_)
+            | Statement::Quarantine(_)
+            | Statement::Trust(_) => Chain::Registry,
         }
     }
 
-    /// Place in the subject's chain.
+    /// Place in the chain.
     pub fn link(&self) -> Link {
-        match self {
-            Statement::Release(r) => Link { sequence: r.sequence, previous: r.previous },
-            Statement::Yank(y) => Link { sequence: y.sequence, previous: y.previous },
-            Statement::Key(k) => Link { sequence: k.sequence, previous: k.previous },
-        }
+        let (sequence, previous) = match self {
+            Statement::Release(it) => (it.sequence, it.previous),
+            Statement::Yank(it) => (it.sequence, it.previous),
+            Statement::Deprecation(it) => (it.sequence, it.previous),
+            Statement::Ownership(it) => (it.sequence, it.previous),
+            Statement::Key(it) => (it.sequence, it.previous),
+            Statement::Verdict(it) => (it.sequence, it.previous),
+            Statement::Quarantine(it) => (it.sequence, it.previous),
+            Statement::Trust(it) => (it.sequence, it.previous),
+        };
+        Link { sequence, previous }
     }
 
     /// The text that is signed.
@@ -197,9 +220,14 @@ impl Statement {
     pub fn text(&self) -> Result<String, StatementError> {
         self.check()?;
         let (kind, json) = match self {
-            Statement::Release(release) => (RELEASE, serde_json::to_string(release)),
-            Statement::Yank(yank) => (YANK, serde_json::to_string(yank)),
-            Statement::Key(key) => (KEY, serde_json::to_string(key)),
+            Statement::Release(it) => (RELEASE, serde_json::to_string(&**it)),
+            Statement::Yank(it) => (YANK, serde_json::to_string(it)),
+            Statement::Deprecation(it) => (DEPRECATION, serde_json::to_string(it)),
+            Statement::Ownership(it) => (OWNERSHIP, serde_json::to_string(it)),
+            Statement::Key(it) => (KEY, serde_json::to_string(it)),
+            Statement::Verdict(it) => (VERDICT, serde_json::to_string(it)),
+            Statement::Quarantine(it) => (QUARANTINE, serde_json::to_string(it)),
+            Statement::Trust(it) => (TRUST, serde_json::to_string(it)),
         };
         let json = json.map_err(|error| StatementError::Json(error.to_string()))?;
         Ok(format!("{kind}\n{json}\n"))
@@ -223,21 +251,13 @@ impl Statement {
             ));
         }
         match self {
-            Statement::Release(release) => release.check(),
-            Statement::Yank(yank) => match &yank.reason {
-                Some(reason) if reason.chars().count() > REASON_MAX_CHARS => {
-                    Err(field("reason", format!("at most {REASON_MAX_CHARS} characters")))
-                }
-                _ => Ok(()),
-            },
-            Statement::Key(key) => {
-                let parsed = key.verifying_key()?;
-                if parsed.name().as_str() == key.org.as_str() {
-                    Ok(())
-                } else {
-                    Err(field("key", format!("its name must be the organisation's, {}", key.org)))
-                }
-            }
+            Statement::Release(it) => it.check(),
+            Statement::Yank(it) => it.check(),
+            Statement::Deprecation(it) => it.check(),
+            Statement::Ownership(_) | Statement::Verdict(_) => Ok(()),
+            Statement::Key(it) => it.check(),
+            Statement::Quarantine(it) => it.check(),
+            Statement::Trust(it) => it.check(),
         }
     }
 
@@ -249,23 +269,18 @@ impl Statement {
         }
         let bad = |error: serde_json::Error| StatementError::Json(error.to_string());
         let statement = match kind {
-            RELEASE => Statement::Release(serde_json::from_str(json).map_err(bad)?),
+            RELEASE => Statement::Release(Arc::new(serde_json::from_str(json).map_err(bad)?)),
             YANK => Statement::Yank(serde_json::from_str(json).map_err(bad)?),
+            DEPRECATION => Statement::Deprecation(serde_json::from_str(json).map_err(bad)?),
+            OWNERSHIP => Statement::Ownership(serde_json::from_str(json).map_err(bad)?),
             KEY => Statement::Key(serde_json::from_str(json).map_err(bad)?),
+            VERDICT => Statement::Verdict(serde_json::from_str(json).map_err(bad)?),
+            QUARANTINE => Statement::Quarantine(serde_json::from_str(json).map_err(bad)?),
+            TRUST => Statement::Trust(serde_json::from_str(json).map_err(bad)?),
             other => return Err(StatementError::Kind(other.chars().take(80).collect())),
         };
         statement.check()?;
         Ok(statement)
-    }
-}
-
-impl Key {
-    /// The key itself.
-    ///
-    /// # Errors
-    /// When the text is no key, or a weak one.
-    pub fn verifying_key(&self) -> Result<VerifyingKey, StatementError> {
-        self.key.parse().map_err(|error: modunest_tlog::KeyError| field("key", error.to_string()))
     }
 }
 
@@ -297,17 +312,19 @@ impl SignedStatement {
         Ok(SignedStatement { bytes, statement })
     }
 
-    /// Proves that one of `keys` signed.
+    /// Proves that one of `keys` signed, and answers which.
     ///
     /// # Errors
     /// [`StatementError::Note`].
     pub fn verify<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k VerifyingKey>,
-    ) -> Result<(), StatementError> {
-        let keys: Vec<VerifyingKey> = keys.into_iter().cloned().collect();
-        Note::parse(&self.bytes)?.verify(&keys)?;
-        Ok(())
+    ) -> Result<VerifyingKey, StatementError> {
+        let keys: Vec<&VerifyingKey> = keys.into_iter().collect();
+        let note = Note::parse(&self.bytes)?;
+        let verified = note.verify(keys)?;
+        // A statement has one signature, and it was found to be one of the keys'.
+        verified.signers.first().map(|key| (*key).clone()).ok_or(StatementError::Form)
     }
 
     /// The bytes, verbatim.
@@ -325,7 +342,7 @@ impl SignedStatement {
         &self.statement
     }
 
-    /// Place of the statement that follows this one.
+    /// Place of the statement that follows this one in its chain.
     pub fn next_link(&self) -> Link {
         Link { sequence: self.statement.link().sequence + 1, previous: Some(self.digest()) }
     }

@@ -72,6 +72,6 @@ pub fn of_archive(manifest: &str, archive: Vec<u8>, files: Digest, link: Link) -
 
 impl Package {
     pub fn sign(&self, key: &SigningKey) -> SignedStatement {
-        Statement::Release(Box::new(self.release.clone())).sign(key).unwrap()
+        Statement::Release(std::sync::Arc::new(self.release.clone())).sign(key).unwrap()
     }
 }

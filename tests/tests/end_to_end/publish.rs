@@ -126,7 +126,8 @@ async fn a_declared_size_above_the_limit_is_refused() {
     let limit = modunest_core::archive::ARCHIVE_MAX_BYTES as u64;
     // The signing side refuses it as well, so the text is put together by hand.
     let size = package.build.size_bytes;
-    let text = Statement::Release(Box::new(package.release(Link::FIRST))).text().unwrap();
+    let text =
+        Statement::Release(std::sync::Arc::new(package.release(Link::FIRST))).text().unwrap();
     let text =
         text.replace(&format!("\"size_bytes\":{size}"), &format!("\"size_bytes\":{}", limit + 1));
     let signed = modunest_tlog::sign(&text, &[&publisher.key]).unwrap();

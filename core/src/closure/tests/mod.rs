@@ -10,11 +10,13 @@ use modunest_tlog::SigningKey;
 
 use super::*;
 use crate::digest::Digest;
-use crate::index::{Bin, Head, Node, Slot, Update, Written, update};
+use crate::index::{Bin, Head, LogHead, Node, Slot, Update, Written, update};
 use crate::name::PluginName;
 use crate::relation::{BuildTarget, Dependency, HostFacts};
 use crate::resolve::Root;
-use crate::statement::{Key, Link, SignedStatement, Statement, Subject, Yank, test_release};
+use crate::statement::{
+    Key, KeyChange, Link, SignedStatement, Statement, Subject, Yank, test_release,
+};
 use crate::time::Timestamp;
 
 pub(super) const HERE: &str = "x86_64-unknown-linux-gnu";
@@ -69,7 +71,15 @@ impl Store {
         let key_of = |org: &str| SigningKey::from_seed(org.parse().unwrap(), &[2; 32]);
         for org in &orgs {
             let key = key_of(org.as_str()).verifying_key().to_string();
-            let key = Key { org: org.clone(), sequence: 1, previous: None, key, valid: true };
+            let key = Key {
+                org: org.clone(),
+                sequence: 1,
+                previous: None,
+                key,
+                change: KeyChange::Add,
+                replaces: None,
+                reason: None,
+            };
             statements.push(Statement::Key(key).sign(&registry).unwrap());
         }
         let mut add = |plugin: &str, make: &dyn Fn(Link) -> Statement| {
@@ -94,6 +104,7 @@ impl Store {
                 });
             }
         }
+        let statements: Vec<(u64, SignedStatement)> = (0..).zip(statements).collect();
         let nothing: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
         let Update::Done { root, written, .. } = update(None, &statements, &nothing).unwrap()
         else {
@@ -107,7 +118,7 @@ impl Store {
         let head = Head {
             origin: "registry".to_owned(),
             epoch: 1,
-            log: None,
+            log: LogHead { size: statements.len() as u64, root: Digest::of(b"log") },
             index: root,
             revocations: None,
             issued_at: Timestamp::from_millis(1_000),
@@ -164,7 +175,7 @@ impl Spec {
         release.dependencies = self.dependencies();
         release.builds[0].target =
             BuildTarget::Native { target: self.target.parse().unwrap(), libc: None, abi: 1 };
-        Statement::Release(Box::new(release))
+        Statement::Release(std::sync::Arc::new(release))
     }
 
     /// One a plugin, and none on itself, as statements must have it.
