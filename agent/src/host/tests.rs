@@ -34,7 +34,7 @@ fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
     };
     let uses: BTreeMap<PluginName, bool> =
         uses.iter().map(|(used, optional)| (used.parse().unwrap(), *optional)).collect();
-    let release = Release {
+    let release = Arc::new(Release {
         plugin: manifest.name.clone(),
         version: manifest.version.clone(),
         sequence: 1,
@@ -53,7 +53,7 @@ fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
         services: Vec::new(),
         capabilities: Vec::new(),
         builds: vec![build.clone()],
-    };
+    });
     let statement = Digest::of(b"statement");
     let library = modunest_core::archive::FileRecord {
         name: crate::store::LIBRARY_NAME.to_owned(),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use modunest_core::Version;
 use modunest_core::digest::Digest;
@@ -46,8 +47,8 @@ pub struct Generation {
 /// A chosen release, proven by signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proven {
-    /// The release statement's content.
-    pub release: Release,
+    /// The release statement's content, as it was folded.
+    pub release: Arc<Release>,
     /// The build to load.
     pub build: Build,
     /// Digest of the release statement.

@@ -1,6 +1,7 @@
 //! A registry, or whoever stands before it, that does not tell the truth.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -158,7 +159,7 @@ async fn statements() {
         let (registry, _) = one_plugin().await;
         let (name, statement) = registry.statement(&release("demo/back", "1.1.0", &[], ECHO));
         let Statement::Release(mut content) = statement else { panic!("a release") };
-        content.previous = Some(Digest::of(b"elsewhere"));
+        Arc::make_mut(&mut content).previous = Some(Digest::of(b"elsewhere"));
         let signed = Statement::Release(content).sign(&org_key("demo", 2)).unwrap();
         registry.append(name.as_str(), signed);
         refusal(&registry).await
@@ -203,7 +204,7 @@ async fn statements() {
         let registry = Registry::start().await;
         let (name, statement) = registry.statement(&release("demo/back", "1.0.0", &[], ECHO));
         let Statement::Release(mut content) = statement else { panic!("a release") };
-        content.services.clear();
+        Arc::make_mut(&mut content).services.clear();
         let signed = Statement::Release(content).sign(&org_key("demo", 2)).unwrap();
         registry.append(name.as_str(), signed);
         refusal(&registry).await
