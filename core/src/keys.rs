@@ -92,6 +92,9 @@ impl ObjectKey {
         }
     }
 
+    /// The objects that change. Readers ask for them anew each time.
+    pub const CHANGING: [ObjectKey; 2] = [ObjectKey::Head, ObjectKey::Checkpoint];
+
     /// The public path, with its leading slash.
     pub fn path(&self) -> String {
         format!("/{self}")
@@ -300,8 +303,9 @@ mod tests {
 
     #[test]
     fn only_head_and_checkpoint_change() {
-        assert_eq!(ObjectKey::Head.cache_policy(), CachePolicy::Short);
-        assert_eq!(ObjectKey::Checkpoint.cache_policy(), CachePolicy::Short);
+        for key in ObjectKey::CHANGING {
+            assert_eq!((key.cache_policy(), key.content_digest()), (CachePolicy::Short, None));
+        }
         let tile = TileId::entries(0, 3).unwrap();
         assert_eq!(ObjectKey::Tile(tile).cache_policy(), CachePolicy::Immutable);
         assert_eq!(ObjectKey::Node(Digest::ZERO).cache_policy(), CachePolicy::Immutable);

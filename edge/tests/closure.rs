@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use modunest_core::closure::{ClosureRequest, Frame, FrameReader, REQUEST_MAX_BYTES, Received};
 use modunest_core::digest::Digest;
-use modunest_core::index::{Head, Update, Written, update};
+use modunest_core::index::{Head, LogHead, Update, Written, update};
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::problem::Code;
 use modunest_core::relation::{BuildTarget, Dependency, HostRequirement};
-use modunest_core::statement::{Build, Link, Release, Statement};
+use modunest_core::statement::{Build, Link, Release, SignedStatement, Statement};
 use modunest_core::time::Timestamp;
 use modunest_tlog::SigningKey;
 use reqwest::{Method, Response};
@@ -55,9 +55,10 @@ fn chain() -> Chain {
                 capabilities: Vec::new(),
                 builds: vec![Build { target, archive, size_bytes: 1, files: archive }],
             };
-            Statement::Release(Box::new(release)).sign(&key).unwrap()
+            Statement::Release(std::sync::Arc::new(release)).sign(&key).unwrap()
         })
-        .collect();
+        .collect::<Vec<SignedStatement>>();
+    let statements: Vec<(u64, SignedStatement)> = (0..).zip(statements).collect();
     let nothing: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
     let Update::Done { root, written, .. } = update(None, &statements, &nothing).unwrap() else {
         panic!("an empty index needs nothing");
@@ -70,7 +71,7 @@ fn chain() -> Chain {
     let head = Head {
         origin: "demo".to_owned(),
         epoch: 1,
-        log: None,
+        log: LogHead { size: statements.len() as u64, root: Digest::of(b"log") },
         index: root,
         revocations: None,
         issued_at: Timestamp::from_millis(1_000),

@@ -9,19 +9,28 @@ use futures_util::StreamExt as _;
 use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
 use modunest_core::problem::Code;
+use modunest_tlog::TileId;
 use reqwest::Method;
 use support::{Site, field, pattern, problem};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_head_is_seen_by_the_very_next_request() {
+async fn what_changes_is_seen_by_the_very_next_request() {
     let site = Site::start(None).await;
+    for key in ObjectKey::CHANGING {
+        changes(&site, key).await;
+    }
+    site.stop().await;
+}
+
+async fn changes(site: &Site, key: ObjectKey) {
+    let path = key.path();
     let mut tag = String::from("\"none\"");
     for epoch in 0..40 {
-        let content = format!("head {epoch}");
-        site.put(&ObjectKey::Head, content.as_bytes()).await;
+        let content = format!("{key} {epoch}");
+        site.put(&key, content.as_bytes()).await;
         // Many ask at once; each of them came after the write.
         let asked =
-            (0..8).map(|_| site.request(Method::GET, "/head").header("if-none-match", &tag).send());
+            (0..8).map(|_| site.request(Method::GET, &path).header("if-none-match", &tag).send());
         let mut next = String::new();
         for response in futures_util::future::join_all(asked).await {
             let response = response.unwrap();
@@ -31,12 +40,44 @@ async fn a_new_head_is_seen_by_the_very_next_request() {
             assert_eq!(response.text().await.unwrap(), content);
         }
         assert_eq!(next, format!("\"{}\"", Digest::of(content.as_bytes())));
-        let again = site.request(Method::GET, "/head").header("if-none-match", &next);
+        let again = site.request(Method::GET, &path).header("if-none-match", &next);
         assert_eq!(again.send().await.unwrap().status(), 304);
         tag = next;
     }
-    site.delete(&ObjectKey::Head).await;
-    problem(site.get("/head").await, Code::NotFound).await;
+    site.delete(&key).await;
+    problem(site.get(&path).await, Code::NotFound).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_by_its_position_is_handed_on_and_not_kept() {
+    let site = Site::start(None).await;
+    let hashes = ObjectKey::Tile(TileId::hashes(0, 0, 256).unwrap());
+    let entries = ObjectKey::Tile(TileId::entries(0, 3).unwrap());
+    for key in [hashes, entries] {
+        let path = key.path();
+        problem(site.get(&path).await, Code::NotFound).await;
+        for content in [pattern(8192), pattern(4096)] {
+            site.put(&key, content.clone()).await;
+            let response = site.get(&path).await;
+            assert_eq!(response.status(), 200, "{key}");
+            assert_eq!(field(&response, "cache-control"), "public, max-age=31536000, immutable");
+            assert_eq!(field(&response, "content-type"), "application/octet-stream");
+            let tag = field(&response, "etag").to_owned();
+            assert_eq!(tag, format!("\"{}\"", Digest::of(&content)));
+            assert_eq!(response.bytes().await.unwrap(), content);
+            let again = site.request(Method::GET, &path).header("if-none-match", tag);
+            assert_eq!(again.send().await.unwrap().status(), 304);
+            let part = site.request(Method::GET, &path).header("range", "bytes=4000-").send();
+            let part = part.await.unwrap();
+            assert_eq!(part.status(), 206);
+            assert_eq!(part.bytes().await.unwrap(), content[4000..]);
+        }
+        site.delete(&key).await;
+        problem(site.get(&path).await, Code::NotFound).await;
+    }
+    // No tile of hashes is that long.
+    site.put(&hashes, pattern(8193)).await;
+    problem(site.get(&hashes.path()).await, Code::Unavailable).await;
     site.stop().await;
 }
 

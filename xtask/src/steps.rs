@@ -105,7 +105,10 @@ impl Step {
             Self::Doctest => {
                 process::run(cargo(folders).args(["test", "--doc", "--workspace", "--locked"]))
             }
-            Self::Test => nextest(folders, &[]),
+            Self::Test => {
+                tools::peers()?;
+                nextest(folders, &[])
+            }
         }
     }
 }

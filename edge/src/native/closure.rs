@@ -95,7 +95,7 @@ async fn read_request(request: Request) -> Result<ClosureRequest, RequestError> 
 /// Reads the head and the root, so that a store that does not answer is said with a status.
 async fn begin(edge: Arc<Edge>, request: ClosureRequest) -> Result<(Bytes, Walk), WalkError> {
     let permit = Arc::clone(&edge.closures).try_acquire_owned().map_err(|_| WalkError::Busy)?;
-    let head = edge.head.now().await;
+    let head = edge.head().await;
     let head = head.map_err(|error| WalkError::Origin { key: ObjectKey::Head, error })?;
     let head = head.ok_or(WalkError::NoHead)?.bytes;
     let closure = Closure::new(request, &head, Limits::NATIVE)?;

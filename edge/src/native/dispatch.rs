@@ -1,6 +1,7 @@
 //! From a request to its plan, and the plan carried out.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use modunest_core::keys::ObjectKey;
 use tokio::sync::Semaphore;
 
 use super::compress::gzip;
+use super::current::{Current, Seen};
 use super::forward::Api;
-use super::head::CurrentHead;
 use super::objects::{Found, Objects};
 use super::origin::{Origin, OriginError};
 use super::{Config, Downloads, Error, closure, ready, respond};
@@ -27,7 +28,7 @@ use crate::plan::{
 pub(super) struct Edge {
     pub(super) origin: Arc<Origin>,
     pub(super) api: Option<Api>,
-    pub(super) head: CurrentHead,
+    current: BTreeMap<ObjectKey, Current>,
     pub(super) objects: Objects,
     /// One permit for each closure in the making.
     pub(super) closures: Arc<Semaphore>,
@@ -64,7 +65,9 @@ impl Edge {
         let origin = Arc::new(Origin::new(&config.aws, config.public_bucket));
         Ok(Edge {
             api: config.api_origin.map(Api::new).transpose()?,
-            head: CurrentHead::new(Arc::clone(&origin)),
+            current: ObjectKey::CHANGING
+                .map(|key| (key, Current::new(key, Arc::clone(&origin))))
+                .into(),
             objects: Objects::new(Arc::clone(&origin), config.memory_cache_bytes),
             closures: Arc::new(Semaphore::new(closure::CLOSURES_MAX)),
             origin,
@@ -74,15 +77,27 @@ impl Edge {
         })
     }
 
+    /// The head as it is now; `None` before the first publish.
+    pub(super) async fn head(&self) -> Result<Option<Seen>, OriginError> {
+        match self.current.get(&ObjectKey::Head) {
+            Some(current) => current.now().await,
+            None => Ok(None),
+        }
+    }
+
     async fn object(&self, key: ObjectKey, read: &Read<'_>) -> Result<Response, OriginError> {
         let Some(digest) = key.content_digest() else {
-            return Ok(match self.head.now().await? {
-                Some(head) => {
-                    let facts = Facts::object(&key, head.bytes.len() as u64, head.tag);
+            let seen = match self.current.get(&key) {
+                Some(current) => current.now().await?,
+                None => self.objects.unproved(key).await?,
+            };
+            return Ok(match seen {
+                Some(seen) => {
+                    let facts = Facts::object(&key, seen.bytes.len() as u64, seen.tag);
                     let answer = read.answer(&facts);
                     match answer.body {
-                        AnswerBody::Gzip => respond::gzip(answer, head.gzip),
-                        _ => respond::bytes(answer, &head.bytes),
+                        AnswerBody::Gzip => respond::gzip(answer, seen.gzip),
+                        _ => respond::bytes(answer, &seen.bytes),
                     }
                 }
                 None => respond::empty(plan::no_object(&key)),

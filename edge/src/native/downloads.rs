@@ -335,10 +335,12 @@ mod tests {
         until(&api, |api| api.batches.len() >= 5).await;
         downloads.stop().await;
         let batches = &api.lock().unwrap().batches;
-        let (again, next) = batches.split_at(4);
-        assert!(again.iter().all(|batch| *batch == again[0]), "{again:?}");
-        assert_eq!(next.len(), 1);
-        assert_ne!(next[0].id, again[0].id);
+        // A batch whose answer came too late is told again too, so five is the least.
+        let mut told: Vec<_> = batches.clone();
+        told.dedup();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(batches[..4].iter().all(|batch| *batch == told[0]), "{batches:?}");
+        assert_ne!(told[1].id, told[0].id);
     }
 
     #[tokio::test]

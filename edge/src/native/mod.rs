@@ -19,7 +19,7 @@ mod respond;
 mod downloads;
 
 mod compress;
-mod head;
+mod current;
 mod objects;
 
 mod origin;

@@ -49,7 +49,7 @@ pub(super) struct Opened {
     pub(super) stream: ByteStream,
 }
 
-/// What became of the head since it was last seen.
+/// What became of an object since it was last seen.
 pub(super) enum Revalidated {
     Unchanged,
     Missing,
@@ -104,13 +104,17 @@ impl Origin {
         Ok(Some(opened.stream.into_inner()))
     }
 
-    /// Reads the head unless it is the one with `known_tag`.
-    pub(super) async fn head(&self, known_tag: Option<&str>) -> Result<Revalidated, OriginError> {
+    /// Reads an object unless it is the one with `known_tag`.
+    pub(super) async fn if_changed(
+        &self,
+        key: ObjectKey,
+        known_tag: Option<&str>,
+    ) -> Result<Revalidated, OriginError> {
         let request = self
             .client
             .get_object()
             .bucket(&self.bucket)
-            .key(ObjectKey::Head.to_string())
+            .key(key.to_string())
             .set_if_none_match(known_tag.map(str::to_owned));
         match Box::pin(request.send()).await {
             Ok(mut output) => {

@@ -31,7 +31,10 @@ pub use refuse::{
 };
 pub use status::{Alive, Readiness, State};
 pub use tag::EntityTag;
-pub use trust::{Asked, Keep, Meaning, SMALL_MAX_BYTES, keep, may_answer_without_origin, meaning};
+pub use trust::{
+    Asked, Keep, Meaning, SMALL_MAX_BYTES, keep, may_answer_without_origin, meaning,
+    unproved_max_bytes,
+};
 
 use modunest_core::keys::{
     API_PREFIX, CLOSURE_PATH, DISCOVERY_PATH, HEALTH_PATH, ObjectKey, READY_PATH,
@@ -84,13 +87,26 @@ pub struct Read<'a> {
 }
 
 impl Read<'_> {
-    /// Whether whoever asks the same again may be given the answer that this was given,
-    /// without asking here: the whole of a part of the index, whose bytes never change. Blobs
-    /// are not, because each download counts.
-    pub fn is_repeatable(&self, key: &ObjectKey) -> bool {
-        let no_conditions = Read { gzip: self.gzip, ..Read::default() };
-        matches!(key, ObjectKey::Node(_) | ObjectKey::Bin(_) | ObjectKey::Index(_))
-            && *self == no_conditions
+    /// Whether whoever asks the same again may be given the answer that this was given, of this
+    /// status, without asking here. Bytes that are named by their content never change, so it
+    /// may be repeated
+    ///
+    /// - that the reader has them (304), to whoever sends `If-None-Match` with a tag of theirs
+    ///   and no other condition, by GET or HEAD and whatever else that field says;
+    /// - the whole of a part of the index, to a GET without conditions. Of blobs it may not,
+    ///   because each download counts.
+    pub fn is_repeatable(&self, key: &ObjectKey, status: u16) -> bool {
+        let whole = Read { gzip: self.gzip, ..Read::default() };
+        let unless_known =
+            Read { head_only: self.head_only, if_none_match: self.if_none_match, ..whole };
+        match status {
+            200 => {
+                matches!(key, ObjectKey::Node(_) | ObjectKey::Bin(_) | ObjectKey::Index(_))
+                    && *self == whole
+            }
+            304 => key.content_digest().is_some() && *self == unless_known,
+            _ => false,
+        }
     }
 }
 
@@ -237,15 +253,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_repeated_where_nothing_was_asked_but_the_whole() {
+    fn the_whole_of_the_index_is_repeated_where_nothing_else_was_asked() {
         let digest = Digest::of(b"x");
         let index = ObjectKey::Index(digest);
         let whole = Read::default();
         for key in [index, ObjectKey::Node(digest), ObjectKey::Bin(digest)] {
-            assert!(whole.is_repeatable(&key) && Read { gzip: true, ..whole }.is_repeatable(&key));
+            assert!(whole.is_repeatable(&key, 200), "{key}");
+            assert!(Read { gzip: true, ..whole }.is_repeatable(&key, 200), "{key}");
         }
         for key in [ObjectKey::Head, ObjectKey::Blob(digest), ObjectKey::Report(digest)] {
-            assert!(!whole.is_repeatable(&key), "{key}");
+            assert!(!whole.is_repeatable(&key, 200), "{key}");
         }
         for read in [
             Read { head_only: true, ..whole },
@@ -254,7 +271,50 @@ mod tests {
             Read { range: Some("bytes=0-"), ..whole },
             Read { if_range: Some(""), ..whole },
         ] {
-            assert!(!read.is_repeatable(&index), "{read:?}");
+            assert!(!read.is_repeatable(&index, 200), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_is_repeated_where_no_other_condition_was_judged() {
+        let digest = Digest::of(b"x");
+        let blob = ObjectKey::Blob(digest);
+        let known = Read { if_none_match: Some("*"), ..Read::default() };
+        for read in [known, Read { head_only: true, ..known }, Read { gzip: true, ..known }] {
+            assert!(read.is_repeatable(&blob, 304), "{read:?}");
+            assert!(read.is_repeatable(&ObjectKey::Index(digest), 304), "{read:?}");
+            assert!(!read.is_repeatable(&ObjectKey::Head, 304), "{read:?}");
+        }
+        for read in [
+            Read { if_match: Some("*"), ..known },
+            Read { range: Some("bytes=0-"), ..known },
+            Read { if_range: Some(""), ..known },
+        ] {
+            assert!(!read.is_repeatable(&blob, 304), "{read:?}");
+        }
+        assert!(!known.is_repeatable(&blob, 404));
+    }
+
+    proptest::proptest! {
+        /// What is repeated is right: whatever list the tag stands in, GET and HEAD are told the
+        /// same, which depends on the form alone.
+        #[test]
+        fn every_304_of_a_form_is_the_same(
+            others in proptest::collection::vec("(W/)?\"[^\"]{0,9}\"", 0..4),
+            at in 0_usize..4,
+            weak: bool,
+            head_only: bool,
+            gzip: bool,
+        ) {
+            let facts = Facts::object(&ObjectKey::Index(Digest::of(b"x")), 2048, EntityTag::of(b"x"));
+            let mut tags = others;
+            let prefix = if weak { "W/" } else { "" };
+            tags.insert(at.min(tags.len()), format!("{prefix}{}", EntityTag::of(b"x")));
+            let list = tags.join(" , ");
+            let told = Read { head_only, gzip, if_none_match: Some(&list), ..Read::default() };
+            let any = Read { gzip, if_none_match: Some("*"), ..Read::default() };
+            proptest::prop_assert_eq!(told.answer(&facts).status, 304);
+            proptest::prop_assert_eq!(told.answer(&facts), any.answer(&facts));
         }
     }
 

@@ -10,9 +10,12 @@
 //!
 //! What is immutable and was proved is right whatever becomes of the origins, so it is
 //! handed out without asking them: that is all the `stale-if-error` it can need. What changes
-//! (`head`) is asked for each time, and when no origin answers, neither do we.
+//! (`head`, `checkpoint`) and what is named by its position (tiles of the log) is asked for
+//! each time, and when no origin answers, neither do we.
 
 use modunest_core::keys::{CachePolicy, ObjectKey};
+use modunest_core::statement::STATEMENT_MAX_BYTES;
+use modunest_tlog::{CHECKPOINT_MAX_BYTES, TILE_MAX_BYTES, TILE_WIDTH, TileKind};
 
 /// Largest object that the worker reads into memory, proves and keeps, in bytes: all but the
 /// longest index files, and more than half of all archives. From this size on an answer from
@@ -88,15 +91,29 @@ pub fn keep(key: &ObjectKey, size_bytes: u64, proved: bool) -> Keep {
     if immutable && proved && size_bytes <= SMALL_MAX_BYTES { Keep::ForEver } else { Keep::Not }
 }
 
+/// Longest object that is handed out though nothing about it can be proved here, in bytes.
+/// Heads have at most 8 KiB, checkpoints with all their cosignatures at most 64 KiB; a bundle
+/// has 256 entries of at most the longest statement, each behind its length.
+pub fn unproved_max_bytes(key: &ObjectKey) -> u64 {
+    match key {
+        ObjectKey::Tile(tile) => match tile.kind() {
+            TileKind::Hashes { .. } => TILE_MAX_BYTES as u64,
+            TileKind::Entries => TILE_WIDTH * (STATEMENT_MAX_BYTES as u64 + 2),
+        },
+        _ => CHECKPOINT_MAX_BYTES as u64,
+    }
+}
+
 /// Whether what was kept may be handed out without asking an origin, or while none answers.
 pub fn may_answer_without_origin(key: &ObjectKey) -> bool {
-    key.cache_policy() == CachePolicy::Immutable
+    key.cache_policy() == CachePolicy::Immutable && key.content_digest().is_some()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use modunest_core::digest::Digest;
+    use modunest_tlog::TileId;
 
     use super::*;
 
@@ -148,7 +165,10 @@ mod tests {
             assert_eq!(keep(&key, 1, false), Keep::Not, "{key}");
             assert!(may_answer_without_origin(&key));
         }
-        assert_eq!(keep(&ObjectKey::Head, 1, true), Keep::Not);
-        assert!(!may_answer_without_origin(&ObjectKey::Head));
+        let tile = ObjectKey::Tile(TileId::entries(0, 256).unwrap());
+        for key in [ObjectKey::Head, ObjectKey::Checkpoint, tile] {
+            assert_eq!(keep(&key, 1, true), Keep::Not);
+            assert!(!may_answer_without_origin(&key));
+        }
     }
 }

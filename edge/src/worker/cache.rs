@@ -7,9 +7,10 @@ use js_sys::Uint8Array;
 use modunest_core::keys::ObjectKey;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::js_sys::futures::JsFuture;
+use worker::web_sys::Blob;
 
 use super::glue::{self, Fields};
-use crate::plan::{AnswerBody, AnswerHead, EntityTag, Facts, HeaderText, Lru, Read};
+use crate::plan::{AnswerBody, AnswerHead, EntityTag, Facts, HeaderText, Lru};
 
 /// Memory for small objects, in bytes. An isolate has 128 MiB, of which wasm, its stack and
 /// the answers under way take their share.
@@ -30,12 +31,17 @@ enum Form {
 
 /// Bytes that lie on JavaScript's side and need not cross again, with the header fields of
 /// the answers that are given most.
+///
+/// They are a blob because its streams are the body that costs least: the runtime gives back
+/// what a stream took when it is sent, and what an array took when the answer is collected as
+/// garbage. By then, with arrays of a mebibyte, it has let the system take the memory back,
+/// and gets it anew page by page.
 pub struct Small {
     /// The bytes.
-    pub bytes: Uint8Array,
+    pub blob: Blob,
     /// What plans are made from.
     pub facts: Facts,
-    gzip: OnceCell<Uint8Array>,
+    gzip: OnceCell<Blob>,
     ready: [OnceCell<Fields>; 4],
     handed_over: OnceCell<HandedOver>,
 }
@@ -51,22 +57,28 @@ impl Drop for HandedOver {
 
 impl Small {
     /// Bytes that were proved, or are our own.
-    pub fn new(bytes: Uint8Array, facts: Facts) -> Rc<Small> {
+    pub fn new(bytes: &Uint8Array, facts: Facts) -> Rc<Small> {
         let (gzip, ready, handed_over) = Default::default();
-        Rc::new(Small { bytes, facts, gzip, ready, handed_over })
+        Rc::new(Small { blob: glue::blob(bytes), facts, gzip, ready, handed_over })
     }
 
     /// A document of our own.
     pub fn document(bytes: &[u8], facts: Facts) -> Rc<Small> {
-        Small::new(Uint8Array::from(bytes), facts)
+        Small::new(&Uint8Array::from(bytes), facts)
+    }
+
+    /// A copy of the bytes on this side.
+    pub async fn to_vec(&self) -> Result<Vec<u8>, JsValue> {
+        let buffer = JsFuture::from(self.blob.array_buffer()).await?;
+        Ok(Uint8Array::new(&buffer).to_vec())
     }
 
     /// The gzip form, made by the first that asks.
-    pub async fn gzip(&self) -> Result<&Uint8Array, JsValue> {
+    pub async fn gzip(&self) -> Result<&Blob, JsValue> {
         if let Some(made) = self.gzip.get() {
             return Ok(made);
         }
-        let made = JsFuture::from(glue::gzip(&self.bytes)).await?;
+        let made = JsFuture::from(glue::gzip(&self.blob)).await?;
         Ok(self.gzip.get_or_init(|| made.unchecked_into()))
     }
 
@@ -84,18 +96,24 @@ impl Small {
         self.ready[usual].get_or_init(write).clone()
     }
 
-    /// Leaves an answer that was just given to JavaScript, for whoever asks the same.
-    pub fn hand_over(&self, key: &ObjectKey, read: &Read<'_>) {
-        let (form, bytes, ready) = match (self.facts.is_compressible(), read.gzip) {
-            (false, _) => (Form::Only, Some(&self.bytes), 0),
-            (true, false) => (Form::Plain, Some(&self.bytes), 0),
-            (true, true) => (Form::Gzip, self.gzip.get(), 1),
+    /// Leaves an answer that was just given, a 304 or the whole, to JavaScript, for whoever
+    /// asks the same.
+    pub fn hand_over(&self, key: &ObjectKey, gzip: bool, status: u16) {
+        let form = match (self.facts.is_compressible(), gzip) {
+            (false, _) => Form::Only,
+            (true, false) => Form::Plain,
+            (true, true) => Form::Gzip,
         };
-        let (Some(bytes), Some(fields)) = (bytes, self.ready[ready].get()) else {
-            return;
+        let (blob, ready) = match (status, form) {
+            (304, Form::Gzip) => (None, 2),
+            (304, _) => (None, 3),
+            (_, Form::Gzip) => (self.gzip.get().cloned(), 1),
+            _ => (Some(self.blob.clone()), 0),
         };
+        // It was given, so its fields are there.
+        let Some(fields) = self.ready[ready].get() else { return };
         let HandedOver(path) = self.handed_over.get_or_init(|| HandedOver(key.path()));
-        glue::keep(path, form as u8, bytes, fields);
+        glue::keep(path, form as u8, blob, fields);
     }
 
     fn weight(&self) -> u64 {

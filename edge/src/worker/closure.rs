@@ -18,7 +18,7 @@ use worker::web_sys::{Request, Response};
 use super::call::Call;
 use super::env::Edge;
 use super::glue::{self, text_of};
-use super::objects::{Found, find};
+use super::objects::{Found, find, without_digest};
 use super::origin::OriginError;
 use super::{log, respond};
 use crate::plan;
@@ -107,9 +107,10 @@ impl Walk {
         request: ClosureRequest,
         call: Rc<Call>,
     ) -> Result<(Vec<u8>, Walk), WalkError> {
-        let head = edge.head.now(&edge.origins, &call).await;
+        let head = without_digest(&edge, &ObjectKey::Head, &call).await;
         let head = head.map_err(|error| WalkError::Origin { key: ObjectKey::Head, error })?;
-        let head = head.ok_or(WalkError::NoHead)?.bytes.to_vec();
+        let head = head.ok_or(WalkError::NoHead)?.to_vec().await;
+        let head = head.map_err(|thrown| unread(ObjectKey::Head, thrown))?;
         let closure = Closure::new(request, &head, edge.settings.closure_limits())?;
         let mut begun = closure.head_line().as_bytes().to_vec();
         begun.extend_from_slice(&head);
@@ -170,11 +171,16 @@ impl Walk {
 /// An object's bytes, proved.
 async fn read(edge: &Rc<Edge>, key: ObjectKey, call: &Call) -> Result<Vec<u8>, WalkError> {
     match find(edge, key, call).await.map_err(|error| WalkError::Origin { key, error })? {
-        Found::Small(small) => Ok(small.bytes.to_vec()),
+        Found::Small(small) => small.to_vec().await.map_err(|thrown| unread(key, thrown)),
         Found::Large { begun, .. } => {
             glue::drop(&begun);
             Err(WalkError::TooLarge(key))
         }
         Found::Missing => Err(ClosureError::Missing(key).into()),
     }
+}
+
+/// What the runtime does not let be read.
+fn unread(key: ObjectKey, thrown: JsValue) -> WalkError {
+    WalkError::Origin { key, error: thrown.into() }
 }

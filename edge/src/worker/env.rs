@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use modunest_core::keys::ObjectKey;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
 use super::cache::{Memory, Small};
+use super::current::Current;
 use super::glue;
-use super::head::CurrentHead;
 use super::origin::Origins;
 use crate::plan::settings::{Settings, SettingsError};
 use crate::plan::{self, Facts, Tally};
@@ -21,8 +22,8 @@ pub struct Edge {
     pub origins: Origins,
     /// Small objects.
     pub memory: Memory,
-    /// The head.
-    pub head: CurrentHead,
+    /// The objects that change.
+    pub current: [(ObjectKey, Current); ObjectKey::CHANGING.len()],
     /// The discovery document.
     pub discovery: Rc<Small>,
     /// The page for people.
@@ -79,7 +80,7 @@ impl Edge {
         Ok(Edge {
             origins: Origins::new(&settings.origins, binding("BUCKET")).ok_or(EnvError::Bucket)?,
             memory: Memory::new(),
-            head: CurrentHead::new(),
+            current: ObjectKey::CHANGING.map(|key| (key, Current::new(key))),
             discovery: Small::document(&discovery, Facts::discovery(&discovery)),
             home: Small::document(home.as_bytes(), Facts::page(home.as_bytes())),
             downloads: binding("DOWNLOADS"),

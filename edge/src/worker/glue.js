@@ -136,9 +136,12 @@ export function exact(body, length) {
   return stream.readable;
 }
 
-export async function gzip(bytes) {
-  const stream = new Response(bytes).body.pipeThrough(new CompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+export function blob(bytes) {
+  return new Blob([bytes]);
+}
+
+export async function gzip(blob) {
+  return await new Response(blob.stream().pipeThrough(new CompressionStream("gzip"))).blob();
 }
 
 // The platform's cache, which all machines of a place share.

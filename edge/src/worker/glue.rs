@@ -2,7 +2,7 @@
 
 use js_sys::{Array, JsString, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
-use worker::web_sys::{ReadableStream, Request, Response};
+use worker::web_sys::{Blob, ReadableStream, Request, Response};
 
 #[wasm_bindgen(module = "/src/worker/glue.js")]
 extern "C" {
@@ -60,7 +60,8 @@ extern "C" {
     pub fn drop(body: &ReadableStream);
     #[wasm_bindgen(catch)]
     pub fn exact(body: &ReadableStream, length: f64) -> Result<ReadableStream, JsValue>;
-    pub fn gzip(bytes: &Uint8Array) -> Promise;
+    pub fn blob(bytes: &Uint8Array) -> Blob;
+    pub fn gzip(blob: &Blob) -> Promise;
 
     #[wasm_bindgen(js_name = readCache)]
     pub fn read_cache(url: &str) -> Promise;
@@ -104,7 +105,8 @@ extern "C" {
 
 #[wasm_bindgen(module = "/src/worker/recall.js")]
 extern "C" {
-    pub fn keep(path: &str, form: u8, bytes: &Uint8Array, fields: &Fields);
+    /// Without a blob it is a 304.
+    pub fn keep(path: &str, form: u8, blob: Option<Blob>, fields: &Fields);
     pub fn forget(path: &str);
     #[wasm_bindgen(js_name = forgetAll)]
     pub fn forget_all();

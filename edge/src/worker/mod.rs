@@ -16,9 +16,9 @@ mod env;
 mod respond;
 
 mod closure;
+mod current;
 mod downloads;
 mod forward;
-mod head;
 mod objects;
 
 mod cache;
@@ -115,8 +115,10 @@ async fn answer(
                 }
             }
         }
-        Plan::Discovery(read) => respond::small(&edge.discovery, &read, call).await,
-        Plan::Home(read) => respond::small(&edge.home, &read, call).await,
+        Plan::Discovery(read) => {
+            respond::small(&edge.discovery, read.answer(&edge.discovery.facts), call).await
+        }
+        Plan::Home(read) => respond::small(&edge.home, read.answer(&edge.home.facts), call).await,
         Plan::Health => respond::json(AnswerHead::json(200), &Alive::NOW, call),
         Plan::Ready => {
             let readiness = readiness(&edge, call).await;

@@ -10,6 +10,7 @@ use worker::web_sys::{ReadableStream, Response};
 
 use super::cache::{Small, facts_of};
 use super::call::Call;
+use super::current::unproved;
 use super::env::Edge;
 use super::glue::{self, Opened, text_of};
 use super::origin::{OriginError, PATIENCE_MS, Reached, check, collect};
@@ -60,19 +61,21 @@ pub async fn answer(
     call: &Call,
 ) -> Result<Response, ObjectError> {
     if key.content_digest().is_none() {
-        return Ok(match edge.head.now(&edge.origins, call).await? {
-            Some(head) => respond::small(&head, read, call).await?,
+        return Ok(match without_digest(edge, &key, call).await? {
+            Some(small) => respond::small(&small, read.answer(&small.facts), call).await?,
             None => respond::empty(plan::no_object(&key), call)?,
         });
     }
     match find(edge, key, call).await? {
         Found::Small(small) => {
-            if let Some(blob) = plan::counted_download(&key, &read.answer(&small.facts)) {
+            let head = read.answer(&small.facts);
+            let status = head.status;
+            if let Some(blob) = plan::counted_download(&key, &head) {
                 downloads::note(edge, blob, call);
             }
-            let response = respond::small(&small, read, call).await?;
-            if read.is_repeatable(&key) {
-                small.hand_over(&key, read);
+            let response = respond::small(&small, head, call).await?;
+            if read.is_repeatable(&key, status) {
+                small.hand_over(&key, read.gzip, status);
                 glue::judge(accept_encoding, read.gzip);
             }
             Ok(response)
@@ -89,6 +92,25 @@ pub async fn answer(
             without_the_whole(edge, &key, head, call).await
         }
         Found::Missing => Ok(respond::empty(plan::no_object(&key), call)?),
+    }
+}
+
+/// An object whose name does not say what it contains. Unless it changes it is not kept at
+/// all: who reads it proves it, and a wrong one must not stay.
+pub async fn without_digest(
+    edge: &Rc<Edge>,
+    key: &ObjectKey,
+    call: &Call,
+) -> Result<Option<Rc<Small>>, OriginError> {
+    if let Some((_, current)) = edge.current.iter().find(|(known, _)| known == key) {
+        return current.now(&edge.origins, call).await;
+    }
+    match edge.origins.read(key, Asked::Whole, None, call).await? {
+        Reached::Small { bytes, digest, .. } => Ok(Some(unproved(key, bytes, digest))),
+        Reached::Missing | Reached::Unchanged => Ok(None),
+        Reached::Large { size_bytes, .. } => {
+            Err(OriginError::Length { expected_bytes: 0, found_bytes: size_bytes })
+        }
     }
 }
 
@@ -134,7 +156,7 @@ pub async fn find(edge: &Rc<Edge>, key: ObjectKey, call: &Call) -> Result<Found,
     }
     match edge.origins.read(&key, Asked::Whole, None, call).await? {
         Reached::Small { bytes, .. } => {
-            let Some(small) = remember(edge, &key, bytes.clone()) else {
+            let Some(small) = remember(edge, &key, &bytes) else {
                 return Ok(Found::Missing);
             };
             if edge.settings.any_server() {
@@ -156,7 +178,7 @@ pub async fn find(edge: &Rc<Edge>, key: ObjectKey, call: &Call) -> Result<Found,
 }
 
 /// Keeps proved bytes in memory, if the policy lets them.
-fn remember(edge: &Edge, key: &ObjectKey, bytes: Uint8Array) -> Option<Rc<Small>> {
+fn remember(edge: &Edge, key: &ObjectKey, bytes: &Uint8Array) -> Option<Rc<Small>> {
     let size_bytes = u64::from(bytes.length());
     let small = Small::new(bytes, facts_of(key, size_bytes)?);
     if plan::keep(key, size_bytes, true) == Keep::ForEver {
@@ -184,7 +206,7 @@ async fn from_cache(edge: &Rc<Edge>, key: &ObjectKey, call: &Call) -> Option<Rc<
         Ok::<_, OriginError>(Some(bytes))
     };
     match read.await {
-        Ok(bytes) => remember(edge, key, bytes?),
+        Ok(bytes) => remember(edge, key, &bytes?),
         Err(error) => {
             let fields = [("object", key.to_string()), ("error", error.to_string())];
             let fields = fields.each_ref().map(|(name, text)| (*name, text.as_str()));

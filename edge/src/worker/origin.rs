@@ -24,8 +24,6 @@ const ORIGIN_DEADLINE_MS: u32 = 10_000;
 pub const PATIENCE_MS: u32 = 2_000;
 /// How long a check of readiness waits.
 const PROBE_TIMEOUT_MS: u32 = 2_000;
-/// Longest head that is handed out, in bytes: agents read no more than 8 KiB.
-const HEAD_MAX_BYTES: u64 = 16 * 1024;
 
 /// Why no origin gave what was asked for. A missing object is not an error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -192,7 +190,10 @@ impl Origins {
         let Meaning::Found { body_bytes: size_bytes } = meaning else {
             return Err(failed("there is no body"));
         };
-        let largest = if key.content_digest().is_some() { SMALL_MAX_BYTES } else { HEAD_MAX_BYTES };
+        let largest = match key.content_digest() {
+            Some(_) => SMALL_MAX_BYTES,
+            None => plan::unproved_max_bytes(key),
+        };
         if matches!(asked, Asked::Range { .. }) || size_bytes > largest {
             if key.content_digest().is_none() {
                 glue::drop(&body);

@@ -2,9 +2,10 @@
 // few parts of the index, and to enter wasm for them takes longer than the answer.
 //
 // Nothing is decided here. Wasm hands over an answer when it has given it, and takes it back
-// when it forgets the bytes. Here the identical question is recognised: the path, GET, none of
-// the fields that wasm looks at besides, and a text of Accept-Encoding that wasm has judged.
-// Whatever is not surely that question is asked of wasm.
+// when it forgets the bytes. Here the identical question is recognised: the path; GET for the
+// whole, GET or HEAD and a tag that the reader has for a 304; none of the fields that wasm looks
+// at besides; and a text of Accept-Encoding that wasm has judged. Whatever is not surely that
+// question is asked of wasm.
 
 import { accepted } from "./glue.js";
 
@@ -17,16 +18,25 @@ const QUESTIONS_UNTIL_WASM = 64;
 const GZIP = 1;
 const ONLY = 2;
 
-// By path: the answers for the forms, and the number of questions.
+// By path: the tag, by form the answers with the whole and the 304s, the number of questions.
 const answers = new Map();
 // By the text of Accept-Encoding, null when there is none: whether gzip is taken.
 const judged = new Map();
 
-// Takes over an answer: its bytes, and its fields, to which only `traceparent` is added.
-export function keep(path, form, bytes, headers) {
+// Takes over an answer: its blob, undefined for a 304, and its fields, to which only
+// `traceparent` is added.
+export function keep(path, form, blob, headers) {
   let known = answers.get(path);
-  if (known === undefined) answers.set(path, known = { forms: [], questions: 0 });
-  known.forms[form] = { bytes, init: form === GZIP ? { headers, encodeBody: "manual" } : { headers } };
+  if (known === undefined) {
+    const tag = headers.get("etag").replace("W/", "");
+    answers.set(path, known = { tag, whole: [], unchanged: [], questions: 0 });
+  }
+  if (blob === undefined) {
+    known.unchanged[form] = { init: { status: 304, headers } };
+  } else {
+    const init = form === GZIP ? { headers, encodeBody: "manual" } : { headers };
+    known.whole[form] = { blob, init };
+  }
 }
 
 export function forget(path) {
@@ -76,10 +86,35 @@ function step(before) {
   return before.slice(0, 36) + span + (sampled ? "-01" : "-00");
 }
 
-function give({ bytes, init }, trace) {
+// Tags with commas between them (RFC 9110, section 13.1.2).
+const TAGS = /^(?:W\/)?"[^"]*"(?:[ \t]*,[ \t]*(?:W\/)?"[^"]*")*$/;
+
+// Whether an If-None-Match surely names a tag, weak or not: in a list of tags, what stands
+// between two quotation marks and is no tag is a comma.
+function names(condition, tag) {
+  return condition === tag || condition === "*" || (TAGS.test(condition) && condition.includes(tag));
+}
+
+function give({ blob, init }, trace) {
   // The answer gets a copy of the fields.
   init.headers.set("traceparent", trace);
-  return new Response(bytes, init);
+  return new Response(blob?.stream(), init);
+}
+
+// The answer that this question was given before; undefined where that is not sure.
+function remembered(known, request) {
+  const { method, headers } = request;
+  if (method !== "GET" && method !== "HEAD") return undefined;
+  if (
+    headers.get("range") !== null || headers.get("if-match") !== null ||
+    headers.get("if-range") !== null
+  ) return undefined;
+  const condition = headers.get("if-none-match");
+  if (condition === null ? method === "HEAD" : !names(condition, known.tag)) return undefined;
+  const forms = condition === null ? known.whole : known.unchanged;
+  if (forms[ONLY] !== undefined) return forms[ONLY];
+  const gzip = judged.get(accepted(request));
+  return gzip === undefined ? undefined : forms[Number(gzip)];
 }
 
 // The answer to a request; `wasm` answers what is not known here.
@@ -87,27 +122,19 @@ export function recall(request, env, context, wasm) {
   const url = request.url;
   // A host has at least one character: the path begins behind "http://h".
   const known = answers.get(url.slice(url.indexOf("/", 8)));
-  if (known === undefined || request.method !== "GET") return wasm(request, env, context);
+  if (known === undefined) return wasm(request, env, context);
+  const answer = remembered(known, request);
+  if (answer === undefined) return wasm(request, env, context);
   const headers = request.headers;
-  if (
-    headers.get("if-none-match") !== null || headers.get("range") !== null ||
-    headers.get("if-match") !== null || headers.get("if-range") !== null
-  ) return wasm(request, env, context);
-  let form = known.forms[ONLY];
-  if (form === undefined) {
-    const gzip = judged.get(accepted(request));
-    if (gzip !== undefined) form = known.forms[Number(gzip)];
-  }
-  if (form === undefined) return wasm(request, env, context);
   const trace = step(headers.get("traceparent"));
   known.questions = (known.questions + 1) % QUESTIONS_UNTIL_WASM;
   if (trace === undefined || known.questions === 0) return wasm(request, env, context);
   const limit = env.READ_LIMIT;
   const client = limit ? headers.get("cf-connecting-ip") : null;
-  if (client === null) return give(form, trace);
+  if (client === null) return give(answer, trace);
   // Wasm refuses, and says so when the limit cannot be asked.
   return limit.limit({ key: client }).then(
-    ({ success }) => (success ? give(form, trace) : wasm(request, env, context)),
+    ({ success }) => (success ? give(answer, trace) : wasm(request, env, context)),
     () => wasm(request, env, context),
   );
 }

@@ -9,20 +9,19 @@ use worker::web_sys::{ReadableStream, Response};
 use super::cache::Small;
 use super::call::Call;
 use super::glue::{self, Fields};
-use crate::plan::{AnswerBody, AnswerHead, Read};
+use crate::plan::{AnswerBody, AnswerHead};
 
-/// The answer from bytes in memory.
-pub async fn small(small: &Small, read: &Read<'_>, call: &Call) -> Result<Response, JsValue> {
-    let mut head = read.answer(&small.facts);
+/// The answer from bytes in memory, as `head` says.
+pub async fn small(small: &Small, mut head: AnswerHead, call: &Call) -> Result<Response, JsValue> {
     let content = match head.body {
-        AnswerBody::Whole => small.bytes.clone().into(),
+        AnswerBody::Whole => small.blob.stream().into(),
         AnswerBody::Slice { start, end } => {
-            small.bytes.subarray(position(start), position(end)).into()
+            small.blob.slice_with_f64_and_f64(start as f64, end as f64)?.stream().into()
         }
         AnswerBody::Gzip => {
-            let compressed = small.gzip().await?.clone();
-            head = head.with_length(u64::from(compressed.length()));
-            compressed.into()
+            let compressed = small.gzip().await?;
+            head = head.with_length(compressed.size() as u64);
+            compressed.stream().into()
         }
         AnswerBody::Empty => JsValue::NULL,
         AnswerBody::Problem(_) => return empty(head, call),
@@ -76,9 +75,4 @@ fn send(
 ) -> Result<Response, JsValue> {
     let encoded = head.headers.iter().any(|(name, _)| *name == "content-encoding");
     glue::answer(head.status, fields, content, &call.trace.to_string(), encoded)
-}
-
-/// A position inside bytes that are in memory, so it fits.
-fn position(at: u64) -> u32 {
-    u32::try_from(at).unwrap_or(u32::MAX)
 }

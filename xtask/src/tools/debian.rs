@@ -1,4 +1,5 @@
-//! Packages of the distribution: only what starts other package managers.
+//! Packages of the distribution: what starts other package managers, and other people's
+//! programs that tests start.
 
 use std::process::Command;
 
@@ -22,6 +23,20 @@ pub fn ensure(probe: &mut Command, package: &str) -> Result<(), Error> {
         Some(_) => Ok(()),
         None => Err(Error::NoProgram { probe: process::shown(probe), package: package.to_owned() }),
     }
+}
+
+/// Makes sure that the programs and libraries of others are there which tests use: a cache that
+/// stands before a registry, and a reader of logs that nobody here wrote.
+pub fn ensure_peers() -> Result<(), Error> {
+    const TLOG: &str = "ls /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go";
+    let shell = |probe: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", probe]);
+        command
+    };
+    ensure(&mut shell("PATH=$PATH:/usr/sbin command -v nginx"), "nginx-light")?;
+    ensure(&mut shell("command -v go"), "golang-go")?;
+    ensure(&mut shell(TLOG), "golang-golang-x-mod-dev")
 }
 
 fn install(package: &str) -> Command {

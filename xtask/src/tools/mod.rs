@@ -1,6 +1,7 @@
 //! Pinned tools, installed once for every clone, below `~/.cache/modunest/tools`.
 //!
-//! From crates.io, npm and PyPI only, and from Debian what starts those. Versions stand in
+//! From crates.io, npm and PyPI only, and from Debian what starts those and what tests start.
+//! Versions stand in
 //! `xtask/tools/` and in [`crates`].
 
 mod crates;
@@ -38,6 +39,11 @@ pub fn node(folders: &Folders) -> Result<Node, Error> {
 /// The Python environment, after installing it if needed.
 pub fn python(folders: &Folders) -> Result<Python, Error> {
     Python::install_if_missing(folders)
+}
+
+/// Other people's programs that tests start, after installing them if needed.
+pub fn peers() -> Result<(), Error> {
+    debian::ensure_peers()
 }
 
 /// Where tests and benchmarks find what is installed and built here.
