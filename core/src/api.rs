@@ -17,7 +17,10 @@
 //! | `PUT /v1/orgs/{org}/members/{user}` | [`SetMember`] | [`OrgView`] |
 //! | `DELETE /v1/orgs/{org}/members/{user}` | - | [`OrgView`] |
 //! | `POST /v1/orgs/{org}/keys` | [`RegisterKey`] | [`StatementResponse`] |
-//! | `DELETE /v1/orgs/{org}/keys/{hash}` | - | [`StatementResponse`] |
+//! | `POST /v1/orgs/{org}/keys/{hash}/rotate` | [`RotateKey`] | [`StatementResponse`] |
+//! | `POST /v1/orgs/{org}/keys/{hash}/revoke` | [`RevokeKey`] | [`StatementResponse`] |
+//! | `POST /v1/plugins/{org}/{name}/quarantine` | [`SetQuarantine`] | [`StatementResponse`] |
+//! | `POST /v1/plugins/{org}/{name}/trust` | [`SetTrust`] | [`StatementResponse`] |
 //! | `POST /v1/downloads` | [`DownloadBatch`] | 204 |
 //! | `GET /v1/plugins/{org}/{name}/downloads` | - | [`DownloadsView`], for anybody |
 //!
@@ -36,6 +39,7 @@ use crate::keys::SessionId;
 use crate::name::{OrgName, PluginName, UserName};
 use crate::problem::Problem;
 use crate::publish::State;
+use crate::statement::{KeyEnd, KeyState, TrustLevel};
 use crate::time::Timestamp;
 
 pub use downloads::{
@@ -136,7 +140,8 @@ pub struct SessionView {
     pub epoch: Option<u64>,
 }
 
-/// A signed statement other than a release, such as a yank.
+/// A signed statement of a plugin's owner other than a release: a yank, a deprecation, or
+/// that the plugin goes to another organisation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatementRequest {
@@ -243,7 +248,7 @@ pub struct OrgView {
     pub org: OrgName,
     /// Members and their roles.
     pub members: BTreeMap<UserName, Role>,
-    /// Publisher keys as `name+hash+base64`, and whether each is valid.
+    /// Every publisher key that there ever was, in the order they were added.
     pub keys: Vec<OrgKey>,
 }
 
@@ -253,7 +258,36 @@ pub struct OrgKey {
     /// The key as `name+hash+base64`.
     pub key: String,
     /// Whether it may sign now.
-    pub valid: bool,
+    pub status: KeyStatus,
+}
+
+impl OrgKey {
+    /// What is known of a key, as it is shown.
+    pub fn of(state: &KeyState) -> Self {
+        let status = match state.end {
+            None => KeyStatus::Valid,
+            Some(KeyEnd::Rotated(_)) => KeyStatus::Rotated,
+            Some(KeyEnd::Revoked(_)) => KeyStatus::Revoked,
+        };
+        OrgKey { key: state.key.to_string(), status }
+    }
+
+    /// The eight hexadecimal digits behind the key's name, which name it in paths.
+    pub fn hash(&self) -> Option<&str> {
+        self.key.split('+').nth(1)
+    }
+}
+
+/// What a publisher key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyStatus {
+    /// It may sign.
+    Valid,
+    /// Another key replaced it. What it signed before stays good.
+    Rotated,
+    /// It signs nothing more, and nothing that it ever signed is good any longer.
+    Revoked,
 }
 
 /// A member's role to set.
@@ -279,5 +313,89 @@ impl RegisterKey {
     /// The text that the new key signs to prove that it is held.
     pub fn proof_text(org: &OrgName, key: &str) -> String {
         format!("modunest/key-proof/v1\n{org}\n{key}\n")
+    }
+}
+
+/// A publisher key that takes the place of another, which signs nothing more. What that one
+/// signed before stays good: this is for keys that nobody stole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// The new key as `name+hash+base64`; its name is the organisation's.
+    pub key: String,
+    /// A signed note over [`RotateKey::proof_text`] with two signatures, of the old key and
+    /// of the new one: whoever rotates holds both.
+    pub proof: String,
+}
+
+impl RotateKey {
+    /// The text that both keys sign.
+    pub fn proof_text(org: &OrgName, old: &str, new: &str) -> String {
+        format!("modunest/key-rotation/v1\n{org}\n{old}\n{new}\n")
+    }
+}
+
+/// The end of a publisher key and of everything that it ever signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeKey {
+    /// Why, for everybody to read; at most [`REASON_MAX_CHARS`](crate::statement::REASON_MAX_CHARS)
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A quarantine of a release, or the end of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetQuarantine {
+    /// The release.
+    pub version: Version,
+    /// True to quarantine, false to release from it.
+    pub quarantined: bool,
+    /// Why, for everybody to read; 1 to [`REASON_MAX_CHARS`](crate::statement::REASON_MAX_CHARS)
+    /// characters.
+    pub reason: String,
+}
+
+/// How far the registry trusts a plugin from here on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetTrust {
+    /// The level.
+    pub level: TrustLevel,
+    /// Why, for everybody to read; at most [`REASON_MAX_CHARS`](crate::statement::REASON_MAX_CHARS)
+    /// characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Path that takes a [`SetQuarantine`].
+pub fn plugin_quarantine_path(plugin: &PluginName) -> String {
+    format!("/v1/plugins/{plugin}/quarantine")
+}
+
+/// Path that takes a [`SetTrust`].
+pub fn plugin_trust_path(plugin: &PluginName) -> String {
+    format!("/v1/plugins/{plugin}/trust")
+}
+
+#[cfg(test)]
+mod tests {
+    use modunest_tlog::SigningKey;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_with_how_its_time_ended() {
+        let key = SigningKey::from_seed("demo".parse().unwrap(), &[1; 32]).verifying_key();
+        let shown = |end| OrgKey::of(&KeyState { key: key.clone(), since: 1, end });
+        assert_eq!(shown(None).status, KeyStatus::Valid);
+        assert_eq!(shown(Some(KeyEnd::Rotated(2))).status, KeyStatus::Rotated);
+        let revoked = shown(Some(KeyEnd::Revoked(2)));
+        let hash = revoked.hash().unwrap();
+        assert!(hash.len() == 8 && revoked.key.starts_with(&format!("demo+{hash}+")));
+        let json = serde_json::to_value(&revoked).unwrap();
+        assert_eq!(json["status"], "revoked");
     }
 }

@@ -10,12 +10,15 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Publish and yank.
+    /// Publish, and say what else a plugin's owner says: yanks, deprecations, new owners.
     Publish,
     /// Organisations: members and keys.
     Manage,
     /// Users and their tokens. Only users who administer the registry may hold it.
     Admin,
+    /// What the registry itself says about plugins: quarantines and trust levels. Only users
+    /// who administer the registry may hold it.
+    Staff,
     /// Tell what was downloaded. Only users who administer the registry may hold it; the
     /// edge has a token with this scope alone.
     Count,
@@ -23,7 +26,8 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 4] = [Scope::Publish, Scope::Manage, Scope::Admin, Scope::Count];
+    pub const ALL: [Scope; 5] =
+        [Scope::Publish, Scope::Manage, Scope::Admin, Scope::Staff, Scope::Count];
 
     /// As it is written in JSON.
     pub const fn as_str(self) -> &'static str {
@@ -31,13 +35,14 @@ impl Scope {
             Scope::Publish => "publish",
             Scope::Manage => "manage",
             Scope::Admin => "admin",
+            Scope::Staff => "staff",
             Scope::Count => "count",
         }
     }
 
     /// Whether only users who administer the registry may hold it.
     pub const fn is_for_administrators(self) -> bool {
-        matches!(self, Scope::Admin | Scope::Count)
+        matches!(self, Scope::Admin | Scope::Staff | Scope::Count)
     }
 }
 
@@ -45,7 +50,7 @@ impl Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// May publish and yank.
+    /// May publish, and say what else a plugin's owner says.
     Publisher,
     /// May also change members and keys.
     Owner,
@@ -54,7 +59,8 @@ pub enum Role {
 /// Something that is about to happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Publish a release of an organisation, or yank one, or follow a session of it.
+    /// Publish a release of a plugin that the organisation owns, say something else as its
+    /// owner, or follow a session of it.
     Publish(OrgName),
     /// Change members or keys of an organisation.
     ManageOrg(OrgName),
@@ -64,6 +70,8 @@ pub enum Action {
     ManageOwnTokens,
     /// Make users, and tokens for others.
     ManageUsers,
+    /// Quarantine a release, end a quarantine, or set a plugin's trust level.
+    JudgePlugins,
     /// Add to the counters of downloads.
     CountDownloads,
 }
@@ -74,6 +82,7 @@ impl Action {
             Action::Publish(_) => Scope::Publish,
             Action::ManageOrg(_) | Action::CreateOrg | Action::ManageOwnTokens => Scope::Manage,
             Action::ManageUsers => Scope::Admin,
+            Action::JudgePlugins => Scope::Staff,
             Action::CountDownloads => Scope::Count,
         }
     }
@@ -121,19 +130,20 @@ pub fn authorise(principal: &Principal, action: &Action, now: Timestamp) -> Resu
             ),
         )),
     };
+    let needs_administrator = |what: &str| match principal.registry_admin {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Code::Forbidden,
+            format!("only administrators of the registry may {what}"),
+        )),
+    };
     match action {
         Action::Publish(org) => needs_role(org, Role::Publisher, "publish for"),
         Action::ManageOrg(org) => needs_role(org, Role::Owner, "manage"),
         Action::CreateOrg | Action::ManageOwnTokens => Ok(()),
-        Action::ManageUsers | Action::CountDownloads if principal.registry_admin => Ok(()),
-        Action::ManageUsers => Err(Refusal::new(
-            Code::Forbidden,
-            "only administrators of the registry may manage users",
-        )),
-        Action::CountDownloads => Err(Refusal::new(
-            Code::Forbidden,
-            "only administrators of the registry may count downloads",
-        )),
+        Action::ManageUsers => needs_administrator("manage users"),
+        Action::JudgePlugins => needs_administrator("judge plugins"),
+        Action::CountDownloads => needs_administrator("count downloads"),
     }
 }
 
@@ -169,10 +179,12 @@ mod tests {
         );
         assert_eq!(decide(&base, &Action::ManageOrg(org.clone()), now), Err(Code::Forbidden));
         assert_eq!(decide(&base, &Action::ManageUsers, now), Err(Code::Forbidden));
+        assert_eq!(decide(&base, &Action::JudgePlugins, now), Err(Code::Forbidden));
         assert_eq!(decide(&base, &Action::CountDownloads, now), Err(Code::Forbidden));
         let owner = Principal { role: Some(Role::Owner), registry_admin: true, ..base.clone() };
         assert_eq!(decide(&owner, &Action::ManageOrg(org.clone()), now), Ok(()));
         assert_eq!(decide(&owner, &Action::ManageUsers, now), Ok(()));
+        assert_eq!(decide(&owner, &Action::JudgePlugins, now), Ok(()));
         assert_eq!(decide(&owner, &Action::CountDownloads, now), Ok(()));
         for action in [
             publish,
@@ -180,6 +192,7 @@ mod tests {
             Action::CreateOrg,
             Action::ManageUsers,
             Action::ManageOwnTokens,
+            Action::JudgePlugins,
             Action::CountDownloads,
         ] {
             let powerless = Principal { scopes: vec![], ..owner.clone() };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::keys::SessionId;
-use crate::name::PluginName;
+use crate::name::{OrgName, PluginName};
 use crate::problem::{Code, Refusal};
 use crate::statement::{Link, Release, SignedStatement, Statement, StatementError};
 use crate::time::Timestamp;
@@ -108,7 +108,9 @@ pub struct Existing {
 /// What the decision needs to know, read once.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Keys that may sign for the organisation now.
+    /// The organisation that owns the plugin; of a new one, the first part of its name.
+    pub owner: OrgName,
+    /// Keys that may sign for it now.
     pub keys: Vec<VerifyingKey>,
     /// Place of the plugin's next statement: [`Link::FIRST`] for a new plugin.
     pub next: Link,
@@ -159,10 +161,10 @@ pub fn decide(signed: &SignedStatement, facts: &Facts) -> Result<Plan, Refusal> 
     let Statement::Release(release) = signed.statement() else {
         return Err(Refusal::new(
             Code::InvalidStatement,
-            "only release statements are published; yanks have a path of their own",
+            "only release statements are published; all others have a path of their own",
         ));
     };
-    check_signature(signed, &facts.keys)?;
+    check_signature(signed, &facts.owner, &facts.keys)?;
     let missing = missing(release, &facts.present);
     match &facts.existing {
         Some(existing)
@@ -210,12 +212,16 @@ pub fn decide(signed: &SignedStatement, facts: &Facts) -> Result<Plan, Refusal> 
     Ok(Plan::Open { missing })
 }
 
-/// Refuses a statement that none of the organisation's valid keys signed.
+/// Refuses a statement that none of the keys signed that may sign for `org` now, the
+/// organisation that owns the plugin.
 ///
 /// # Errors
 /// [`Code::InvalidSignature`].
-pub fn check_signature(signed: &SignedStatement, keys: &[VerifyingKey]) -> Result<(), Refusal> {
-    let org = signed.statement().subject().org();
+pub fn check_signature(
+    signed: &SignedStatement,
+    org: &OrgName,
+    keys: &[VerifyingKey],
+) -> Result<(), Refusal> {
     if keys.is_empty() {
         return Err(Refusal::new(
             Code::InvalidSignature,
@@ -298,6 +304,7 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
+            owner: "demo".parse().unwrap(),
             keys: vec![key(1).verifying_key()],
             next: Link::FIRST,
             look_alike: None,
