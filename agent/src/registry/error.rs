@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use modunest_core::index::IndexError;
-use modunest_core::name::OrgName;
 use modunest_core::statement::FoldError;
 
 /// Why a read did not come to a proven answer.
@@ -64,9 +63,6 @@ pub enum Error {
     /// Statements do not follow one another, or are not signed by who must have.
     #[error(transparent)]
     Fold(#[from] FoldError),
-    /// A plugin stands in the index, its organisation's keys do not.
-    #[error("the index has no keys of {0}, so nothing of it can be proven")]
-    NoKeys(OrgName),
     /// Nothing was read yet, and no head is kept from before.
     #[error("no head of this registry was ever read; connect once")]
     NoHead,
@@ -109,8 +105,7 @@ impl Error {
             | Error::Rollback(_)
             | Error::KeptHead { .. }
             | Error::Index(_)
-            | Error::Fold(_)
-            | Error::NoKeys(_) => Kind::Refused,
+            | Error::Fold(_) => Kind::Refused,
             Error::NoHead | Error::Cache { .. } | Error::Client(_) | Error::Blocking(_) => {
                 Kind::Failed
             }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use modunest_core::index::IndexFile;
 use modunest_core::name::{OrgName, PluginName};
-use modunest_core::statement::{OrgState, PluginState, Subject};
-use modunest_tlog::VerifyingKey;
+use modunest_core::statement::{Authorities, OrgState, PluginState, RegistryKeys, Subject};
 
 use super::Error;
 
@@ -26,34 +25,31 @@ pub struct Folded {
     pub plugins: BTreeMap<PluginName, PluginState>,
 }
 
-/// Folds index files: organisations by the registry's keys, plugins by every key their
-/// organisation ever had (what was signed before a revocation stays signed). Uses all
-/// processors.
+/// Folds index files: organisations by the registry's keys, plugins by the keys that their
+/// owner had at each statement's position. Uses all processors.
 ///
 /// # Errors
-/// [`Error::Index`], [`Error::Fold`] and [`Error::NoKeys`]: the first, in order of names.
-pub fn fold(files: &Files, registry: &[VerifyingKey]) -> Result<Folded, Error> {
+/// [`Error::Index`] and [`Error::Fold`]: the first, in order of names.
+pub fn fold(files: &Files, registry: &RegistryKeys) -> Result<Folded, Error> {
     let mut folded = Folded::default();
     let mut plugins: Vec<(&PluginName, &[u8])> = Vec::new();
     for (subject, bytes) in files {
         match subject {
             Subject::Org(org) => {
                 let mut state = OrgState::new(org.clone());
-                for (_, signed) in IndexFile::parse(subject, bytes)?.entries {
-                    state.apply(&signed, registry)?;
+                for (position, signed) in IndexFile::parse(subject, bytes)?.entries {
+                    state.apply(position, &signed, registry)?;
                 }
                 folded.orgs.insert(org.clone(), state);
             }
             Subject::Plugin(plugin) => plugins.push((plugin, bytes)),
         }
     }
-    let keys: BTreeMap<&OrgName, Vec<VerifyingKey>> =
-        folded.orgs.iter().map(|(org, state)| (org, state.all_keys())).collect();
+    let authorities = Authorities { registry, orgs: &folded.orgs };
     let one = |&(name, bytes): &(&PluginName, &[u8])| {
-        let keys = keys.get(&name.org()).ok_or_else(|| Error::NoKeys(name.org()))?;
         let mut state = PluginState::new(name.clone());
-        for (_, signed) in IndexFile::parse(&Subject::Plugin(name.clone()), bytes)?.entries {
-            state.apply(&signed, keys)?;
+        for (position, signed) in IndexFile::parse(&Subject::Plugin(name.clone()), bytes)?.entries {
+            state.apply(position, &signed, authorities)?;
         }
         Ok::<_, Error>((name.clone(), state))
     };

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use modunest_core::digest::Digest;
 use modunest_core::index::{
-    BIN_MAX_BYTES, Bin, HEAD_MAX_BYTES, Head, INDEX_FILE_MAX_BYTES, NODE_BYTES, Node, Slot, prove,
+    BIN_MAX_BYTES, Bin, HEAD_MAX_BYTES, Head, INDEX_FILE_MAX_BYTES, IndexFile, NODE_BYTES, Node,
+    Slot, prove,
 };
 use modunest_core::keys::ObjectKey;
 use modunest_core::name::{OrgName, PluginName};
-use modunest_core::statement::{OrgState, PluginState, Subject};
+use modunest_core::statement::{OrgState, PluginState, RegistryKeys, Subject};
 use modunest_tlog::VerifyingKey;
 use url::Url;
 
@@ -141,7 +142,7 @@ impl Client {
     /// As [`Client::plugin`].
     pub async fn org(&self, name: &OrgName) -> Result<Option<OrgState>, Error> {
         let files = self.files(&BTreeSet::from([Subject::Org(name.clone())])).await?;
-        let mut proven = fold::fold(&files, &self.settings.keys)?;
+        let mut proven = fold::fold(&files, &self.statement_keys())?;
         Ok(proven.orgs.remove(name))
     }
 
@@ -157,18 +158,21 @@ impl Client {
             .collect();
         let mut files = self.files(&subjects).await?;
         // Keys of organisations without any of these plugins prove nothing here.
-        let orgs: BTreeSet<OrgName> = files
-            .keys()
-            .filter_map(|subject| match subject {
-                Subject::Plugin(plugin) => Some(plugin.org()),
-                Subject::Org(_) => None,
-            })
-            .collect();
+        let mut orgs: BTreeSet<OrgName> = BTreeSet::new();
+        for (subject, bytes) in &files {
+            if let Subject::Plugin(_) = subject {
+                orgs.extend(IndexFile::parse(subject, bytes)?.orgs());
+            }
+        }
+        let owners = orgs.iter().cloned().map(Subject::Org);
+        let owners: BTreeSet<Subject> =
+            owners.filter(|subject| !subjects.contains(subject)).collect();
+        files.extend(self.files(&owners).await?);
         files.retain(|subject, _| match subject {
             Subject::Org(org) => orgs.contains(org),
             Subject::Plugin(_) => true,
         });
-        let keys = self.settings.keys.clone();
+        let keys = self.statement_keys();
         let (files, folded) = crate::blocking::run(move || {
             let folded = fold::fold(&files, &keys);
             (files, folded)
@@ -182,6 +186,10 @@ impl Client {
 
     pub(crate) fn fetcher(&self) -> &Fetcher {
         &self.fetcher
+    }
+
+    fn statement_keys(&self) -> RegistryKeys {
+        RegistryKeys::in_use(self.settings.keys.iter().cloned())
     }
 
     fn kept(&self) -> Option<Arc<Kept>> {
@@ -241,7 +249,7 @@ impl Client {
             ObjectKey::Node(digest) => ("node", NODE_BYTES, digest),
             ObjectKey::Bin(digest) => ("bin", BIN_MAX_BYTES, digest),
             ObjectKey::Index(digest) => ("index file", INDEX_FILE_MAX_BYTES, digest),
-            ObjectKey::Head | ObjectKey::Blob(_) | ObjectKey::Report(_) => {
+            _ => {
                 return Err(Error::Status { url: self.fetcher.url(key), status: 404 });
             }
         };

@@ -16,7 +16,7 @@ use modunest_core::Version;
 use modunest_core::digest::Digest;
 use modunest_core::index::INDEX_FILE_MAX_BYTES;
 use modunest_core::name::PluginName;
-use modunest_core::statement::{Build, Release, Status, Subject};
+use modunest_core::statement::{Build, RegistryKeys, Release, Status, Subject};
 use modunest_tlog::VerifyingKey;
 
 use super::Error;
@@ -209,7 +209,8 @@ pub fn prove(
     evidence: &Evidence,
     keys: &[VerifyingKey],
 ) -> Result<Vec<Proven>, Error> {
-    let mut folded = fold(&evidence.0, keys).map_err(Box::new)?;
+    let registry = RegistryKeys::in_use(keys.iter().cloned());
+    let mut folded = fold(&evidence.0, &registry).map_err(Box::new)?;
     let versions: BTreeMap<&PluginName, &Version> =
         lock.plugins.iter().map(|p| (&p.plugin, &p.version)).collect();
     let mut proven = Vec::with_capacity(lock.plugins.len());
@@ -219,11 +220,16 @@ pub fn prove(
             version: locked.version.clone(),
             rule,
         };
-        let state = folded
-            .plugins
-            .get_mut(&locked.plugin)
-            .and_then(|plugin| plugin.releases.remove(&locked.version))
+        let plugin = folded.plugins.get_mut(&locked.plugin);
+        let (status, state) = plugin
+            .and_then(|plugin| {
+                let state = plugin.releases.remove(&locked.version)?;
+                Some((plugin.status(&state), state))
+            })
             .ok_or_else(|| unproven("no statement releases this version".to_owned()))?;
+        if let Status::Quarantined { reason } = &status {
+            return Err(unproven(format!("it is quarantined: {reason}")));
+        }
         if state.statement != locked.statement {
             return Err(unproven("the lock names another release statement".to_owned()));
         }
@@ -244,7 +250,7 @@ pub fn prove(
                 }
             }
         }
-        let yanked = matches!(state.status, Status::Yanked { .. });
+        let yanked = matches!(status, Status::Yanked { .. });
         let (release, statement) = (state.release, state.statement);
         proven.push(Proven { release, build, statement, uses, yanked });
     }

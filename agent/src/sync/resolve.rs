@@ -1,9 +1,10 @@
 //! Drives the resolver with verified reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modunest_core::Version;
-use modunest_core::name::PluginName;
+use modunest_core::index::IndexFile;
+use modunest_core::name::{OrgName, PluginName};
 use modunest_core::relation::HostFacts;
 use modunest_core::resolve::{
     Candidate, Request, Resolver, Root, Solution, Status as CandidateStatus, Step,
@@ -12,7 +13,7 @@ use modunest_core::statement::{PluginState, Status, Subject};
 
 use super::{Error, Locked};
 use crate::config::Wanted;
-use crate::registry::Client;
+use crate::registry::{self, Client};
 use crate::store::Evidence;
 
 /// An answer of the resolver, with the statements that it rests on.
@@ -66,22 +67,38 @@ pub async fn resolve(
             Step::Exceeded(limit) => return Err(Error::Exceeded(limit)),
         }
     };
+    let proving: BTreeSet<OrgName> = evidence
+        .0
+        .iter()
+        .filter(|(subject, _)| matches!(subject, Subject::Plugin(plugin) if solution.chosen.contains_key(plugin)))
+        .map(|(subject, file)| IndexFile::parse(subject, file).map(|file| file.orgs()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(registry::Error::from)?
+        .into_iter()
+        .flatten()
+        .collect();
     evidence.0.retain(|subject, _| match subject {
         Subject::Plugin(plugin) => solution.chosen.contains_key(plugin),
-        Subject::Org(org) => solution.chosen.keys().any(|plugin| plugin.org() == *org),
+        Subject::Org(org) => proving.contains(org),
     });
     let locked = locked_releases(&solution, &states)?;
     Ok(Resolved { solution, locked, evidence, considered })
 }
 
 fn candidates(state: Option<&PluginState>) -> Vec<Candidate> {
-    let releases = state.into_iter().flat_map(|state| state.releases.values());
+    let releases = state
+        .into_iter()
+        .flat_map(|plugin| plugin.releases.values().map(move |release| (plugin, release)));
     releases
-        .map(|state| Candidate {
+        .map(|(plugin, state)| Candidate {
             version: state.release.version.clone(),
-            status: match &state.status {
+            status: match plugin.status(state) {
                 Status::Active => CandidateStatus::Active,
+                Status::Deprecated { message } => {
+                    CandidateStatus::Deprecated(message.unwrap_or_default())
+                }
                 Status::Yanked { .. } => CandidateStatus::Yanked,
+                Status::Quarantined { .. } => CandidateStatus::Quarantined,
             },
             dependencies: state.release.dependencies.clone(),
             incompatible: state.release.incompatible.clone(),
