@@ -128,7 +128,7 @@ impl Functions {
             store.version_downloads(plugin),
             store.day_downloads(plugin, first, last)
         )?;
-        if versions.is_empty() && store.plugin_next(plugin).await?.is_none() {
+        if versions.is_empty() && store.plugin(plugin).await?.is_none() {
             let detail = format!("there is no plugin {plugin}");
             return Err(Refusal::new(Code::NotFound, detail).into());
         }

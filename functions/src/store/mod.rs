@@ -9,7 +9,7 @@
 //! | Token | `token#<first 12 hex of hash>` | `<hash>` | `user`, `scopes`, `label`, `created_at`, `expires_at`, `ttl` |
 //! | First start | `bootstrap` | `bootstrap` | `created_at` |
 //! | Organisation | `org#<org>` | `org` | `created_at`, `members` (JSON), `members_version`; *fold:* `keys` (JSON), `next_sequence`, `next_previous` |
-//! | Plugin | `plugin#<org/name>` | `plugin` | `created_at`; *fold:* `next_sequence`, `next_previous` |
+//! | Plugin | `plugin#<org/name>` | `plugin` | `created_at`; *fold:* `owner`, `next_sequence`, `next_previous`, `registry_next_sequence`, `registry_next_previous` |
 //! | Release | `plugin#<org/name>` | `release#<version>` | `session`, `statement`; *fold:* `epoch` once published |
 //! | Reservation | `skeleton#<skeleton>` | `skeleton` | `name`: the organisation or plugin that has it |
 //! | Session | `session#<id>` | `session` | see [`sessions`] |

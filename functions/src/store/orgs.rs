@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
-use modunest_core::api::OrgKey;
+use modunest_core::api::{KeyStatus, OrgKey};
 use modunest_core::authorise::Role;
 use modunest_core::name::{OrgName, UserName, skeleton};
 use modunest_core::statement::{Link, OrgState};
@@ -39,18 +39,25 @@ pub(crate) fn skeleton_key(name: &str) -> Key {
     Key::new(format!("skeleton#{}", skeleton(name)), "skeleton")
 }
 
-/// Reads the place of the next statement, as organisations and plugins keep it.
-pub(super) fn next_link(row: &Row<'_>) -> Result<Link, Error> {
-    Ok(match row.number_optional("next_sequence")? {
+/// The attributes that hold the place of a chain's next statement.
+pub(super) type LinkAttributes = [&'static str; 2];
+
+/// Those of an organisation's chain, and of the chain of a plugin's owner.
+pub(super) const NEXT: LinkAttributes = ["next_sequence", "next_previous"];
+
+/// Reads the place of a chain's next statement, as organisations and plugins keep it.
+pub(super) fn next_link(
+    row: &Row<'_>,
+    [sequence, previous]: LinkAttributes,
+) -> Result<Link, Error> {
+    Ok(match row.number_optional(sequence)? {
         None => Link::FIRST,
-        Some(sequence) => Link { sequence, previous: row.parse_optional("next_previous")? },
+        Some(sequence) => Link { sequence, previous: row.parse_optional(previous)? },
     })
 }
 
-pub(super) fn set_next(change: Change, next: Link) -> Change {
-    change
-        .set("next_sequence", number(next.sequence))
-        .set_optional("next_previous", next.previous.map(text))
+pub(super) fn set_next(change: Change, [sequence, previous]: LinkAttributes, next: Link) -> Change {
+    change.set(sequence, number(next.sequence)).set_optional(previous, next.previous.map(text))
 }
 
 impl Org {
@@ -75,7 +82,7 @@ impl Org {
             members: row.required("members", members)?,
             members_version: row.number("members_version")?,
             keys: row.json("keys")?.unwrap_or_default(),
-            next: next_link(&row)?,
+            next: next_link(&row, NEXT)?,
         })
     }
 
@@ -84,7 +91,7 @@ impl Org {
         let damaged = |_| Error::Damaged { entity: "organisation", attribute: "keys".to_owned() };
         self.keys
             .iter()
-            .filter(|key| key.valid)
+            .filter(|key| key.status == KeyStatus::Valid)
             .map(|key| key.key.parse().map_err(damaged))
             .collect()
     }
@@ -137,12 +144,8 @@ impl Store {
 
     /// Part of the swap: what an organisation's statements fold to.
     pub(crate) fn org_folded(&self, state: &OrgState) -> Result<TransactWriteItem, Error> {
-        let keys: Vec<OrgKey> = state
-            .keys
-            .iter()
-            .map(|(key, valid)| OrgKey { key: key.to_string(), valid: *valid })
-            .collect();
-        let change = set_next(Change::present().set("keys", json(&keys)?), state.next);
+        let keys: Vec<OrgKey> = state.keys.iter().map(OrgKey::of).collect();
+        let change = set_next(Change::present().set("keys", json(&keys)?), NEXT, state.next);
         self.in_transaction_update(&org_key(&state.org), &change)
     }
 }

@@ -3,14 +3,32 @@
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use modunest_core::Version;
 use modunest_core::keys::SessionId;
-use modunest_core::name::PluginName;
+use modunest_core::name::{OrgName, PluginName};
 use modunest_core::statement::{Link, PluginState, SignedStatement};
 use modunest_core::time::Timestamp;
 
 use super::Store;
 use super::item::{Change, Key, Row, blob, number, text, time};
-use super::orgs::{next_link, set_next};
+use super::orgs::{LinkAttributes, NEXT, next_link, set_next};
 use crate::error::Error;
+
+/// A plugin, as far as whoever says something about it must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plugin {
+    /// The organisation whose keys sign for it.
+    pub(crate) owner: OrgName,
+    /// Place of the owner's next statement.
+    pub(crate) next: Link,
+    /// Place of the registry's next statement about it.
+    pub(crate) registry_next: Link,
+}
+
+impl Plugin {
+    /// A plugin that nobody began to publish: whose it would be, the name says.
+    pub(crate) fn new(plugin: &PluginName) -> Self {
+        Plugin { owner: plugin.org(), next: Link::FIRST, registry_next: Link::FIRST }
+    }
+}
 
 /// A release that was begun.
 #[derive(Clone, Debug)]
@@ -23,6 +41,9 @@ pub(crate) struct ReleaseRecord {
     pub(crate) epoch: Option<u64>,
 }
 
+/// The attributes of the chain of what the registry says.
+const REGISTRY_NEXT: LinkAttributes = ["registry_next_sequence", "registry_next_previous"];
+
 fn plugin_key(plugin: &PluginName) -> Key {
     Key::new(format!("plugin#{plugin}"), "plugin")
 }
@@ -32,10 +53,15 @@ fn release_key(plugin: &PluginName, version: &Version) -> Key {
 }
 
 impl Store {
-    /// Place of the next statement; `None` for a plugin that nobody began to publish.
-    pub(crate) async fn plugin_next(&self, plugin: &PluginName) -> Result<Option<Link>, Error> {
+    /// What is known of a plugin; `None` of one that nobody began to publish.
+    pub(crate) async fn plugin(&self, plugin: &PluginName) -> Result<Option<Plugin>, Error> {
         let Some(item) = self.get(&plugin_key(plugin)).await? else { return Ok(None) };
-        next_link(&Row::new("plugin", &item)).map(Some)
+        let row = Row::new("plugin", &item);
+        Ok(Some(Plugin {
+            owner: row.parse_optional("owner")?.unwrap_or_else(|| plugin.org()),
+            next: next_link(&row, NEXT)?,
+            registry_next: next_link(&row, REGISTRY_NEXT)?,
+        }))
     }
 
     pub(crate) async fn release(
@@ -84,10 +110,10 @@ impl Store {
 
     /// Part of the swap: what a plugin's statements fold to.
     pub(crate) fn plugin_folded(&self, state: &PluginState) -> Result<TransactWriteItem, Error> {
-        self.in_transaction_update(
-            &plugin_key(&state.plugin),
-            &set_next(Change::present(), state.next),
-        )
+        let change = Change::present().set("owner", text(&state.owner));
+        let change = set_next(change, NEXT, state.next);
+        let change = set_next(change, REGISTRY_NEXT, state.registry_next);
+        self.in_transaction_update(&plugin_key(&state.plugin), &change)
     }
 
     /// Part of the swap: the release is in the index from `epoch` on.
