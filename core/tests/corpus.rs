@@ -121,3 +121,11 @@ fn closures() {
         assert_eq!(accepted, name.starts_with("good-"), "{name}");
     }
 }
+
+#[test]
+fn trust() {
+    for (name, bytes) in corpus("trust") {
+        let accepted = modunest_core::trust::check_invariants(&bytes);
+        assert_eq!(accepted, name.starts_with("good-"), "{name}");
+    }
+}
