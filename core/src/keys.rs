@@ -7,6 +7,7 @@ use std::fmt;
 use modunest_tlog::TileId;
 
 use crate::digest::Digest;
+use crate::trust;
 
 /// An object that readers may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +18,8 @@ pub enum ObjectKey {
     Checkpoint,
     /// A tile of the log: of hashes, or a bundle of entries.
     Tile(TileId),
+    /// A file of the trust root. Its timestamp changes too.
+    Trust(trust::File),
     /// A node of the index tree.
     Node(Digest),
     /// A bin of the index tree.
@@ -61,6 +64,8 @@ pub const API_PREFIX: &str = "/v1/";
 /// Path of the closure: everything that a resolution can need, in one answer. The read side
 /// answers it itself; it is no part of the API behind it.
 pub const CLOSURE_PATH: &str = "/v1/closure";
+/// Where every key of the trust root starts: what a ceremony leaves in its folder.
+const TRUST_PREFIX: &str = "trust/";
 /// Path of the liveness check.
 pub const HEALTH_PATH: &str = "/healthz";
 /// Path of the readiness check.
@@ -80,6 +85,9 @@ impl ObjectKey {
             _ if key.starts_with("tile/") => return TileId::from_path(key).map(ObjectKey::Tile),
             _ => {}
         }
+        if let Some(file) = key.strip_prefix(TRUST_PREFIX) {
+            return file.parse().ok().map(ObjectKey::Trust);
+        }
         let (kind, hex) = key.rsplit_once('/')?;
         let digest = hex.parse().ok()?;
         match kind {
@@ -93,7 +101,8 @@ impl ObjectKey {
     }
 
     /// The objects that change. Readers ask for them anew each time.
-    pub const CHANGING: [ObjectKey; 2] = [ObjectKey::Head, ObjectKey::Checkpoint];
+    pub const CHANGING: [ObjectKey; 3] =
+        [ObjectKey::Head, ObjectKey::Checkpoint, ObjectKey::Trust(trust::File::Timestamp)];
 
     /// The public path, with its leading slash.
     pub fn path(&self) -> String {
@@ -105,6 +114,8 @@ impl ObjectKey {
     pub fn content_digest(&self) -> Option<Digest> {
         match self {
             ObjectKey::Head | ObjectKey::Checkpoint | ObjectKey::Tile(_) => None,
+            ObjectKey::Trust(trust::File::Config(d)) => Some(*d),
+            ObjectKey::Trust(_) => None,
             ObjectKey::Node(d)
             | ObjectKey::Bin(d)
             | ObjectKey::Index(d)
@@ -116,7 +127,9 @@ impl ObjectKey {
     /// How long it may be kept.
     pub const fn cache_policy(&self) -> CachePolicy {
         match self {
-            ObjectKey::Head | ObjectKey::Checkpoint => CachePolicy::Short,
+            ObjectKey::Head | ObjectKey::Checkpoint | ObjectKey::Trust(trust::File::Timestamp) => {
+                CachePolicy::Short
+            }
             _ => CachePolicy::Immutable,
         }
     }
@@ -130,7 +143,7 @@ impl ObjectKey {
             ObjectKey::Tile(_) | ObjectKey::Node(_) | ObjectKey::Blob(_) => {
                 "application/octet-stream"
             }
-            ObjectKey::Report(_) => "application/json",
+            ObjectKey::Trust(_) | ObjectKey::Report(_) => "application/json",
         }
     }
 }
@@ -142,6 +155,7 @@ impl fmt::Display for ObjectKey {
             ObjectKey::Head => f.write_str("head"),
             ObjectKey::Checkpoint => f.write_str("checkpoint"),
             ObjectKey::Tile(tile) => tile.fmt(f),
+            ObjectKey::Trust(file) => write!(f, "{TRUST_PREFIX}{file}"),
             ObjectKey::Node(digest) => write!(f, "node/{digest}"),
             ObjectKey::Bin(digest) => write!(f, "bin/{digest}"),
             ObjectKey::Index(digest) => write!(f, "index/{digest}"),
@@ -265,6 +279,9 @@ mod tests {
             ObjectKey::Bin(digest),
             ObjectKey::Index(digest),
             ObjectKey::Blob(digest),
+            ObjectKey::Trust(trust::File::Root(1)),
+            ObjectKey::Trust(trust::File::Timestamp),
+            ObjectKey::Trust(trust::File::Config(digest)),
             ObjectKey::Report(digest),
         ] {
             assert_eq!(ObjectKey::from_path(&key.path()), Some(key));
@@ -280,6 +297,9 @@ mod tests {
             "/blob/sha512/x",
             "//head",
             "/node/../head",
+            "/trust/",
+            "/trust/root.json",
+            "/trust/targets/config.json",
             "/tile/0/1234",
             "/tile/entries/000.p/256",
             "/tile/8/../0/000",
@@ -302,12 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn only_head_and_checkpoint_change() {
+    fn head_checkpoint_and_timestamp_change_and_nothing_else() {
         for key in ObjectKey::CHANGING {
             assert_eq!((key.cache_policy(), key.content_digest()), (CachePolicy::Short, None));
         }
         let tile = TileId::entries(0, 3).unwrap();
         assert_eq!(ObjectKey::Tile(tile).cache_policy(), CachePolicy::Immutable);
         assert_eq!(ObjectKey::Node(Digest::ZERO).cache_policy(), CachePolicy::Immutable);
+        let root = ObjectKey::Trust(trust::File::Root(1));
+        assert_eq!((root.cache_policy(), root.content_digest()), (CachePolicy::Immutable, None));
     }
 }

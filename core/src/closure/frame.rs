@@ -142,7 +142,11 @@ fn read_line(bytes: &[u8]) -> Result<Option<(ObjectKey, usize, usize)>, FrameErr
         ObjectKey::Node(_) => NODE_BYTES,
         ObjectKey::Bin(_) => BIN_MAX_BYTES,
         ObjectKey::Index(_) => INDEX_FILE_MAX_BYTES,
-        ObjectKey::Checkpoint | ObjectKey::Tile(_) | ObjectKey::Blob(_) | ObjectKey::Report(_) => {
+        ObjectKey::Checkpoint
+        | ObjectKey::Tile(_)
+        | ObjectKey::Trust(_)
+        | ObjectKey::Blob(_)
+        | ObjectKey::Report(_) => {
             return Err(FrameError::Line);
         }
     };

@@ -51,6 +51,7 @@ impl Received {
             ObjectKey::Head
             | ObjectKey::Checkpoint
             | ObjectKey::Tile(_)
+            | ObjectKey::Trust(_)
             | ObjectKey::Blob(_)
             | ObjectKey::Report(_) => {
                 return Err(ReceiveError::Unexpected(key));
