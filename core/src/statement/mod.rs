@@ -184,6 +184,20 @@ impl Statement {
         Subject::Plugin(plugin.clone())
     }
 
+    /// Its kind with the format version: the first line of its text.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Statement::Release(_) => RELEASE,
+            Statement::Yank(_) => YANK,
+            Statement::Deprecation(_) => DEPRECATION,
+            Statement::Ownership(_) => OWNERSHIP,
+            Statement::Key(_) => KEY,
+            Statement::Verdict(_) => VERDICT,
+            Statement::Quarantine(_) => QUARANTINE,
+            Statement::Trust(_) => TRUST,
+        }
+    }
+
     /// Whose chain it stands in.
     pub const fn chain(&self) -> Chain {
         match self {
@@ -219,18 +233,18 @@ impl Statement {
     /// When a field breaks a rule, or the text is too long to leave room for a signature.
     pub fn text(&self) -> Result<String, StatementError> {
         self.check()?;
-        let (kind, json) = match self {
-            Statement::Release(it) => (RELEASE, serde_json::to_string(&**it)),
-            Statement::Yank(it) => (YANK, serde_json::to_string(it)),
-            Statement::Deprecation(it) => (DEPRECATION, serde_json::to_string(it)),
-            Statement::Ownership(it) => (OWNERSHIP, serde_json::to_string(it)),
-            Statement::Key(it) => (KEY, serde_json::to_string(it)),
-            Statement::Verdict(it) => (VERDICT, serde_json::to_string(it)),
-            Statement::Quarantine(it) => (QUARANTINE, serde_json::to_string(it)),
-            Statement::Trust(it) => (TRUST, serde_json::to_string(it)),
+        let json = match self {
+            Statement::Release(it) => serde_json::to_string(&**it),
+            Statement::Yank(it) => serde_json::to_string(it),
+            Statement::Deprecation(it) => serde_json::to_string(it),
+            Statement::Ownership(it) => serde_json::to_string(it),
+            Statement::Key(it) => serde_json::to_string(it),
+            Statement::Verdict(it) => serde_json::to_string(it),
+            Statement::Quarantine(it) => serde_json::to_string(it),
+            Statement::Trust(it) => serde_json::to_string(it),
         };
         let json = json.map_err(|error| StatementError::Json(error.to_string()))?;
-        Ok(format!("{kind}\n{json}\n"))
+        Ok(format!("{}\n{json}\n", self.kind()))
     }
 
     /// Signs the statement.
