@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use modunest_core::api::BODY_MAX_BYTES;
+use modunest_core::name::{OrgName, PluginName};
 use modunest_core::problem::{Code, Refusal};
 use serde::de::DeserializeOwned;
 
@@ -85,5 +86,14 @@ impl Segments {
             self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
         text.parse()
             .map_err(|error| Refusal::new(code, format!("{{{name}}} in the path: {error}")).into())
+    }
+
+    /// The plugin of a path with `{org}` and `{name}`.
+    pub(super) fn plugin(&self) -> Result<PluginName, ApiError> {
+        let org: OrgName = self.get("org", Code::InvalidName)?;
+        let name: String = self.get("name", Code::InvalidName)?;
+        format!("{org}/{name}").parse().map_err(|error| {
+            Refusal::new(Code::InvalidName, format!("{{name}} in the path: {error}")).into()
+        })
     }
 }

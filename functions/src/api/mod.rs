@@ -71,7 +71,10 @@ pub(crate) fn router(functions: Functions) -> Router {
             put(routes::set_member).delete(routes::remove_member),
         )
         .route("/v1/orgs/{org}/keys", post(routes::register_key))
-        .route("/v1/orgs/{org}/keys/{hash}", delete(routes::revoke_key))
+        .route("/v1/orgs/{org}/keys/{hash}/rotate", post(routes::rotate_key))
+        .route("/v1/orgs/{org}/keys/{hash}/revoke", post(routes::revoke_key))
+        .route("/v1/plugins/{org}/{name}/quarantine", post(routes::quarantine))
+        .route("/v1/plugins/{org}/{name}/trust", post(routes::set_trust))
         .route(DOWNLOADS_PATH, post(routes::count_downloads))
         .route("/v1/plugins/{org}/{name}/downloads", get(routes::downloads))
         .route(HEALTH_PATH, get(routes::health))

@@ -7,12 +7,11 @@ use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use modunest_core::api::{
     CreateOrg, CreateToken, CreateUser, DownloadBatch, OrgView, PublishRequest, PublishResponse,
-    RegisterKey, SessionView, SetMember, StatementRequest, StatementResponse, TokenCreated,
-    UserView, WhoAmI,
+    RegisterKey, RevokeKey, RotateKey, SessionView, SetMember, SetQuarantine, SetTrust,
+    StatementRequest, StatementResponse, TokenCreated, UserView, WhoAmI,
 };
 use modunest_core::keys::CachePolicy;
-use modunest_core::name::{OrgName, PluginName};
-use modunest_core::problem::{Code, Refusal};
+use modunest_core::problem::Code;
 use serde_json::{Value, json};
 
 use super::ApiError;
@@ -136,14 +135,46 @@ pub(super) async fn register_key(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
+pub(super) async fn rotate_key(
+    State(functions): State<Functions>,
+    caller: Caller,
+    segments: Segments,
+    Input(request): Input<RotateKey>,
+) -> Answer<StatementResponse> {
+    let org = segments.get("org", Code::InvalidName)?;
+    let hash: String = segments.get("hash", Code::NotFound)?;
+    Ok(Json(Box::pin(functions.rotate_key(&caller, &org, &hash, &request)).await?))
+}
+
 pub(super) async fn revoke_key(
     State(functions): State<Functions>,
     caller: Caller,
     segments: Segments,
+    Input(request): Input<RevokeKey>,
 ) -> Answer<StatementResponse> {
     let org = segments.get("org", Code::InvalidName)?;
     let hash: String = segments.get("hash", Code::NotFound)?;
-    Ok(Json(Box::pin(functions.revoke_key(&caller, &org, &hash)).await?))
+    Ok(Json(Box::pin(functions.revoke_key(&caller, &org, &hash, &request)).await?))
+}
+
+pub(super) async fn quarantine(
+    State(functions): State<Functions>,
+    caller: Caller,
+    segments: Segments,
+    Input(request): Input<SetQuarantine>,
+) -> Answer<StatementResponse> {
+    let plugin = segments.plugin()?;
+    Ok(Json(Box::pin(functions.quarantine(&caller, &plugin, &request)).await?))
+}
+
+pub(super) async fn set_trust(
+    State(functions): State<Functions>,
+    caller: Caller,
+    segments: Segments,
+    Input(request): Input<SetTrust>,
+) -> Answer<StatementResponse> {
+    let plugin = segments.plugin()?;
+    Ok(Json(Box::pin(functions.set_trust(&caller, &plugin, &request)).await?))
 }
 
 pub(super) async fn count_downloads(
@@ -159,11 +190,7 @@ pub(super) async fn downloads(
     State(functions): State<Functions>,
     segments: Segments,
 ) -> Result<impl IntoResponse, ApiError> {
-    let org: OrgName = segments.get("org", Code::InvalidName)?;
-    let name: String = segments.get("name", Code::InvalidName)?;
-    let plugin: PluginName = format!("{org}/{name}").parse().map_err(|error| {
-        Refusal::new(Code::InvalidName, format!("{{name}} in the path: {error}"))
-    })?;
+    let plugin = segments.plugin()?;
     let view = functions.downloads(&plugin).await?;
     Ok(([(CACHE_CONTROL, CachePolicy::Minutes.header_value())], Json(view)))
 }

@@ -1,9 +1,9 @@
 //! Publisher keys: statements that the registry signs into an organisation's chain.
 
-use modunest_core::api::{RegisterKey, StatementResponse};
+use modunest_core::api::{KeyStatus, OrgKey, RegisterKey, RevokeKey, RotateKey, StatementResponse};
 use modunest_core::name::OrgName;
 use modunest_core::problem::{Code, Refusal};
-use modunest_core::statement::{Key, Link, Statement};
+use modunest_core::statement::{Key, KeyChange, Link, Statement};
 use modunest_tlog::{Note, VerifyingKey};
 
 use super::Caller;
@@ -11,25 +11,77 @@ use crate::Functions;
 use crate::error::Error;
 use crate::store::orgs::{KEYS_MAX, Org};
 
-/// How often a key statement is signed anew because another one of the organisation came
-/// first.
-const KEY_TRIES: u32 = 5;
-
 fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, Error> {
     Err(Refusal::new(code, detail).into())
 }
 
-fn check_proof(org: &OrgName, key: &VerifyingKey, request: &RegisterKey) -> Result<(), Error> {
-    let text = RegisterKey::proof_text(org, &request.key);
-    let proven = Note::parse(request.proof.as_bytes())
-        .and_then(|note| note.verify([key]).map(|verified| verified.text == text));
-    match proven {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            refuse(Code::InvalidSignature, "/proof: it is signed by the key, but over another text")
-        }
-        Err(error) => refuse(Code::InvalidSignature, format!("/proof: {error}")),
+/// A key of the organisation, from a request.
+fn parse_key(org: &OrgName, text: &str) -> Result<VerifyingKey, Error> {
+    let key: VerifyingKey = match text.parse() {
+        Ok(key) => key,
+        Err(error) => return refuse(Code::InvalidRequest, format!("/key: {error}")),
+    };
+    if key.name().as_str() != org.as_str() {
+        return refuse(
+            Code::InvalidRequest,
+            format!("/key: its name is {}, and must be the organisation's, {org}", key.name()),
+        );
     }
+    Ok(key)
+}
+
+/// Refuses a proof that is not a note over `text` by every one of `keys`.
+fn check_proof(proof: &str, text: &str, keys: &[&VerifyingKey]) -> Result<(), Error> {
+    let verified = match Note::parse(proof.as_bytes()) {
+        Ok(note) => match note.verify(keys.iter().copied()) {
+            Ok(verified) if verified.text != text => {
+                return refuse(
+                    Code::InvalidSignature,
+                    "/proof: it is signed, but over another text",
+                );
+            }
+            Ok(verified) => verified.signers.into_iter().cloned().collect::<Vec<_>>(),
+            Err(error) => return refuse(Code::InvalidSignature, format!("/proof: {error}")),
+        },
+        Err(error) => return refuse(Code::InvalidSignature, format!("/proof: {error}")),
+    };
+    match keys.iter().find(|key| !verified.contains(key)) {
+        Some(missing) => {
+            refuse(Code::InvalidSignature, format!("/proof: {missing} has not signed it"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn find<'a>(org: &'a Org, hash: &str) -> Result<&'a OrgKey, Error> {
+    match org.keys.iter().find(|known| known.hash() == Some(hash)) {
+        Some(known) => Ok(known),
+        None => refuse(Code::NotFound, format!("{} has no key {hash}", org.org)),
+    }
+}
+
+/// Refuses a key that the organisation has or had.
+fn check_new(org: &Org, key: &str) -> Result<(), Error> {
+    match org.keys.iter().find(|known| known.key == key) {
+        Some(known) if known.status == KeyStatus::Valid => {
+            refuse(Code::AlreadyExists, format!("{} has this key already", org.org))
+        }
+        Some(_) => refuse(
+            Code::AlreadyExists,
+            "the key was rotated out or revoked; such a key never comes back, so make a new one",
+        ),
+        None if org.keys.len() >= KEYS_MAX => refuse(
+            Code::TooLarge,
+            format!("an organisation registers at most {KEYS_MAX} keys in its life"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The key that a statement is about, and the one that it replaces.
+struct Named {
+    key: String,
+    replaces: Option<String>,
 }
 
 impl Functions {
@@ -40,82 +92,90 @@ impl Functions {
         request: &RegisterKey,
     ) -> Result<StatementResponse, Error> {
         self.authorise_manage(caller, org).await?;
-        let key: VerifyingKey = match request.key.parse() {
-            Ok(key) => key,
-            Err(error) => return refuse(Code::InvalidRequest, format!("/key: {error}")),
-        };
-        if key.name().as_str() != org.as_str() {
-            return refuse(
-                Code::InvalidRequest,
-                format!("/key: its name is {}, and must be the organisation's, {org}", key.name()),
-            );
-        }
-        check_proof(org, &key, request)?;
-        // One spelling: the text may have been given in another form of base64.
-        let text = key.to_string();
-        self.append_key(caller, org, true, |found| {
-            match found.keys.iter().find(|known| known.key == text) {
-                Some(known) if known.valid => {
-                    refuse(Code::AlreadyExists, format!("{org} has this key already"))
-                }
-                Some(_) => refuse(
-                    Code::AlreadyExists,
-                    "the key was revoked; a revoked key never comes back, so make a new one",
-                ),
-                None if found.keys.len() >= KEYS_MAX => refuse(
-                    Code::TooLarge,
-                    format!("an organisation registers at most {KEYS_MAX} keys in its life"),
-                ),
-                None => Ok(text.clone()),
-            }
+        let key = parse_key(org, &request.key)?;
+        check_proof(&request.proof, &RegisterKey::proof_text(org, &request.key), &[&key])?;
+        self.say_about_key(caller, org, KeyChange::Add, None, |found| {
+            // One spelling: the text may have been given in another form of base64.
+            let key = key.to_string();
+            check_new(found, &key)?;
+            Ok(Named { key, replaces: None })
         })
         .await
     }
 
-    /// Revokes the key whose hash, eight hexadecimal digits, stands in its text.
+    /// Puts a key in the place of the one whose hash, eight hexadecimal digits, stands in its
+    /// text. Whoever asks holds both.
+    pub(crate) async fn rotate_key(
+        &self,
+        caller: &Caller,
+        org: &OrgName,
+        hash: &str,
+        request: &RotateKey,
+    ) -> Result<StatementResponse, Error> {
+        self.authorise_manage(caller, org).await?;
+        let new = parse_key(org, &request.key)?;
+        self.say_about_key(caller, org, KeyChange::Rotate, None, |found| {
+            let known = find(found, hash)?;
+            if known.status != KeyStatus::Valid {
+                return refuse(
+                    Code::PreconditionFailed,
+                    format!("the key {hash} may not sign any more, so it cannot be rotated; register the new one instead"),
+                );
+            }
+            let old: VerifyingKey = known.key.parse().map_err(|_| Error::Damaged {
+                entity: "organisation",
+                attribute: "keys".to_owned(),
+            })?;
+            let text = RotateKey::proof_text(org, &known.key, &request.key);
+            check_proof(&request.proof, &text, &[&old, &new])?;
+            let key = new.to_string();
+            check_new(found, &key)?;
+            Ok(Named { key, replaces: Some(known.key.clone()) })
+        })
+        .await
+    }
+
+    /// Revokes the key whose hash stands in its text, also one that was rotated out: it may
+    /// have been stolen since.
     pub(crate) async fn revoke_key(
         &self,
         caller: &Caller,
         org: &OrgName,
         hash: &str,
+        request: &RevokeKey,
     ) -> Result<StatementResponse, Error> {
-        self.append_key(caller, org, false, |found| {
-            let known = found.keys.iter().find(|known| known.key.split('+').nth(1) == Some(hash));
-            match known {
-                None => refuse(Code::NotFound, format!("{org} has no key {hash}")),
-                Some(known) if !known.valid => {
-                    refuse(Code::AlreadyExists, format!("the key {hash} is revoked already"))
-                }
-                Some(known) => Ok(known.key.clone()),
+        self.say_about_key(caller, org, KeyChange::Revoke, request.reason.as_ref(), |found| {
+            let known = find(found, hash)?;
+            if known.status == KeyStatus::Revoked {
+                return refuse(Code::AlreadyExists, format!("the key {hash} is revoked already"));
             }
+            Ok(Named { key: known.key.clone(), replaces: None })
         })
         .await
     }
 
-    async fn append_key(
+    async fn say_about_key(
         &self,
         caller: &Caller,
         org: &OrgName,
-        valid: bool,
-        choose: impl Fn(&Org) -> Result<String, Error>,
+        change: KeyChange,
+        reason: Option<&String>,
+        choose: impl Fn(&Org) -> Result<Named, Error>,
     ) -> Result<StatementResponse, Error> {
-        for _ in 0..KEY_TRIES {
-            let found = self.authorise_manage(caller, org).await?;
-            let Link { sequence, previous } = found.next;
-            let key = choose(&found)?;
-            let statement =
-                Statement::Key(Key { org: org.clone(), sequence, previous, key, valid });
-            let signed = statement.sign(&self.0.registry_key)?;
-            match self.append(&signed).await {
-                Ok(answer) => {
-                    tracing::info!(org = %org, user = %caller.user, valid, epoch = answer.epoch, "changed a publisher key");
-                    return Ok(answer);
-                }
-                // Another key statement of the organisation came first.
-                Err(Error::Refused(refusal)) if refusal.code == Code::ChainConflict => {}
-                Err(error) => return Err(error),
-            }
-        }
-        refuse(Code::Unavailable, "the organisation's keys change too often just now; try again")
+        let choose = &choose;
+        let answer = self
+            .say(|| async move {
+                let found = self.authorise_manage(caller, org).await?;
+                let Named { key, replaces } = choose(&found)?;
+                let Link { sequence, previous } = found.next;
+                let (org, reason) = (org.clone(), reason.cloned());
+                Ok(Statement::Key(Key { org, sequence, previous, key, change, replaces, reason }))
+            })
+            .await?;
+        tracing::info!(
+            %org, user = %caller.user, ?change, reason, statement = %answer.statement,
+            epoch = answer.epoch, "changed a publisher key"
+        );
+        Ok(answer)
     }
 }

@@ -12,6 +12,7 @@ use modunest_core::statement::{Link, Release, Statement};
 use crate::Functions;
 use crate::error::Error;
 use crate::store::orgs::Org;
+use crate::store::plugins::Plugin;
 
 /// The facts, and what of them the opening relies on.
 pub(super) struct Read {
@@ -23,11 +24,16 @@ pub(super) struct Read {
 }
 
 impl Functions {
-    pub(super) async fn facts(&self, release: &Release, org: &Org) -> Result<Read, Error> {
-        let store = &self.0.store;
-        let (next, holder, existing, present) = tokio::try_join!(
-            store.plugin_next(&release.plugin),
-            store.name_holder(release.plugin.as_str()),
+    /// Reads what is still to be known of a release of a plugin of `org`; `plugin` is `None`
+    /// when nobody began to publish it.
+    pub(super) async fn facts(
+        &self,
+        release: &Release,
+        plugin: Option<Plugin>,
+        org: &Org,
+    ) -> Result<Read, Error> {
+        let (holder, existing, present) = tokio::try_join!(
+            self.0.store.name_holder(release.plugin.as_str()),
             self.existing(release),
             self.present(release),
         )?;
@@ -44,11 +50,12 @@ impl Functions {
             .filter(|e| matches!(e.state, State::Rejected | State::Expired | State::Cancelled))
             .map(|e| e.session);
         Ok(Read {
-            new_plugin: next.is_none(),
+            new_plugin: plugin.is_none(),
             ended_session,
             facts: Facts {
+                owner: org.org.clone(),
                 keys: org.valid_keys()?,
-                next: next.unwrap_or(Link::FIRST),
+                next: plugin.map_or(Link::FIRST, |plugin| plugin.next),
                 look_alike,
                 existing,
                 present,

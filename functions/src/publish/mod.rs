@@ -1,6 +1,7 @@
 //! Opening and following publish sessions.
 
 mod facts;
+mod staff;
 mod statement;
 mod uploads;
 
@@ -41,13 +42,15 @@ impl Functions {
         let Statement::Release(release) = signed.statement() else {
             return Err(Refusal::new(
                 Code::InvalidStatement,
-                "/statement: only releases are published here; send yanks to /v1/statements",
+                "/statement: only releases are published here; send all else to /v1/statements",
             )
             .into());
         };
-        let org = self.authorise_publish(caller, &release.plugin.org()).await?;
         for _ in 0..OPEN_TRIES {
-            let read = self.facts(release, &org).await?;
+            let plugin = self.0.store.plugin(&release.plugin).await?;
+            let owner = plugin.as_ref().map_or_else(|| release.plugin.org(), |it| it.owner.clone());
+            let org = self.authorise_publish(caller, &owner).await?;
+            let read = self.facts(release, plugin, &org).await?;
             let plan = publish::decide(&signed, &read.facts)?;
             if request.dry_run {
                 return Ok(dry_run(&plan));
@@ -151,7 +154,9 @@ impl Functions {
             )
             .into());
         };
-        self.authorise_publish(caller, &session.plugin.org()).await?;
+        let plugin = self.0.store.plugin(&session.plugin).await?;
+        let owner = plugin.map_or_else(|| session.plugin.org(), |plugin| plugin.owner);
+        self.authorise_publish(caller, &owner).await?;
         Ok(session)
     }
 
