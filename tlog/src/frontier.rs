@@ -104,12 +104,24 @@ impl Frontier {
         let mut tiles: Vec<_> =
             full.into_iter().map(|(id, hashes)| (id, tile::to_bytes(&hashes))).collect();
         let touched = std::mem::take(&mut self.touched);
-        for id in Frontier::tiles(self.size) {
-            let TileKind::Hashes { level } = id.kind() else { continue };
-            if usize::from(level) < touched {
-                tiles.push((id, tile::to_bytes(&self.levels[usize::from(level)])));
-            }
-        }
+        let changed = self.partial_tiles().into_iter().filter(|(id, _)| match id.kind() {
+            TileKind::Hashes { level } => usize::from(level) < touched,
+            TileKind::Entries => false,
+        });
+        tiles.extend(changed);
         tiles
+    }
+
+    /// The partial tiles at this size, with their bytes: what [`Frontier::load`] takes.
+    pub fn partial_tiles(&self) -> Vec<(TileId, Vec<u8>)> {
+        let tiles = Frontier::tiles(self.size).into_iter();
+        tiles
+            .filter_map(|id| match id.kind() {
+                TileKind::Hashes { level } => {
+                    Some((id, tile::to_bytes(&self.levels[usize::from(level)])))
+                }
+                TileKind::Entries => None,
+            })
+            .collect()
     }
 }

@@ -23,6 +23,7 @@ mod tree;
 mod entries;
 mod frontier;
 mod tile;
+mod verified;
 
 mod offline;
 mod proof;
@@ -41,7 +42,7 @@ pub use hash::{HASH_BYTES, TreeHash, TreeHashError};
 pub use key::{KeyError, KeyName, PUBLIC_KEY_BYTES, SEED_BYTES, SigningKey, VerifyingKey};
 pub use note::{
     NOTE_MAX_BYTES, Note, NoteError, SIGNATURES_MAX, Signature, VerifiedNote,
-    check_note_invariants, sign,
+    check_note_invariants, sign, signed_elsewhere,
 };
 pub use offline::{PROOF_FILE_MAX_BYTES, ProofFile, ProofFileError, check_proof_file_invariants};
 pub use policy::{
@@ -59,3 +60,4 @@ pub use tile::{
     Plan, TILE_HEIGHT, TILE_MAX_BYTES, TILE_WIDTH, TileError, TileId, TileKind, Tiles,
     check_tile_path_invariants,
 };
+pub use verified::{HashedTile, VerifiedTiles, VerifyError};

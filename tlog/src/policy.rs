@@ -142,6 +142,11 @@ impl Policy {
         &self.witnesses
     }
 
+    /// Whether a checkpoint needs cosignatures at all.
+    pub const fn asks_for_witnesses(&self) -> bool {
+        self.quorum.is_some()
+    }
+
     /// Proves that enough witnesses cosigned; answers who, with the time of each in seconds
     /// since the epoch.
     ///

@@ -72,6 +72,11 @@ impl TileId {
         TileId::sized(TileKind::Entries, index, size)
     }
 
+    /// The full tile at a place, whether a tree has it or not.
+    pub(crate) const fn at(level: u8, index: u64) -> TileId {
+        TileId { kind: TileKind::Hashes { level }, index, width: TILE_WIDTH as u16 }
+    }
+
     fn sized(kind: TileKind, index: u64, count: u64) -> Option<TileId> {
         let left = count.checked_sub(index.checked_mul(TILE_WIDTH)?)?;
         let width = left.min(TILE_WIDTH) as u16;
