@@ -40,6 +40,14 @@ impl IndexFile {
     /// The bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{FIRST_WORD}{}\n", self.subject).into_bytes();
+        bytes.extend_from_slice(&self.entries_bytes());
+        bytes
+    }
+
+    /// The bytes without the first line: what stands behind a file's bytes once these entries
+    /// are appended to it.
+    pub fn entries_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         for (position, signed) in &self.entries {
             bytes.extend_from_slice(format!("{position} {}\n", signed.bytes().len()).as_bytes());
             bytes.extend_from_slice(signed.bytes());
@@ -70,24 +78,10 @@ impl IndexFile {
         if bytes.len() > INDEX_FILE_MAX_BYTES {
             return Err(form("an index file has at most 8,192,000 bytes"));
         }
-        let first = format!("{FIRST_WORD}{subject}\n");
-        let mut rest = bytes
-            .strip_prefix(first.as_bytes())
-            .ok_or(form("the first line is modunest/index/v1 and the subject"))?;
         let mut entries = Vec::new();
-        while !rest.is_empty() {
-            let (position, length, tail) = entry_line(rest)?;
-            if length > STATEMENT_MAX_BYTES {
-                return Err(form("a statement has at most 8 KB"));
-            }
-            let (body, tail) = tail
-                .split_at_checked(length)
-                .ok_or(form("a statement is shorter than its length says"))?;
+        for (position, body) in IndexFile::raw_entries(subject, bytes)? {
             let signed = SignedStatement::parse(body.to_vec())
                 .map_err(|error| IndexError::Statement { subject: subject.clone(), error })?;
-            if entries.last().is_some_and(|(last, _)| position <= *last) {
-                return Err(form("statements stand in the order of the log"));
-            }
             if signed.statement().subject() != *subject {
                 return Err(IndexError::Statement {
                     subject: subject.clone(),
@@ -98,9 +92,39 @@ impl IndexFile {
                 });
             }
             entries.push((position, signed));
-            rest = tail;
         }
         Ok(IndexFile { subject: subject.clone(), entries })
+    }
+
+    /// Positions and bytes of the statements in the file of `subject`, which are not read: for
+    /// who only proves that the log has them.
+    ///
+    /// # Errors
+    /// [`IndexError::Form`].
+    pub fn raw_entries<'b>(
+        subject: &Subject,
+        bytes: &'b [u8],
+    ) -> Result<Vec<(u64, &'b [u8])>, IndexError> {
+        let first = format!("{FIRST_WORD}{subject}\n");
+        let mut rest = bytes
+            .strip_prefix(first.as_bytes())
+            .ok_or(form("the first line is modunest/index/v1 and the subject"))?;
+        let mut entries: Vec<(u64, &[u8])> = Vec::new();
+        while !rest.is_empty() {
+            let (position, length, tail) = entry_line(rest)?;
+            if length > STATEMENT_MAX_BYTES {
+                return Err(form("a statement has at most 8 KB"));
+            }
+            let (body, tail) = tail
+                .split_at_checked(length)
+                .ok_or(form("a statement is shorter than its length says"))?;
+            if entries.last().is_some_and(|(last, _)| position <= *last) {
+                return Err(form("statements stand in the order of the log"));
+            }
+            entries.push((position, body));
+            rest = tail;
+        }
+        Ok(entries)
     }
 }
 
