@@ -163,6 +163,26 @@ pub fn sign(text: &str, keys: &[&SigningKey]) -> Result<Vec<u8>, NoteError> {
     Ok(note.into_bytes())
 }
 
+/// A note of `text` with a signature that was made elsewhere, as by a key that cannot be read.
+///
+/// # Errors
+/// [`NoteError::Text`] when the text cannot stand in a note, [`NoteError::Invalid`] when the
+/// signature is not by `key` over it.
+pub fn signed_elsewhere(
+    text: &str,
+    key: &VerifyingKey,
+    signature: &[u8; 64],
+) -> Result<Vec<u8>, NoteError> {
+    if !text.ends_with('\n') || !is_note_text(text) {
+        return Err(NoteError::Text);
+    }
+    if !key.verifies(text.as_bytes(), signature) {
+        return Err(NoteError::Invalid(key.name().clone()));
+    }
+    let line = [&key.hash()[..], signature].concat();
+    Ok(format!("{text}\n{LINE_START}{} {}\n", key.name(), STANDARD.encode(line)).into_bytes())
+}
+
 /// What holds for any bytes; the fuzz target and the corpus test call this. What is accepted
 /// starts with the text it gives, ends it with a line feed, and is signed by somebody.
 ///
@@ -233,6 +253,19 @@ mod tests {
         assert!(note.verify([&own]).is_ok());
         assert!(matches!(note.verify([&other]), Err(NoteError::Unsigned { .. })));
         assert!(matches!(note.verify([]), Err(NoteError::Unsigned { .. })));
+    }
+
+    #[test]
+    fn a_signature_made_elsewhere_makes_the_same_note() {
+        let key = key(1);
+        let (public, line) = (key.verifying_key(), key.sign(b"text\n"));
+        let mut signature: [u8; 64] = line[4..].try_into().unwrap();
+        let note = signed_elsewhere("text\n", &public, &signature);
+        assert_eq!(note, sign("text\n", &[&key]));
+        assert_eq!(signed_elsewhere("text", &public, &signature), Err(NoteError::Text));
+        signature[0] ^= 1;
+        let wrong = signed_elsewhere("text\n", &public, &signature);
+        assert_eq!(wrong, Err(NoteError::Invalid(public.name().clone())));
     }
 
     #[test]

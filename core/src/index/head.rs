@@ -57,10 +57,18 @@ impl Head {
     /// # Errors
     /// [`IndexError::Head`].
     pub fn sign(&self, key: &SigningKey) -> Result<Vec<u8>, IndexError> {
+        modunest_tlog::sign(&self.text()?, &[key])
+            .map_err(|error| IndexError::Head(error.to_string()))
+    }
+
+    /// The text that is signed.
+    ///
+    /// # Errors
+    /// [`IndexError::Head`].
+    pub fn text(&self) -> Result<String, IndexError> {
         let json =
             serde_json::to_string(self).map_err(|error| IndexError::Head(error.to_string()))?;
-        modunest_tlog::sign(&format!("{FIRST_LINE}\n{json}\n"), &[key])
-            .map_err(|error| IndexError::Head(error.to_string()))
+        Ok(format!("{FIRST_LINE}\n{json}\n"))
     }
 
     /// Reads a head that one of `keys` signed. Times and epoch are the caller's to judge:
