@@ -1,6 +1,6 @@
 // Reads a registry's log with Go's own checker (golang.org/x/mod/sumdb/tlog and note), which
-// nobody here wrote: the checkpoint's signature, its root from the tiles, the inclusion of
-// every entry, and the consistency of earlier sizes with it.
+// nobody here wrote: the checkpoint's signature, its root from the tiles and once more from the
+// entries alone, the inclusion of entries, and the consistency of earlier sizes with it.
 //
 // Usage: main <url of the log> <key of the log> [<earlier size>:<its root in base64> ...]
 package main
@@ -21,10 +21,18 @@ import (
 
 const height = 8
 
-type site string
+// Up to this size every entry's inclusion is proven by itself; in larger logs that of the first
+// and the last of each bundle. The root over all entries is computed at every size.
+const provenOneByOne = 1024
+
+type site struct {
+	url string
+	// Tiles that the checker has found to belong to the checkpoint's tree.
+	saved map[string][]byte
+}
 
 func (s site) get(path string) ([]byte, error) {
-	response, err := http.Get(string(s) + "/" + path)
+	response, err := http.Get(s.url + "/" + path)
 	if err != nil {
 		return nil, err
 	}
@@ -39,20 +47,30 @@ func (s site) get(path string) ([]byte, error) {
 func (s site) Height() int { return height }
 
 // Go's paths name the height of tiles, those of tlog-tiles do not.
+func path(tile tlog.Tile) string {
+	return strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/", height), "tile/", 1)
+}
+
 func (s site) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var all [][]byte
 	for _, tile := range tiles {
-		path := strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/", height), "tile/", 1)
-		data, err := s.get(path)
-		if err != nil {
-			return nil, err
+		data, known := s.saved[path(tile)]
+		if !known {
+			var err error
+			if data, err = s.get(path(tile)); err != nil {
+				return nil, err
+			}
 		}
 		all = append(all, data)
 	}
 	return all, nil
 }
 
-func (s site) SaveTiles([]tlog.Tile, [][]byte) {}
+func (s site) SaveTiles(tiles []tlog.Tile, data [][]byte) {
+	for i, tile := range tiles {
+		s.saved[path(tile)] = data[i]
+	}
+}
 
 // The entries of a bundle, each behind its length in two bytes.
 func (s site) bundle(index, size int64) ([][]byte, error) {
@@ -93,24 +111,77 @@ func parse(size, root string) (int64, tlog.Hash, error) {
 	return n, hash, nil
 }
 
+// The log's size and root, as its key has signed them.
+func (s site) checkpoint(verifier note.Verifier) (int64, tlog.Hash, error) {
+	signed, err := s.get("checkpoint")
+	if err != nil {
+		return 0, tlog.Hash{}, err
+	}
+	opened, err := note.Open(signed, note.VerifierList(verifier))
+	if err != nil {
+		return 0, tlog.Hash{}, err
+	}
+	lines := strings.Split(opened.Text, "\n")
+	if len(lines) < 4 || lines[0] != verifier.Name() {
+		return 0, tlog.Hash{}, fmt.Errorf("the checkpoint is not of %s: %q", verifier.Name(), opened.Text)
+	}
+	return parse(lines[1], lines[2])
+}
+
+// The tree of the entries alone, without a tile.
+type replay []tlog.Hash
+
+func (r *replay) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	var hashes []tlog.Hash
+	for _, index := range indexes {
+		hashes = append(hashes, (*r)[index])
+	}
+	return hashes, nil
+}
+
+// Answers how many entries were proven one by one, and the bytes of all of them.
+func (s site) entries(size int64, root tlog.Hash, hashes tlog.HashReader) (int, int, error) {
+	var tree replay
+	proven, bytes := 0, 0
+	for index := int64(0); index<<height < size; index++ {
+		entries, err := s.bundle(index, size)
+		if err != nil {
+			return 0, 0, err
+		}
+		for offset, entry := range entries {
+			bytes += len(entry)
+			position, leaf := index<<height+int64(offset), tlog.RecordHash(entry)
+			more, err := tlog.StoredHashesForRecordHash(position, leaf, &tree)
+			if err != nil {
+				return 0, 0, err
+			}
+			tree = append(tree, more...)
+			if size > provenOneByOne && offset != 0 && offset != len(entries)-1 {
+				continue
+			}
+			proof, err := tlog.ProveRecord(size, position, hashes)
+			if err != nil {
+				return 0, 0, err
+			}
+			if err := tlog.CheckRecord(proof, size, root, position, leaf); err != nil {
+				return 0, 0, fmt.Errorf("entry %d: %w", position, err)
+			}
+			proven++
+		}
+	}
+	computed, err := tlog.TreeHash(size, &tree)
+	if err == nil && computed != root {
+		err = fmt.Errorf("the entries give root %s, the checkpoint says %s", computed, root)
+	}
+	return proven, bytes, err
+}
+
 func check(log site, key string, earlier []string) error {
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
 		return err
 	}
-	signed, err := log.get("checkpoint")
-	if err != nil {
-		return err
-	}
-	opened, err := note.Open(signed, note.VerifierList(verifier))
-	if err != nil {
-		return err
-	}
-	lines := strings.Split(opened.Text, "\n")
-	if len(lines) < 4 || lines[0] != verifier.Name() {
-		return fmt.Errorf("the checkpoint is not of %s: %q", verifier.Name(), opened.Text)
-	}
-	size, root, err := parse(lines[1], lines[2])
+	size, root, err := log.checkpoint(verifier)
 	if err != nil {
 		return err
 	}
@@ -122,23 +193,9 @@ func check(log site, key string, earlier []string) error {
 	if computed != root {
 		return fmt.Errorf("the tiles give root %s, the checkpoint says %s", computed, root)
 	}
-	var bytes int
-	for index := int64(0); index<<height < size; index++ {
-		entries, err := log.bundle(index, size)
-		if err != nil {
-			return err
-		}
-		for offset, entry := range entries {
-			position := index<<height + int64(offset)
-			proof, err := tlog.ProveRecord(size, position, hashes)
-			if err != nil {
-				return err
-			}
-			if err := tlog.CheckRecord(proof, size, root, position, tlog.RecordHash(entry)); err != nil {
-				return fmt.Errorf("entry %d: %w", position, err)
-			}
-			bytes += len(entry)
-		}
+	proven, bytes, err := log.entries(size, root, hashes)
+	if err != nil {
+		return err
 	}
 	for _, argument := range earlier {
 		size1, root1, found := strings.Cut(argument, ":")
@@ -157,8 +214,8 @@ func check(log site, key string, earlier []string) error {
 			return fmt.Errorf("size %d is no prefix of size %d: %w", old, size, err)
 		}
 	}
-	fmt.Printf("%s: size %d, root %s: %d entries of %d bytes included, %d earlier sizes consistent\n",
-		verifier.Name(), size, root, size, bytes, len(earlier))
+	fmt.Printf("%s: size %d, root %s: root of %d bytes of entries, %d proven one by one, %d earlier sizes consistent\n",
+		verifier.Name(), size, root, bytes, proven, len(earlier))
 	return nil
 }
 
@@ -167,7 +224,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: main <url> <key> [<size>:<root> ...]")
 		os.Exit(2)
 	}
-	if err := check(site(strings.TrimSuffix(os.Args[1], "/")), os.Args[2], os.Args[3:]); err != nil {
+	log := site{url: strings.TrimSuffix(os.Args[1], "/"), saved: make(map[string][]byte)}
+	if err := check(log, os.Args[2], os.Args[3:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
