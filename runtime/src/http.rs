@@ -1,10 +1,10 @@
-//! HTTP clients.
+//! HTTP clients, and answers read with a bound.
 
 use std::sync::Once;
 use std::time::Duration;
 
 use modunest_core::trace::TRACEPARENT;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, Response};
 
 /// How long a connection may take to be made: a round trip around the earth with one
 /// retransmission, and room.
@@ -43,4 +43,43 @@ pub fn traced(request: RequestBuilder) -> RequestBuilder {
         Some(context) => request.header(TRACEPARENT, crate::trace::child_of(context).to_string()),
         None => request,
     }
+}
+
+/// Why an answer's body was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than it may be.
+    #[error("the answer has more than {0} bytes")]
+    TooLong(usize),
+    /// It broke off.
+    #[error("the answer broke off: {}", reason(.0))]
+    Broken(#[source] reqwest::Error),
+}
+
+/// Reads an answer's body, and not a byte more than `limit_bytes` of it.
+///
+/// # Errors
+/// [`BodyError`].
+pub async fn body(mut response: Response, limit_bytes: usize) -> Result<Vec<u8>, BodyError> {
+    let too_long = |length: u64| length > limit_bytes as u64;
+    if response.content_length().is_some_and(too_long) {
+        return Err(BodyError::TooLong(limit_bytes));
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(BodyError::Broken)? {
+        if bytes.len() + piece.len() > limit_bytes {
+            return Err(BodyError::TooLong(limit_bytes));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// An error's last cause: what stands before it only repeats that a request failed, and where.
+pub fn reason(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
