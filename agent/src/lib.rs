@@ -1,10 +1,10 @@
 //! The plugin host: pulls releases from a registry, proves them, and loads them.
 //!
-//! In scope: configuration, verified reads ([`registry`]), resolution and downloads
-//! ([`sync`]), the content-addressed store and generations ([`store`]), loading and calling
-//! ([`host`]), the gateway and the admin server. Out of scope: decisions that others make
-//! the same way, which are in `modunest-core`, and what a plugin is made of, which is in
-//! `modunest-sdk`.
+//! In scope: configuration, the trust root ([`trust`]), verified reads ([`registry`]),
+//! resolution and downloads ([`sync`]), the content-addressed store and generations
+//! ([`store`]), loading and calling ([`host`]), the gateway and the admin server. Out of
+//! scope: decisions that others make the same way, which are in `modunest-core`, and what a
+//! plugin is made of, which is in `modunest-sdk`.
 //!
 //! [`Agent::start`] is the whole of it in one call; the binary `modunest-agent` is a thin
 //! shell around it.
@@ -13,6 +13,8 @@ mod blocking;
 mod files;
 
 pub mod config;
+
+pub mod trust;
 
 pub mod registry;
 pub mod sync;
