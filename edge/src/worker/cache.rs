@@ -107,10 +107,12 @@ impl Small {
         let (blob, ready) = match (status, form) {
             (304, Form::Gzip) => (None, 2),
             (304, _) => (None, 3),
-            (_, Form::Gzip) => (self.gzip.get().cloned(), 1),
+            (_, Form::Gzip) => match self.gzip.get() {
+                Some(made) => (Some(made.clone()), 1),
+                None => return,
+            },
             _ => (Some(self.blob.clone()), 0),
         };
-        // It was given, so its fields are there.
         let Some(fields) = self.ready[ready].get() else { return };
         let HandedOver(path) = self.handed_over.get_or_init(|| HandedOver(key.path()));
         glue::keep(path, form as u8, blob, fields);
