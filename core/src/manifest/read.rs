@@ -12,14 +12,56 @@ use super::suggest::nearest;
 use super::{LIST_MAX, ManifestProblem, PROBLEMS_MAX};
 
 /// The text and the problems found in it so far.
-pub(super) struct Notes<'s> {
-    text: &'s str,
+pub(super) struct Notes<'t> {
+    text: &'t str,
     problems: RefCell<Vec<ManifestProblem>>,
+    /// Each step to a value that was read, and where it was taken from.
+    steps: RefCell<Vec<(Place, Step<'t>)>>,
 }
 
-impl<'s> Notes<'s> {
-    pub(super) fn new(text: &'s str) -> Self {
-        Notes { text, problems: RefCell::default() }
+/// Where a value is, as an index of [`Notes::steps`]; `None` at the top. Its path is put into
+/// words only for a problem.
+type Place = Option<usize>;
+
+/// From a table or a list to a value in it.
+#[derive(Clone, Copy)]
+enum Step<'t> {
+    Key(&'t str),
+    Index(usize),
+}
+
+impl<'t> Notes<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Notes { text, problems: RefCell::default(), steps: RefCell::default() }
+    }
+
+    fn step(&self, from: Place, step: Step<'t>) -> Place {
+        let mut steps = self.steps.borrow_mut();
+        steps.push((from, step));
+        Some(steps.len() - 1)
+    }
+
+    /// The path of keys to a place.
+    fn path(&self, place: Place) -> String {
+        let steps = self.steps.borrow();
+        let mut way = Vec::new();
+        let mut next = place;
+        while let Some((from, step)) = next.and_then(|at| steps.get(at)) {
+            way.push(*step);
+            next = *from;
+        }
+        let mut path = String::new();
+        for step in way.into_iter().rev() {
+            step.add_to(&mut path);
+        }
+        path
+    }
+
+    /// The path of a key, which need not be there, of a table at a place.
+    fn path_of(&self, place: Place, key: &str) -> String {
+        let mut path = self.path(place);
+        Step::Key(key).add_to(&mut path);
+        path
     }
 
     /// Adds a problem; beyond [`PROBLEMS_MAX`] nobody reads on.
@@ -41,28 +83,54 @@ impl<'s> Notes<'s> {
     }
 }
 
-/// A value with its place and the path of keys to it.
+impl Step<'_> {
+    /// Adds the step to the path of the value that it starts from.
+    fn add_to(self, path: &mut String) {
+        match self {
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+            Step::Key(key) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                // Plugin names and the like are quoted, as the file has to.
+                let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+                if !key.is_empty() && key.bytes().all(bare) {
+                    path.push_str(key);
+                } else {
+                    path.push_str(&format!("{key:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// A value and where it is.
 pub(super) struct Item<'n, 't> {
     notes: &'n Notes<'t>,
-    pub(super) value: &'n DeValue<'t>,
+    pub(super) value: &'t DeValue<'t>,
     pub(super) span: Range<usize>,
-    pub(super) path: String,
+    place: Place,
 }
 
 impl<'n, 't> Item<'n, 't> {
     /// Notes that this value breaks a rule.
     pub(super) fn wrong(&self, rule: impl Into<String>, help: impl Into<String>) {
-        self.notes.add(self.span.clone(), self.path.clone(), rule, help);
+        self.notes.add(self.span.clone(), self.path(), rule, help);
     }
 
-    fn mistyped(&self, wanted: &str) {
+    /// The path of keys to the value, for example `route[0].path`.
+    pub(super) fn path(&self) -> String {
+        self.notes.path(self.place)
+    }
+
+    fn mistyped(&self, wanted: impl Display) {
         let rule =
-            format!("`{}` must be {wanted}, not {}", self.path, article(self.value.type_str()));
+            format!("`{}` must be {wanted}, not {}", self.path(), article(self.value.type_str()));
         self.wrong(rule, format!("write {wanted}"));
     }
 
     /// The value as text.
-    pub(super) fn text(&self) -> Option<&'n str> {
+    pub(super) fn text(&self) -> Option<&'t str> {
         let text = self.value.as_str();
         if text.is_none() {
             self.mistyped("a string");
@@ -80,7 +148,7 @@ impl<'n, 't> Item<'n, 't> {
         match rule(text) {
             Ok(()) => Some(text.to_owned()),
             Err(broken) => {
-                self.wrong(format!("`{}`: {broken}", self.path), help);
+                self.wrong(format!("`{}`: {broken}", self.path()), help);
                 None
             }
         }
@@ -91,7 +159,7 @@ impl<'n, 't> Item<'n, 't> {
         match self.text()?.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                self.wrong(format!("`{}`: {error}", self.path), help);
+                self.wrong(format!("`{}`: {error}", self.path()), help);
                 None
             }
         }
@@ -103,16 +171,11 @@ impl<'n, 't> Item<'n, 't> {
         if table.is_none() {
             self.mistyped("a table");
         }
-        Some(Table {
-            notes: self.notes,
-            table: table?,
-            span: self.span.clone(),
-            path: self.path.clone(),
-        })
+        Some(Table { notes: self.notes, table: table?, span: self.span.clone(), place: self.place })
     }
 
     /// The value's entries, at most [`LIST_MAX`]; `wanted` names the type in messages.
-    pub(super) fn entries(&self, wanted: &str) -> Vec<Item<'n, 't>> {
+    pub(super) fn entries(&self, wanted: impl Display) -> Vec<Item<'n, 't>> {
         let Some(array) = self.value.as_array() else {
             self.mistyped(wanted);
             return Vec::new();
@@ -120,7 +183,7 @@ impl<'n, 't> Item<'n, 't> {
         if array.len() > LIST_MAX {
             let rule = format!(
                 "`{}` has {} entries; at most {LIST_MAX} are allowed",
-                self.path,
+                self.path(),
                 array.len()
             );
             self.wrong(rule, "leave some out");
@@ -133,7 +196,7 @@ impl<'n, 't> Item<'n, 't> {
                 notes: self.notes,
                 value: value.get_ref(),
                 span: value.span(),
-                path: format!("{}[{index}]", self.path),
+                place: self.notes.step(self.place, Step::Index(index)),
             })
             .collect()
     }
@@ -147,33 +210,14 @@ fn article(type_name: &str) -> String {
 /// A table whose keys are known.
 pub(super) struct Table<'n, 't> {
     notes: &'n Notes<'t>,
-    table: &'n DeTable<'t>,
-    pub(super) span: Range<usize>,
-    pub(super) path: String,
+    table: &'t DeTable<'t>,
+    span: Range<usize>,
+    place: Place,
 }
 
 impl<'n, 't> Table<'n, 't> {
-    pub(super) fn root(notes: &'n Notes<'t>, table: &'n DeTable<'t>) -> Self {
-        Table { notes, table, span: 0..0, path: String::new() }
-    }
-
-    /// The path of a key of this table.
-    fn path_of(&self, key: &str) -> String {
-        // Plugin names and the like are quoted, as the file has to.
-        let bare =
-            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        // Every value that is read has its path made, so it is made in one piece.
-        let mut path = String::with_capacity(self.path.len() + key.len() + 3);
-        path.push_str(&self.path);
-        if !path.is_empty() {
-            path.push('.');
-        }
-        if bare {
-            path.push_str(key);
-        } else {
-            path.push_str(&format!("{key:?}"));
-        }
-        path
+    pub(super) fn root(notes: &'n Notes<'t>, table: &'t DeTable<'t>) -> Self {
+        Table { notes, table, span: 0..0, place: None }
     }
 
     /// Notes every key that is not one of `known`.
@@ -183,10 +227,9 @@ impl<'n, 't> Table<'n, 't> {
             if known.contains(&name) {
                 continue;
             }
-            let place = if self.path.is_empty() {
-                "at the top".to_owned()
-            } else {
-                format!("in `{}`", self.path)
+            let place = match self.place {
+                None => "at the top".to_owned(),
+                place => format!("in `{}`", self.notes.path(place)),
             };
             let help = match nearest(name, known) {
                 Some(meant) => format!("did you mean `{meant}`?"),
@@ -195,7 +238,7 @@ impl<'n, 't> Table<'n, 't> {
             let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
             self.notes.add(
                 key.span(),
-                self.path_of(&shown),
+                self.notes.path_of(self.place, &shown),
                 format!("unknown key `{shown}` {place}"),
                 help,
             );
@@ -208,14 +251,15 @@ impl<'n, 't> Table<'n, 't> {
         // Tables made by a header have the header's place; tables made by a dotted key may
         // have none of their own.
         let span = if value.span().is_empty() { name.span() } else { value.span() };
-        Some(Item { notes: self.notes, value: value.get_ref(), span, path: self.path_of(key) })
+        let place = self.notes.step(self.place, Step::Key(name.get_ref().as_ref()));
+        Some(Item { notes: self.notes, value: value.get_ref(), span, place })
     }
 
     /// The value of a key that must be there.
     pub(super) fn need(&self, key: &str, help: &str) -> Option<Item<'n, 't>> {
         let item = self.get(key);
         if item.is_none() {
-            let path = self.path_of(key);
+            let path = self.notes.path_of(self.place, key);
             self.notes.add(self.span.clone(), path.clone(), format!("`{path}` is missing"), help);
         }
         item
@@ -224,20 +268,21 @@ impl<'n, 't> Table<'n, 't> {
     /// All keys that are parsed, with their values. Keys that break a rule are noted.
     pub(super) fn pairs<K: FromStr<Err: Display>>(&self, help: &str) -> Vec<(K, Item<'n, 't>)> {
         if self.table.len() > LIST_MAX {
+            let path = self.notes.path(self.place);
             let rule = format!(
-                "`{}` has {} entries; at most {LIST_MAX} are allowed",
-                self.path,
+                "`{path}` has {} entries; at most {LIST_MAX} are allowed",
                 self.table.len()
             );
-            self.notes.add(self.span.clone(), self.path.clone(), rule, "leave some out");
+            self.notes.add(self.span.clone(), path, rule, "leave some out");
         }
         let mut pairs = Vec::new();
         for key in self.table.keys().take(LIST_MAX) {
             match key.get_ref().parse() {
                 Ok(parsed) => pairs.extend(self.get(key.get_ref()).map(|item| (parsed, item))),
                 Err(error) => {
-                    let rule = format!("`{}`: {error}", self.path);
-                    self.notes.add(key.span(), self.path.clone(), rule, help);
+                    let path = self.notes.path(self.place);
+                    let rule = format!("`{path}`: {error}");
+                    self.notes.add(key.span(), path, rule, help);
                 }
             }
         }
@@ -260,8 +305,8 @@ impl<'n, 't> Table<'n, 't> {
 
     /// The tables of `[[key]]`; absent is none.
     pub(super) fn tables(&self, key: &str) -> Vec<Table<'n, 't>> {
-        let wanted = format!("a list of tables, each begun by [[{key}]]");
-        let items = self.get(key).map(|item| item.entries(&wanted)).unwrap_or_default();
+        let Some(list) = self.get(key) else { return Vec::new() };
+        let items = list.entries(format_args!("a list of tables, each begun by [[{key}]]"));
         items.iter().filter_map(Item::table).collect()
     }
 }

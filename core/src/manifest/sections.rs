@@ -191,7 +191,7 @@ impl<'n, 't> Reader<'n, 't> {
             }
             if !item.value.is_table() {
                 item.wrong(
-                    format!("`{}` must be a version requirement or a table", item.path),
+                    format!("`{}` must be a version requirement or a table", item.path()),
                     REQUIREMENT_HELP,
                 );
                 return None;
@@ -222,7 +222,10 @@ impl<'n, 't> Reader<'n, 't> {
         let mut relations = Vec::new();
         for (plugin, item) in table.pairs::<PluginName>(NAME_HELP) {
             if Some(&plugin) == own {
-                item.wrong(format!("`{}` names the plugin itself", item.path), "remove the entry");
+                item.wrong(
+                    format!("`{}` names the plugin itself", item.path()),
+                    "remove the entry",
+                );
             }
             relations.extend(read(plugin, &item));
         }
@@ -323,8 +326,10 @@ impl<'n, 't> Reader<'n, 't> {
             for item in table.strings(group) {
                 let Some(text) = item.text() else { continue };
                 match Capability::parse(group, text) {
-                    Err(error) => item
-                        .wrong(format!("`{}`: {error}", item.path), "correct or remove the entry"),
+                    Err(error) => item.wrong(
+                        format!("`{}`: {error}", item.path()),
+                        "correct or remove the entry",
+                    ),
                     Ok(capability) if capabilities.contains(&capability) => {
                         item.wrong(format!("`{capability}` stands twice"), "remove one of the two");
                     }

@@ -48,7 +48,7 @@ impl Head {
                 let items = table.strings(key);
                 if let Some(extra) = items.get(PEOPLE_MAX) {
                     extra.wrong(
-                        format!("`{}`: at most {PEOPLE_MAX} entries are allowed", extra.path),
+                        format!("`{}`: at most {PEOPLE_MAX} entries are allowed", extra.path()),
                         "leave some out",
                     );
                 }
@@ -82,14 +82,14 @@ pub(super) fn version(item: &Item<'_, '_>) -> Option<Version> {
     let version: Version = item.parsed(VERSION_HELP)?;
     if !version.build.is_empty() {
         item.wrong(
-            format!("`{}` has build metadata (+{})", item.path, version.build),
+            format!("`{}` has build metadata (+{})", item.path(), version.build),
             "leave out the + and what follows",
         );
         return None;
     }
     if item.text()?.len() > VERSION_MAX_BYTES {
         item.wrong(
-            format!("`{}` is longer than {VERSION_MAX_BYTES} bytes", item.path),
+            format!("`{}` is longer than {VERSION_MAX_BYTES} bytes", item.path()),
             VERSION_HELP,
         );
         return None;
@@ -124,7 +124,7 @@ pub(super) fn methods(table: &Table<'_, '_>) -> Vec<String> {
     let mut methods = Vec::new();
     let items = list.entries("a list of strings");
     if items.is_empty() && list.value.is_array() {
-        list.wrong(format!("`{}` is empty", list.path), HELP);
+        list.wrong(format!("`{}` is empty", list.path()), HELP);
     }
     for item in items {
         let Some(text) = item.text() else { continue };
@@ -165,7 +165,7 @@ pub(super) fn unique_names(tables: &[Table<'_, '_>], key: &str, help: &str) {
     let mut seen = BTreeSet::new();
     for item in tables.iter().filter_map(|table| table.get(key)) {
         if item.value.as_str().is_some_and(|name| !seen.insert(name)) {
-            item.wrong(format!("`{}` repeats an earlier one", item.path), help);
+            item.wrong(format!("`{}` repeats an earlier one", item.path()), help);
         }
     }
 }
