@@ -46,16 +46,35 @@ impl Digest {
     /// 64 lower-case hexadecimal digits.
     pub fn to_hex(&self) -> String {
         let mut text = String::with_capacity(DIGEST_BYTES * 2);
-        for byte in self.0 {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from(HEX[usize::from(nibble)]));
-            }
-        }
+        self.push_hex(&mut text);
         text
+    }
+
+    /// Adds [`Digest::to_hex`] to a text.
+    pub(crate) fn push_hex(&self, text: &mut String) {
+        let mut digits = [0; DIGEST_BYTES * 2];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        // Never the default: these digits are ASCII.
+        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
     }
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+/// What stands in [`VALUES`] for a byte that is no digit.
+const NO_DIGIT: u8 = u8::MAX;
+/// Values of the digits, by their bytes.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < HEX.len() {
+        values[HEX[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
 
 /// Hashes content that arrives in pieces.
 #[derive(Clone, Default)]
@@ -87,16 +106,15 @@ impl FromStr for Digest {
         if digits.len() != DIGEST_BYTES * 2 {
             return Err(error());
         }
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Ok(digit - b'0'),
-            b'a'..=b'f' => Ok(digit - b'a' + 10),
-            _ => Err(error()),
-        };
         let mut bytes = [0; DIGEST_BYTES];
+        // One of the values has more than four bits as soon as one byte is no digit.
+        let mut all_bits = 0;
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = value(pair[0])? << 4 | value(pair[1])?;
+            let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+            all_bits |= high | low;
+            *byte = high << 4 | low;
         }
-        Ok(Digest(bytes))
+        if all_bits == NO_DIGIT { Err(error()) } else { Ok(Digest(bytes)) }
     }
 }
 
@@ -120,8 +138,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        crate::text::parsed(deserializer)
     }
 }
 
@@ -147,6 +164,12 @@ mod tests {
         let hex = Digest::of(b"abc").to_hex();
         assert_eq!(hex.parse::<Digest>(), Ok(Digest::of(b"abc")));
         for bad in [hex.to_uppercase(), hex[1..].to_owned(), format!("{hex}0"), "g".repeat(64)] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+        // The neighbours of the digits, everywhere.
+        for (at, other) in (0..hex.len()).flat_map(|at| ["/", ":", "`", "g"].map(|o| (at, o))) {
+            let mut bad = hex.clone();
+            bad.replace_range(at..=at, other);
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -15,6 +15,7 @@
 
 pub mod digest;
 pub mod name;
+mod text;
 pub mod time;
 
 pub mod manifest;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -76,8 +77,7 @@ macro_rules! text_newtype {
         }
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                crate::text::parsed(deserializer)
             }
         }
     };
@@ -122,7 +122,8 @@ simple_name!(
 /// A plugin, always qualified by its organisation: `org/name`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PluginName {
-    full: Box<str>,
+    /// Shared, because names are the keys of most maps.
+    full: Arc<str>,
     slash: usize,
 }
 
@@ -183,7 +184,9 @@ impl FromStr for PluginName {
         let Some((org, short)) = text.split_once('/') else {
             return Err(NameError::NotQualified { text: text.chars().take(120).collect() });
         };
-        PluginName::new(&org.parse()?, short)
+        check(org)?;
+        check(short)?;
+        Ok(PluginName { full: text.into(), slash: org.len() })
     }
 }
 

@@ -80,7 +80,8 @@ impl FileList {
         for file in &self.files {
             let size = file.size_bytes.to_string();
             let flag = if file.executable { " x " } else { " - " };
-            for part in [&file.sha256.to_hex(), " ", &size, flag, &file.name, "\n"] {
+            file.sha256.push_hex(&mut text);
+            for part in [" ", &size, flag, &file.name, "\n"] {
                 text.push_str(part);
             }
         }

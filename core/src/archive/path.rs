@@ -103,13 +103,13 @@ fn forbidden(c: char) -> bool {
 }
 
 fn is_device(stem: &str) -> bool {
-    let upper = stem.to_uppercase();
-    if matches!(upper.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$" | "CLOCK$") {
-        return true;
-    }
-    let number = upper.strip_prefix("COM").or_else(|| upper.strip_prefix("LPT"));
-    let mut rest = number.unwrap_or_default().chars();
-    matches!((rest.next(), rest.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
+    let upper = || stem.chars().flat_map(char::to_uppercase);
+    let named = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"];
+    let numbered = ["COM", "LPT"];
+    let mut number = upper().skip(3);
+    named.iter().any(|device| upper().eq(device.chars()))
+        || (numbered.iter().any(|device| upper().take(3).eq(device.chars()))
+            && matches!((number.next(), number.next()), (Some('0'..='9' | '¹' | '²' | '³'), None)))
 }
 
 /// What the most forgetful file system keeps of a name: compatibility forms and case folded.
@@ -143,13 +143,10 @@ impl<'a> NameSet<'a> {
         };
         for (slash, _) in name.match_indices('/') {
             let folder = &name[..slash];
-            match self.seen.get(&fold(folder)) {
-                None => {
-                    self.seen.insert(fold(folder), Seen::Folder(folder));
-                }
-                Some(Seen::Folder(other)) if *other == folder => {}
-                Some(Seen::Folder(other)) => return Err(collision(other)),
-                Some(Seen::File(other)) => {
+            match *self.seen.entry(fold(folder)).or_insert(Seen::Folder(folder)) {
+                Seen::Folder(other) if other == folder => {}
+                Seen::Folder(other) => return Err(collision(other)),
+                Seen::File(other) => {
                     return Err(ArchiveError::FileAndFolder { name: shown(other.as_bytes()) });
                 }
             }
