@@ -38,6 +38,12 @@ pub enum Error {
     /// Something the registry or a mirror showed could not be proven.
     #[error("refused, because it could not be proven: {0}")]
     Unproven(String),
+    /// A registry contradicts itself, or is too old to be believed.
+    #[error("the registry misbehaves: {0}")]
+    Misbehaved(String),
+    /// Nothing is wrong, and what was watched for has happened.
+    #[error("{0}")]
+    Activity(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -53,6 +59,8 @@ impl Error {
             Error::Refused(_) => 4,
             Error::Unreachable { .. } => 5,
             Error::Unproven(_) => 6,
+            Error::Misbehaved(_) => 7,
+            Error::Activity(_) => 8,
         }
     }
 
@@ -72,7 +80,9 @@ Exit codes:
   3  a manifest, archive, key or other input breaks a rule
   4  the registry refused
   5  the registry could not be reached
-  6  an answer could not be proven and was not believed";
+  6  an answer could not be proven and was not believed
+  7  a registry contradicts itself (modunest monitor)
+  8  watched names or keys were active (modunest monitor)";
 
 fn problem_text(problem: &Problem) -> String {
     let mut text = format!("{} ({})", problem.detail, problem.code.as_str());

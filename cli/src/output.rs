@@ -81,3 +81,8 @@ fn write_line(text: &str) -> Result<(), Error> {
 pub fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
+
+/// A time that has passed, as people read it.
+pub fn ago(passed: Duration) -> String {
+    format!("{} ago", indicatif::HumanDuration(passed))
+}

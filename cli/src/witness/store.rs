@@ -28,21 +28,13 @@ impl Store {
     /// memories could be shown two logs.
     pub(super) fn open(folder: &Path) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::file(folder))?;
-        let path = folder.join(LOCK_FILE);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::file(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Store { folder: folder.to_owned(), _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::Failed(format!(
+        let lock = files::lock(&folder.join(LOCK_FILE))?.ok_or_else(|| {
+            Error::Failed(format!(
                 "another witness uses {}; give each its own folder with --state DIR",
                 folder.display()
-            ))),
-            Err(fs::TryLockError::Error(error)) => Err(Error::file(path)(error)),
-        }
+            ))
+        })?;
+        Ok(Store { folder: folder.to_owned(), _lock: lock })
     }
 
     /// What was cosigned last; `None` for nothing yet.

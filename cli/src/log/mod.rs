@@ -1,0 +1,11 @@
+//! A registry's log and index, read as anybody can: files over HTTP, each proven by what was
+//! proven before it. What is learnt is what the trust configuration's keys signed; who
+//! answers is believed in nothing.
+
+mod fetch;
+mod signed;
+mod words;
+
+pub use fetch::{Files, ReadError};
+pub use signed::{Checkpointed, check_age, checkpoint, head};
+pub use words::{key_id, say, signer_id};
