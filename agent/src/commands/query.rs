@@ -4,8 +4,8 @@ use clap::Args;
 use modunest_agent::admin::STATUS_PATH;
 use modunest_agent::config::Listen;
 use modunest_agent::status::AgentStatus;
-use modunest_agent::store::{Generation, Generations, Store};
-use modunest_agent::sync::age_text;
+use modunest_agent::store::{Generation, Generations};
+use modunest_agent::sync::{Syncer, age_text};
 use modunest_agent::{Config, EXIT_FAILED, EXIT_OK, Error};
 use modunest_runtime::http;
 use serde_json::json;
@@ -68,8 +68,7 @@ pub(super) async fn plugins(config: &Config, json: bool) -> Result<u8, Error> {
 
 pub(super) async fn verify(config: &Config, json: bool) -> Result<u8, Error> {
     let generation = current(config)?;
-    let store = Store::open(&config.state_dir)?;
-    let count = modunest_agent::sync::verify(&store, &generation, &config.registry.keys)?;
+    let count = Syncer::open(config)?.verify(config, &generation)?;
     let text = format!(
         "generation {}: {count} plugins proven, from the registry's key to every file",
         generation.number
@@ -90,8 +89,7 @@ pub(super) fn rollback(
     let number = arguments.generation.or(before).ok_or(Error::NoGeneration)?;
     let chosen = generations.read(number)?;
     // What cannot be proven is not gone back to.
-    let store = Store::open(&config.state_dir)?;
-    modunest_agent::sync::verify(&store, &chosen, &config.registry.keys)?;
+    Syncer::open(config)?.verify(config, &chosen)?;
     modunest_agent::sync::go_back(&config.state_dir, &generations, &chosen)?;
     let text = format!("generation {number} is current; restart the agent to load it");
     print::text_or_json(json, &text, &json!({ "generation": number }))?;

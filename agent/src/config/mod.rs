@@ -17,6 +17,11 @@
 //! [plugins]
 //! "demo/gallery" = "^1"       # or { version = "^1", config = { … } }
 //!
+//! [policy]
+//! require_verdict = true      # of the registry's scan
+//! allow_findings = true       # with a warning
+//! minimum_trust = "community"
+//!
 //! [host]
 //! in_process = ["demo/*"]
 //! ```
@@ -39,6 +44,8 @@ use url::Url;
 
 pub use read::{ConfigError, Problem};
 
+use crate::sync::Policy;
+
 /// Most concurrent loads: above it, loading waits for the dynamic linker's lock anyway.
 pub const SLOTS_MAX: usize = 64;
 /// Most parallel downloads: what a home router's connection table bears beside others.
@@ -57,6 +64,8 @@ pub struct Config {
     pub registry: Registry,
     /// The plugins that are wanted; what they depend on comes with them.
     pub plugins: BTreeMap<PluginName, Wanted>,
+    /// What is asked of releases beyond their proof.
+    pub policy: Policy,
     /// How plugins are loaded.
     pub host: HostSettings,
 }
@@ -135,6 +144,7 @@ impl Config {
             admin: Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             registry,
             plugins: BTreeMap::new(),
+            policy: Policy::default(),
             host: HostSettings::default(),
         }
     }

@@ -13,6 +13,8 @@ use serde::de::{MapAccess, Visitor};
 use toml::Spanned;
 use url::Url;
 
+use crate::sync::Policy;
+
 use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
 
 /// Largest configuration file, in bytes: thousands of plugins.
@@ -79,6 +81,8 @@ struct File {
     #[serde(default)]
     plugins: BTreeMap<PluginName, WantedEntry>,
     #[serde(default)]
+    policy: PolicyTable,
+    #[serde(default)]
     host: HostTable,
 }
 
@@ -95,6 +99,14 @@ struct RegistryTable {
     url: Spanned<String>,
     origin: String,
     keys: Spanned<Vec<Spanned<String>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct PolicyTable {
+    require_verdict: Option<bool>,
+    allow_findings: Option<bool>,
+    minimum_trust: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -209,6 +221,7 @@ impl Check<'_> {
             None => None,
         };
         let registry = self.registries(file.registry);
+        let policy = self.policy(file.policy);
         let host = self.host(file.host);
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
@@ -225,6 +238,7 @@ impl Check<'_> {
             admin: admin?.0,
             registry: registry?,
             plugins,
+            policy,
             host,
         })
     }
@@ -290,6 +304,26 @@ impl Check<'_> {
         }
         let (name, origin) = (table.name, table.origin);
         Some(Registry { name, url: url?, origin, keys })
+    }
+
+    fn policy(&mut self, table: PolicyTable) -> Policy {
+        let defaults = Policy::default();
+        let mut minimum_trust = defaults.minimum_trust;
+        if let Some(text) = table.minimum_trust {
+            match text.get_ref().parse() {
+                Ok(level) => minimum_trust = level,
+                Err(error) => {
+                    let rule = format!("\"{}\": {error}", text.get_ref());
+                    let help = "\"community\" loads all but what the registry warns of";
+                    self.refuse(text.span().start, "policy.minimum_trust", rule, help);
+                }
+            }
+        }
+        Policy {
+            require_verdict: table.require_verdict.unwrap_or(defaults.require_verdict),
+            allow_findings: table.allow_findings.unwrap_or(defaults.allow_findings),
+            minimum_trust,
+        }
     }
 
     fn host(&mut self, table: HostTable) -> HostSettings {

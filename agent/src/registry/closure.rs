@@ -11,7 +11,7 @@
 //! # What is believed
 //!
 //! Nothing but what single reads would have led to: the head goes through the checks of
-//! [`Client::refresh`], and an object is kept only if the tree below that head names it and
+//! [`Client::refresh`], which may fetch the checkpoint and tiles, and an object is kept only if the tree below that head names it and
 //! it hashes to its name. All of it is proven again when it is read from the cache. Whatever
 //! goes wrong here is logged, and single reads do the work.
 
@@ -30,7 +30,7 @@ use modunest_core::resolve::Root;
 use modunest_core::statement::Subject;
 use reqwest::header::CONTENT_TYPE as CONTENT_TYPE_FIELD;
 
-use super::{Client, Error};
+use super::{Client, Error, head};
 
 /// How long an answer may take in all. What came until then is kept; single reads, which may
 /// take longer, do the rest.
@@ -65,7 +65,8 @@ impl Failure {
 /// What came of an answer.
 #[derive(Default)]
 struct Taken {
-    head: Option<Head>,
+    /// The head, verified by itself only.
+    head: Option<Vec<u8>>,
     objects: usize,
     bytes: usize,
 }
@@ -78,7 +79,11 @@ impl Client {
         plugins: impl IntoIterator<Item = &'a PluginName>,
     ) -> BTreeSet<PluginName> {
         let root = self.kept().and_then(|kept| self.cached_node(ObjectKey::Node(kept.head.index)));
-        let unread = |plugin: &&PluginName| root.as_ref().is_none_or(|r| !self.is_read(r, plugin));
+        let unread = |plugin: &&PluginName| {
+            let subject = Subject::Plugin((*plugin).clone());
+            let is_current = self.rows().get(&subject).is_some_and(|row| row.current);
+            !is_current && root.as_ref().is_none_or(|root| !self.is_read(root, plugin))
+        };
         plugins.into_iter().filter(unread).cloned().collect()
     }
 
@@ -104,6 +109,16 @@ impl Client {
             Err(_) => Err(Failure::Timeout),
         };
         let Taken { head, objects, bytes } = taken;
+        let head = match head {
+            Some(shown) => match self.believe_shown(shown).await {
+                Ok(head) => Some(head),
+                Err(error) => {
+                    tracing::warn!(%error, "the head of the closure is not believed; asking for it");
+                    None
+                }
+            },
+            None => None,
+        };
         match outcome {
             Ok(()) => tracing::debug!(objects, bytes, "a closure was read"),
             Err(error @ Failure::NotOffered(_)) => {
@@ -137,9 +152,9 @@ impl Client {
             while let Some(frame) = reader.next_frame()? {
                 // The reader's first frame is the head, and no other is.
                 let Some(received) = &mut received else {
-                    let head = self.believe(frame.bytes, None)?;
+                    let head = head::proven(&frame.bytes, &self.authority())?;
                     received = Some(Received::new(head.index));
-                    taken.head = Some(head);
+                    taken.head = Some(frame.bytes);
                     continue;
                 };
                 received.accept(frame.key, &frame.bytes)?;

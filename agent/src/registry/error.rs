@@ -1,9 +1,12 @@
 //! Why a registry's answer is not believed, or there is none.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use modunest_core::index::IndexError;
-use modunest_core::statement::FoldError;
+use modunest_core::statement::{FoldError, Subject};
+use modunest_core::time::Timestamp;
+use modunest_tlog::{CheckpointError, QuorumError, VerifyError};
 
 /// Why a read did not come to a proven answer.
 #[derive(Debug, thiserror::Error)]
@@ -40,27 +43,129 @@ pub enum Error {
         /// The bound that was passed.
         limit_bytes: u64,
     },
-    /// The head is not signed by a pinned key, is of another origin, or is malformed.
+    /// Check 2: the checkpoint is not signed by the log's key, is of another origin, or is
+    /// malformed.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Check 2: too few witnesses have cosigned the checkpoint.
+    #[error("{0}; ask again later, or ask who runs the registry which witness is missing")]
+    Cosignatures(#[from] QuorumError),
+    /// Check 2: the newest cosignature is too old.
+    #[error("the checkpoint was cosigned {} s ago, at most {} s are allowed: newer ones are held back, or the witnesses are down", .age.as_secs(), .most.as_secs())]
+    CheckpointAge {
+        /// Since the newest cosignature.
+        age: Duration,
+        /// The policy's bound.
+        most: Duration,
+    },
+    /// Check 2: the log became smaller.
+    #[error("the checkpoint went back from {kept} entries to {found}: somebody shows an old log")]
+    CheckpointRollback {
+        /// What it says.
+        found: u64,
+        /// What was believed before.
+        kept: u64,
+    },
+    /// Check 2: the checkpoint does not reach as far as the head.
+    #[error(
+        "the checkpoint is over {found} entries and the head over {head}: one of them is held back; ask again later"
+    )]
+    CheckpointBehind {
+        /// What it says.
+        found: u64,
+        /// What the head says.
+        head: u64,
+    },
+    /// Check 3: the log shows two histories.
+    #[error("the log shows two histories: {rule}. Both signed notes are kept, {} and {}: send them to who runs the registry and to its witnesses and monitors, and take nothing from this registry until it is explained", .a.display(), .b.display())]
+    SplitView {
+        /// What contradicts.
+        rule: String,
+        /// The note that was believed before.
+        a: PathBuf,
+        /// The note that was shown now.
+        b: PathBuf,
+    },
+    /// Checks 3 and 5: a tile of the log is not what the checkpoint's root says.
+    #[error("{0}; whoever answers for the registry serves wrong tiles, ask another mirror")]
+    Tile(#[from] VerifyError),
+    /// Check 4: the head is not signed by a head key, is of another origin, or is malformed.
     #[error("{0}")]
     Head(#[source] IndexError),
-    /// The head has expired or is from the future.
+    /// Check 4: the head has expired or is from the future.
     #[error("{0}")]
     Stale(#[source] IndexError),
-    /// The head is older than one believed before.
+    /// Check 4: the head is older than the registry's policy allows.
+    #[error("the head was signed {} s ago, at most {} s are allowed: the registry or a mirror is holding newer heads back, or this clock is ahead", .age.as_secs(), .most.as_secs())]
+    HeadAge {
+        /// Since it was signed.
+        age: Duration,
+        /// The policy's bound.
+        most: Duration,
+    },
+    /// Check 4: this machine's clock was set back.
+    #[error("it is {now}, and it has been {seen} before: this clock was set back, so nothing can be told to be fresh. Set the clock; if it is right now and was ahead before, remove {} and connect to a network that you trust", .path.display())]
+    Clock {
+        /// What the clock says.
+        now: Timestamp,
+        /// The highest time that was seen.
+        seen: Timestamp,
+        /// Where that is kept.
+        path: PathBuf,
+    },
+    /// Check 4: the head is older than one believed before.
     #[error("{0}")]
     Rollback(#[source] IndexError),
-    /// The head that was kept on disk cannot be proven with the configured keys.
-    #[error("the kept head in {} is not valid: {error}; if the registry's keys were changed on purpose, delete the file", .path.display())]
-    KeptHead {
+    /// Check 4: the head is over another log than the checkpoint.
+    #[error("the head's log of {size} entries is not that of the checkpoint: {rule}")]
+    HeadLog {
+        /// What the head says.
+        size: u64,
+        /// What contradicts.
+        rule: String,
+    },
+    /// What was kept on disk is damaged.
+    #[error("{} is damaged: {rule}. It keeps this host from believing older states; remove it only on a network that you trust", .path.display())]
+    Kept {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: IndexError,
+        rule: String,
     },
-    /// A node, bin or index file is not what its digest says, or is malformed.
+    /// Check 5: the index lists what the log does not have.
+    #[error(
+        "the log has another entry at {position} than the statement that the index lists for {subject}"
+    )]
+    NotInLog {
+        /// Whose statement.
+        subject: Subject,
+        /// Where the index says it is.
+        position: u64,
+    },
+    /// Check 5: the index lists what comes behind the head's log.
+    #[error(
+        "the index lists a statement of {subject} at {position}, the head's log has {size} entries"
+    )]
+    IndexAhead {
+        /// Whose statement.
+        subject: Subject,
+        /// Where the index says it is.
+        position: u64,
+        /// The head's log.
+        size: u64,
+    },
+    /// Check 5: an index file does not continue the one that was believed before.
+    #[error(
+        "the index file of {subject} does not continue the one before: a statement was taken out or changed"
+    )]
+    Rewritten {
+        /// Whose file.
+        subject: Subject,
+    },
+    /// Check 5: a node, bin or index file is not what its digest says, or is malformed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// Statements do not follow one another, or are not signed by who must have.
+    /// Checks 5 and 6: statements do not follow one another, or are not signed by who must have.
     #[error(transparent)]
     Fold(#[from] FoldError),
     /// Nothing was read yet, and no head is kept from before.
@@ -100,10 +205,23 @@ impl Error {
             Error::Unreachable { .. } | Error::Unavailable { .. } => Kind::Unreachable,
             Error::Status { .. }
             | Error::TooLong { .. }
+            | Error::Checkpoint(_)
+            | Error::Cosignatures(_)
+            | Error::CheckpointAge { .. }
+            | Error::CheckpointRollback { .. }
+            | Error::CheckpointBehind { .. }
+            | Error::SplitView { .. }
+            | Error::Tile(_)
             | Error::Head(_)
             | Error::Stale(_)
+            | Error::HeadAge { .. }
+            | Error::Clock { .. }
             | Error::Rollback(_)
-            | Error::KeptHead { .. }
+            | Error::HeadLog { .. }
+            | Error::Kept { .. }
+            | Error::NotInLog { .. }
+            | Error::IndexAhead { .. }
+            | Error::Rewritten { .. }
             | Error::Index(_)
             | Error::Fold(_) => Kind::Refused,
             Error::NoHead | Error::Cache { .. } | Error::Client(_) | Error::Blocking(_) => {

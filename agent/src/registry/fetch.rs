@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_runtime::http;
-use reqwest::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
@@ -30,7 +30,12 @@ pub(crate) struct Fetcher {
 
 pub(super) enum Answer {
     NotModified,
-    Body { bytes: Vec<u8>, etag: Option<String> },
+    /// `start` is where in the object the bytes start: 0 where ranges are not served.
+    Body {
+        bytes: Vec<u8>,
+        etag: Option<String>,
+        start: u64,
+    },
 }
 
 impl Fetcher {
@@ -62,10 +67,21 @@ impl Fetcher {
 
     /// An object that must exist, tried again while nobody answers.
     pub(super) async fn object(&self, key: ObjectKey, limit: usize) -> Result<Vec<u8>, Error> {
+        self.object_from(key, limit, 0).await.map(|(bytes, _)| bytes)
+    }
+
+    /// As [`Fetcher::object`], from byte `from` on. The second value says where the bytes
+    /// really start: at `from`, or at 0 where ranges are not served.
+    pub(super) async fn object_from(
+        &self,
+        key: ObjectKey,
+        limit: usize,
+        from: u64,
+    ) -> Result<(Vec<u8>, u64), Error> {
         let mut pauses = PAUSES.iter();
         loop {
-            match self.get(key, limit, None).await {
-                Ok(Answer::Body { bytes, .. }) => return Ok(bytes),
+            match self.get(key, limit, None, from).await {
+                Ok(Answer::Body { bytes, start, .. }) => return Ok((bytes, start)),
                 Ok(Answer::NotModified) => {
                     return Err(Error::Status { url: self.url(key), status: 304 });
                 }
@@ -84,19 +100,24 @@ impl Fetcher {
         key: ObjectKey,
         limit: usize,
         etag: Option<&str>,
+        from: u64,
     ) -> Result<Answer, Error> {
         let url = self.url(key);
         let mut request = self.client()?.get(&url);
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
         let answer = async {
             let mut response = send(&url, request).await?;
-            match response.status() {
-                StatusCode::OK => {}
+            let start = match response.status() {
+                StatusCode::OK => 0,
+                StatusCode::PARTIAL_CONTENT if from > 0 && starts_at(&response, from) => from,
                 StatusCode::NOT_MODIFIED => return Ok(Answer::NotModified),
                 status => return Err(bad_status(url.clone(), status)),
-            }
+            };
             let etag = response.headers().get(ETAG).and_then(|v| v.to_str().ok());
             let etag = etag.map(str::to_owned);
             let too_long = || Error::TooLong { url: url.clone(), limit_bytes: limit as u64 };
@@ -110,7 +131,7 @@ impl Fetcher {
                 }
                 bytes.extend_from_slice(&piece);
             }
-            Ok(Answer::Body { bytes, etag })
+            Ok(Answer::Body { bytes, etag, start })
         };
         match tokio::time::timeout(OBJECT_TIMEOUT, answer).await {
             Ok(answer) => answer,
@@ -155,21 +176,18 @@ impl Fetcher {
         let response = send(&url, request).await?;
         match response.status() {
             StatusCode::OK => Ok((response, 0)),
-            StatusCode::PARTIAL_CONTENT if from > 0 => {
-                let starts_there = response
-                    .headers()
-                    .get(reqwest::header::CONTENT_RANGE)
-                    .and_then(|value| value.to_str().ok())
-                    .is_some_and(|value| value.starts_with(&format!("bytes {from}-")));
-                if starts_there {
-                    Ok((response, from))
-                } else {
-                    Err(Error::Status { url, status: 206 })
-                }
+            StatusCode::PARTIAL_CONTENT if from > 0 && starts_at(&response, from) => {
+                Ok((response, from))
             }
             status => Err(bad_status(url, status)),
         }
     }
+}
+
+/// Whether a part of an object starts at byte `from`.
+fn starts_at(response: &Response, from: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
 }
 
 async fn send(url: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {

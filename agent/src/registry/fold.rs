@@ -53,24 +53,7 @@ pub fn fold(files: &Files, registry: &RegistryKeys) -> Result<Folded, Error> {
         }
         Ok::<_, Error>((name.clone(), state))
     };
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = processors.min(plugins.len() / PLUGINS_PER_THREAD_MIN).max(1);
-    let share = plugins.len().div_ceil(threads).max(1);
-    let states: Vec<Result<_, Error>> = std::thread::scope(|scope| {
-        let mut shares = plugins.chunks(share);
-        let own = shares.next().unwrap_or_default();
-        let others: Vec<_> = shares
-            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
-            .collect();
-        let mut states: Vec<_> = own.iter().map(one).collect();
-        for other in others {
-            match other.join() {
-                Ok(more) => states.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        states
-    });
+    let states = super::parallel::map(&plugins, PLUGINS_PER_THREAD_MIN, one);
     folded.plugins = states.into_iter().collect::<Result<_, _>>()?;
     Ok(folded)
 }

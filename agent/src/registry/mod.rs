@@ -1,41 +1,80 @@
 //! Verified reads of a registry: whatever answers at the URL, nothing is believed that the
-//! pinned keys, the head and the hashes below it do not prove.
+//! trust root, the log, the head and the hashes below it do not prove.
 //!
-//! In scope: the head (signature, origin, age, never backwards), the walk down the index
-//! tree, a cache of what was proven, and the fold of statements to [`PluginState`] and
-//! [`OrgState`]. Out of scope: archives, which [`crate::sync`] downloads.
+//! # Nine checks
+//!
+//! Each fails closed and has errors of its own; what has no module named belongs to
+//! [`Error`].
+//!
+//! 1. **Trust root**: the keys and policies below are those of the TUF metadata that the
+//!    pinned root leads to. [`crate::trust::Error`].
+//! 2. **Checkpoint**: signed by the log's key, of its origin, cosigned as the policy asks, not
+//!    too old, not smaller than the last. [`Error::Checkpoint`], [`Error::Cosignatures`],
+//!    [`Error::CheckpointAge`], [`Error::CheckpointRollback`], [`Error::CheckpointBehind`].
+//! 3. **Consistency**: the log continues the one that was believed before.
+//!    [`Error::SplitView`], whose two notes are kept; [`Error::Tile`] for tiles that prove
+//!    nothing.
+//! 4. **Head**: signed by a head key, fresh by a clock that was not set back, of an epoch that
+//!    is not lower, and over the checkpoint's log or its beginning. [`Error::Head`],
+//!    [`Error::Stale`], [`Error::HeadAge`], [`Error::Clock`], [`Error::Rollback`],
+//!    [`Error::HeadLog`].
+//! 5. **Tree path, one record, inclusion**: each node, bin and file is what its name says, a
+//!    version is released once, and the log has every statement of the file where the file
+//!    says, byte for byte. [`Error::Index`], [`Error::NotInLog`], [`Error::IndexAhead`],
+//!    [`Error::Rewritten`], and `FoldError::Twice` in [`Error::Fold`].
+//! 6. **Keys**: chains are whole, and each statement is signed by a key that was its
+//!    organisation's, or the registry's, at its position, and was not revoked since.
+//!    [`Error::Fold`]; a release by a revoked key counts as quarantined.
+//! 7. **Verdict and trust level** against the host's policy: `sync::Policy`; releases that it
+//!    refuses stand in the resolver's report, locked ones in `store::Error::Unproven`.
+//! 8. **Archive**: length, hash, gate, file list, manifest. `store::Error`.
+//! 9. **Capabilities** within the grant: the manifest must ask for what the statement says
+//!    (`store::Error::Disagreement`), and the host loads in its own process only what the
+//!    operator named.
+//!
+//! # What a refresh costs
+//!
+//! An unchanged head is one conditional request. Where few entries are new, they are read
+//! ([`catch_up`]), and nothing else: they prove themselves, and kept index files are continued
+//! with them. Where many are, tiles prove that the log grew, the tree is walked, and only
+//! statements that were never proven before are proven. Statements proven once stay proven.
 
+mod advance;
+mod authority;
 mod cache;
+mod catch_up;
+mod checkpoint;
 mod closure;
 mod error;
 mod fetch;
 pub mod fold;
+mod head;
+mod parallel;
+mod state;
+mod tiles;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use modunest_core::digest::Digest;
-use modunest_core::index::{
-    BIN_MAX_BYTES, Bin, HEAD_MAX_BYTES, Head, INDEX_FILE_MAX_BYTES, IndexFile, NODE_BYTES, Node,
-    Slot, prove,
-};
-use modunest_core::keys::ObjectKey;
+use modunest_core::index::{Head, IndexFile};
 use modunest_core::name::{OrgName, PluginName};
-use modunest_core::statement::{OrgState, PluginState, RegistryKeys, Subject};
-use modunest_tlog::VerifyingKey;
+use modunest_core::statement::{OrgState, PluginState, Subject};
+use modunest_core::time::Timestamp;
+use modunest_tlog::{TreeHash, VerifiedTiles, VerifyingKey};
 use url::Url;
 
-use cache::{Cache, Kept};
+pub use authority::Authority;
+use cache::Cache;
 pub use error::{Error, Kind};
-use fetch::Answer;
 pub(crate) use fetch::Fetcher;
 use fold::Files;
+use state::{Kept, Rows, StateFiles};
 
-/// How far a registry's clock may run ahead of this one's.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+/// Longest entity tag that is kept; longer ones are not sent again.
+const ETAG_MAX_BYTES: usize = 256;
 
 /// Which registry, why it is believed, and where what was read of it is kept.
 #[derive(Clone, Debug)]
@@ -53,9 +92,18 @@ pub struct Settings {
 /// Reads one registry.
 pub struct Client {
     settings: Settings,
+    authority: Arc<Authority>,
     cache: Cache,
+    state: StateFiles,
     fetcher: Fetcher,
-    head: Mutex<Option<Arc<Kept>>>,
+    kept: Mutex<Option<Arc<Kept>>>,
+    time_seen: Mutex<Option<Timestamp>>,
+    /// Index files of which every statement is proven.
+    rows: Mutex<Rows>,
+    /// Proven tiles of the newest checkpoint.
+    tiles: tokio::sync::Mutex<VerifiedTiles>,
+    /// One head is believed at a time.
+    advancing: tokio::sync::Mutex<()>,
     /// The registry does not offer closures; not asked again while this process lives.
     no_closure: AtomicBool,
 }
@@ -73,58 +121,35 @@ impl Client {
     /// Prepares the cache folder. Nothing is fetched yet.
     ///
     /// # Errors
-    /// [`Error::Cache`], and [`Error::KeptHead`] when the kept head is not by these keys.
+    /// [`Error::Cache`], and [`Error::Kept`] when what was kept is damaged.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         let cache = Cache::open(&settings.cache_dir)?;
-        let kept = cache.head(&settings.origin, &settings.keys)?;
-        let fetcher = Fetcher::new(settings.url.clone());
-        let head = Mutex::new(kept.map(Arc::new));
-        Ok(Client { settings, cache, fetcher, head, no_closure: AtomicBool::new(false) })
+        let state = StateFiles::new(&settings.cache_dir);
+        let authority = Authority::pinned(&settings.origin, &settings.keys);
+        let (kept, time_seen) = state.read(&authority)?;
+        let rows = match &kept {
+            Some(kept) => state.read_proven(&kept.head.log)?,
+            None => Rows::new(),
+        };
+        Ok(Client {
+            authority: Arc::new(authority),
+            cache,
+            state,
+            fetcher: Fetcher::new(settings.url.clone()),
+            kept: Mutex::new(kept.map(Arc::new)),
+            time_seen: Mutex::new(time_seen),
+            rows: Mutex::new(rows),
+            tiles: tokio::sync::Mutex::new(VerifiedTiles::new(0, TreeHash::empty())),
+            advancing: tokio::sync::Mutex::new(()),
+            no_closure: AtomicBool::new(false),
+            settings,
+        })
     }
 
     /// The newest head that was ever believed, however old it is; `None` before the first
     /// [`Client::refresh`].
     pub fn kept_head(&self) -> Option<Head> {
         self.kept().map(|kept| kept.head.clone())
-    }
-
-    /// Asks for the head and believes it only if it is signed, of this origin, not expired,
-    /// and not older than the last one believed.
-    ///
-    /// # Errors
-    /// Every variant but those of folding.
-    pub async fn refresh(&self) -> Result<Head, Error> {
-        let kept = self.kept();
-        let etag = kept.as_ref().and_then(|kept| kept.etag.as_deref());
-        let answer = self.fetcher.get(ObjectKey::Head, HEAD_MAX_BYTES, etag).await?;
-        match (answer, &kept) {
-            (Answer::Body { bytes, etag }, _) => self.believe(bytes, etag),
-            (Answer::NotModified, Some(kept)) => {
-                let now = modunest_runtime::clock::now();
-                kept.head.check_fresh(now, CLOCK_SKEW).map_err(Error::Stale)?;
-                Ok(kept.head.clone())
-            }
-            (Answer::NotModified, None) => {
-                Err(Error::Status { url: self.fetcher.url(ObjectKey::Head), status: 304 })
-            }
-        }
-    }
-
-    /// Believes and keeps a head, whoever showed it, if it passes every check.
-    fn believe(&self, bytes: Vec<u8>, etag: Option<String>) -> Result<Head, Error> {
-        let kept = self.kept();
-        let now = modunest_runtime::clock::now();
-        let head = Head::verify(&bytes, &self.settings.origin, &self.settings.keys)
-            .map_err(Error::Head)?;
-        head.check_fresh(now, CLOCK_SKEW).map_err(Error::Stale)?;
-        if let Some(kept) = &kept {
-            head.check_newer(&kept.head).map_err(Error::Rollback)?;
-        }
-        let kept = Kept { head: head.clone(), bytes, etag };
-        self.cache.keep_head(&kept)?;
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(kept));
-        tracing::debug!(epoch = head.epoch, index = %head.index, "head refreshed");
-        Ok(head)
     }
 
     /// A plugin's releases under the newest head.
@@ -142,7 +167,7 @@ impl Client {
     /// As [`Client::plugin`].
     pub async fn org(&self, name: &OrgName) -> Result<Option<OrgState>, Error> {
         let files = self.files(&BTreeSet::from([Subject::Org(name.clone())])).await?;
-        let mut proven = fold::fold(&files, &self.statement_keys())?;
+        let mut proven = fold::fold(&files, &self.authority().statement_keys)?;
         Ok(proven.orgs.remove(name))
     }
 
@@ -172,9 +197,9 @@ impl Client {
             Subject::Org(org) => orgs.contains(org),
             Subject::Plugin(_) => true,
         });
-        let keys = self.statement_keys();
+        let authority = self.authority();
         let (files, folded) = crate::blocking::run(move || {
-            let folded = fold::fold(&files, &keys);
+            let folded = fold::fold(&files, &authority.statement_keys);
             (files, folded)
         })
         .await?;
@@ -188,80 +213,11 @@ impl Client {
         &self.fetcher
     }
 
-    fn statement_keys(&self) -> RegistryKeys {
-        RegistryKeys::in_use(self.settings.keys.iter().cloned())
-    }
-
     fn kept(&self) -> Option<Arc<Kept>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The index files of `subjects`, proven against the head; subjects that the index does
-    /// not list are left out.
-    async fn files(&self, subjects: &BTreeSet<Subject>) -> Result<Files, Error> {
-        let root = self.kept().ok_or(Error::NoHead)?.head.index;
-        let root = Node::parse(&self.object(ObjectKey::Node(root)).await?)?;
-
-        let mut slots: BTreeMap<Slot, Vec<&Subject>> = BTreeMap::new();
-        for subject in subjects {
-            slots.entry(Slot::of(subject)).or_default().push(subject);
-        }
-        let nodes: BTreeSet<Digest> = slots.keys().filter_map(|s| root.child(s.node)).collect();
-        let nodes = self.objects(nodes.into_iter().map(ObjectKey::Node).collect()).await?;
-        let mut bins: Vec<(Slot, Digest)> = Vec::new();
-        for slot in slots.keys() {
-            let Some(node) = root.child(slot.node) else { continue };
-            if let Some(bin) = Node::parse(&nodes[&ObjectKey::Node(node)])?.child(slot.bin) {
-                bins.push((*slot, bin));
-            }
-        }
-        let keys = bins.iter().map(|(_, digest)| ObjectKey::Bin(*digest)).collect();
-        let bin_bytes = self.objects(keys).await?;
-        let mut places: Vec<(&Subject, Digest)> = Vec::new();
-        for (slot, digest) in &bins {
-            let bin = Bin::parse(*slot, &bin_bytes[&ObjectKey::Bin(*digest)])?;
-            let subjects = slots.get(slot).into_iter().flatten();
-            places.extend(subjects.filter_map(|s| Some((*s, bin.get(s)?))));
-        }
-        let keys = places.iter().map(|(_, digest)| ObjectKey::Index(*digest)).collect();
-        let bytes = self.objects(keys).await?;
-        Ok(places
-            .into_iter()
-            .map(|(subject, digest)| (subject.clone(), bytes[&ObjectKey::Index(digest)].clone()))
-            .collect())
-    }
-
-    async fn objects(
-        &self,
-        keys: BTreeSet<ObjectKey>,
-    ) -> Result<BTreeMap<ObjectKey, Arc<[u8]>>, Error> {
-        use futures_util::{StreamExt as _, TryStreamExt as _};
-        // Collected first: a stream that maps lazily is not `Send` for every lifetime.
-        let reads: Vec<_> =
-            keys.into_iter().map(|key| async move { Ok((key, self.object(key).await?)) }).collect();
-        futures_util::stream::iter(reads).buffer_unordered(fetch::PARALLEL).try_collect().await
-    }
-
-    /// An object that is named by its content: from the cache, or fetched, and proven either
-    /// way.
-    async fn object(&self, key: ObjectKey) -> Result<Arc<[u8]>, Error> {
-        let (what, limit, digest) = match key {
-            ObjectKey::Node(digest) => ("node", NODE_BYTES, digest),
-            ObjectKey::Bin(digest) => ("bin", BIN_MAX_BYTES, digest),
-            ObjectKey::Index(digest) => ("index file", INDEX_FILE_MAX_BYTES, digest),
-            _ => {
-                return Err(Error::Status { url: self.fetcher.url(key), status: 404 });
-            }
-        };
-        if let Some(bytes) = self.cache.object(key, limit)? {
-            if prove(what, digest, &bytes).is_ok() {
-                return Ok(bytes.into());
-            }
-            tracing::warn!(%key, "an object in the cache is damaged; fetching it again");
-        }
-        let bytes = self.fetcher.object(key, limit).await?;
-        prove(what, digest, &bytes)?;
-        self.cache.keep(key, &bytes)?;
-        Ok(bytes.into())
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,12 +17,11 @@ use modunest_core::digest::Digest;
 use modunest_core::index::INDEX_FILE_MAX_BYTES;
 use modunest_core::name::PluginName;
 use modunest_core::statement::{Build, RegistryKeys, Release, Status, Subject};
-use modunest_tlog::VerifyingKey;
 
 use super::Error;
 use crate::files;
 use crate::registry::fold::{Files, fold};
-use crate::sync::{LOCK_MAX_BYTES, LOCK_NAME, Lock};
+use crate::sync::{Judgement, LOCK_MAX_BYTES, LOCK_NAME, Lock, Policy};
 
 /// Generations that are kept to go back to.
 pub const KEPT_GENERATIONS: usize = 10;
@@ -194,23 +193,25 @@ impl Generation {
     ///
     /// # Errors
     /// Which proof failed.
-    pub fn prove(&self, keys: &[VerifyingKey]) -> Result<Vec<Proven>, Error> {
-        prove(&self.lock, &self.evidence, keys)
+    pub fn prove(&self, registry: &RegistryKeys, policy: &Policy) -> Result<Vec<Proven>, Error> {
+        prove(&self.lock, &self.evidence, registry, policy)
     }
 }
 
 /// Proves the releases of a lock: chains and signatures from the registry's keys downwards,
-/// that each locked build stands in its release, and that every dependency is met.
+/// that each locked build stands in its release, that none is quarantined or refused by
+/// `policy`, and that every dependency is met. That the log has the statements was proven when
+/// they were read.
 ///
 /// # Errors
 /// Which proof failed.
 pub fn prove(
     lock: &Lock,
     evidence: &Evidence,
-    keys: &[VerifyingKey],
+    registry: &RegistryKeys,
+    policy: &Policy,
 ) -> Result<Vec<Proven>, Error> {
-    let registry = RegistryKeys::in_use(keys.iter().cloned());
-    let mut folded = fold(&evidence.0, &registry).map_err(Box::new)?;
+    let mut folded = fold(&evidence.0, registry).map_err(Box::new)?;
     let versions: BTreeMap<&PluginName, &Version> =
         lock.plugins.iter().map(|p| (&p.plugin, &p.version)).collect();
     let mut proven = Vec::with_capacity(lock.plugins.len());
@@ -221,14 +222,17 @@ pub fn prove(
             rule,
         };
         let plugin = folded.plugins.get_mut(&locked.plugin);
-        let (status, state) = plugin
+        let (status, judgement, state) = plugin
             .and_then(|plugin| {
                 let state = plugin.releases.remove(&locked.version)?;
-                Some((plugin.status(&state), state))
+                Some((plugin.status(&state), policy.judge(plugin, &state), state))
             })
             .ok_or_else(|| unproven("no statement releases this version".to_owned()))?;
         if let Status::Quarantined { reason } = &status {
             return Err(unproven(format!("it is quarantined: {reason}")));
+        }
+        if let Judgement::Refused(reason) = judgement {
+            return Err(unproven(format!("it {reason}")));
         }
         if state.statement != locked.statement {
             return Err(unproven("the lock names another release statement".to_owned()));

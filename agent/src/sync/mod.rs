@@ -6,6 +6,7 @@
 
 mod download;
 mod lock;
+mod policy;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use modunest_core::resolve::{Exceeded, Report, Root, Warning};
 use serde::Serialize;
 
 pub use lock::{LOCK_MAX_BYTES, LOCK_NAME, Lock, Locked};
+pub use policy::{Judgement, Policy};
 pub use resolve::{Resolved, resolve};
 
 use crate::config::{Config, Wanted};
@@ -208,7 +210,8 @@ impl Syncer {
         self.head(config, locked.as_ref()).await?;
         let locked = locked.filter(|_| !fresh);
         let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
-        resolve(&self.client, &config.plugins, versions, self.host.clone()).await
+        let policy = self.policy(config);
+        resolve(&self.client, &config.plugins, versions, self.host.clone(), &policy).await
     }
 
     /// Brings this machine to what the configuration wants.
@@ -247,6 +250,7 @@ impl Syncer {
         let known = last.as_ref().is_some_and(|lock| {
             lock.index == head.index && wanted_in(lock, &config.plugins).is_ok()
         });
+        let policy = self.policy(config);
         // The same index gives the same answer, if nothing else is wanted.
         let mut warnings = Vec::new();
         let (lock, evidence) = match (&last, &current) {
@@ -262,8 +266,9 @@ impl Syncer {
                 progress.set_message("resolving");
                 let kept = last.as_ref().filter(|_| !options.update);
                 let versions = kept.map(Lock::versions).unwrap_or_default();
+                let host = self.host.clone();
                 let resolved =
-                    resolve(&self.client, &config.plugins, versions, self.host.clone()).await?;
+                    resolve(&self.client, &config.plugins, versions, host, &policy).await?;
                 warnings = resolved.solution.warnings;
                 (Lock::new(&head, resolved.locked), resolved.evidence)
             }
@@ -272,9 +277,10 @@ impl Syncer {
         if options.frozen && !last.as_ref().is_some_and(same) {
             return Err(Error::Frozen(difference(last.as_ref(), &lock)));
         }
-        let keys = config.registry.keys.clone();
+        let authority = self.client.authority();
         let (lock, evidence, proven) = blocking::run(move || {
-            store::prove(&lock, &evidence, &keys).map(|proven| (lock, evidence, proven))
+            let proven = store::prove(&lock, &evidence, &authority.statement_keys, &policy)?;
+            Ok::<_, store::Error>((lock, evidence, proven))
         })
         .await??;
         progress.set_message("fetching");
@@ -333,7 +339,7 @@ impl Syncer {
         let generation = self.generations.current()?;
         let generation = generation.ok_or_else(|| missing("nothing was ever synced".to_owned()))?;
         wanted_in(&generation.lock, &config.plugins).map_err(&missing)?;
-        let proven = generation.prove(&config.registry.keys)?;
+        let proven = self.prove(config, &generation)?;
         for plugin in &proven {
             if !self.store.has(plugin.build.files)? {
                 return Err(missing(format!("{} is not in the store", plugin.release.plugin)));
@@ -345,6 +351,37 @@ impl Syncer {
         let warnings = Vec::new();
         let (changed, fetched, fresh) = (false, 0, Fresh::default());
         Ok(Outcome { generation, proven, changed, fetched, fresh, head, offline, warnings })
+    }
+
+    /// What the operator and the registry ask of releases.
+    fn policy(&self, config: &Config) -> Policy {
+        config.policy.with(&self.client.authority().policy)
+    }
+
+    /// Proves a generation, by what was said of its plugins since, too: a release that was
+    /// quarantined after it was locked is not run without a network either.
+    ///
+    /// # Errors
+    /// Which proof failed.
+    pub fn prove(&self, config: &Config, generation: &Generation) -> Result<Vec<Proven>, Error> {
+        let mut evidence = generation.evidence.clone();
+        self.client.renew(&mut evidence.0)?;
+        let authority = self.client.authority();
+        let keys = &authority.statement_keys;
+        Ok(store::prove(&generation.lock, &evidence, keys, &self.policy(config))?)
+    }
+
+    /// Proves everything of a generation again: signatures, lists, and every file in the
+    /// store. Answers how many plugins that are.
+    ///
+    /// # Errors
+    /// The first proof that failed.
+    pub fn verify(&self, config: &Config, generation: &Generation) -> Result<usize, Error> {
+        let proven = self.prove(config, generation)?;
+        for plugin in &proven {
+            self.store.installed(&plugin.release, &plugin.build)?.verify()?;
+        }
+        Ok(proven.len())
     }
 
     fn read_lock(&self) -> Result<Option<Lock>, Error> {
@@ -426,22 +463,6 @@ fn difference(last: Option<&Lock>, next: &Lock) -> String {
 /// A folder's name for an origin: origins may have characters that paths cannot.
 fn folder_name(origin: &str) -> String {
     modunest_core::digest::Digest::of(origin.as_bytes()).to_hex()
-}
-
-/// Proves everything of a generation again: signatures, lists, and every file in the store.
-///
-/// # Errors
-/// The first proof that failed.
-pub fn verify(
-    store: &Store,
-    generation: &Generation,
-    keys: &[modunest_tlog::VerifyingKey],
-) -> Result<usize, store::Error> {
-    let proven = generation.prove(keys)?;
-    for plugin in &proven {
-        store.installed(&plugin.release, &plugin.build)?.verify()?;
-    }
-    Ok(proven.len())
 }
 
 /// Makes an earlier generation, which the caller has verified, the current one, and its lock

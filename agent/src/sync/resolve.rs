@@ -7,10 +7,11 @@ use modunest_core::index::IndexFile;
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::relation::HostFacts;
 use modunest_core::resolve::{
-    Candidate, Request, Resolver, Root, Solution, Status as CandidateStatus, Step,
+    Candidate, Request, Resolver, Root, Solution, Status as CandidateStatus, Step, Warning,
 };
-use modunest_core::statement::{PluginState, Status, Subject};
+use modunest_core::statement::{PluginState, ReleaseState, Status, Subject};
 
+use super::policy::{Judgement, Policy};
 use super::{Error, Locked};
 use crate::config::Wanted;
 use crate::registry::{self, Client};
@@ -29,7 +30,8 @@ pub struct Resolved {
     pub considered: usize,
 }
 
-/// Resolves what is wanted under the client's head. `locked` versions are preferred.
+/// Resolves what is wanted under the client's head. `locked` versions are preferred; what
+/// `policy` refuses is not chosen.
 ///
 /// # Errors
 /// [`Error::NoSolution`] with the whole report, [`Error::Exceeded`], or a read that failed.
@@ -38,6 +40,7 @@ pub async fn resolve(
     wanted: &BTreeMap<PluginName, Wanted>,
     locked: BTreeMap<PluginName, Version>,
     host: HostFacts,
+    policy: &Policy,
 ) -> Result<Resolved, Error> {
     let roots = wanted
         .iter()
@@ -50,7 +53,7 @@ pub async fn resolve(
     let mut states: BTreeMap<PluginName, PluginState> = BTreeMap::new();
     let mut evidence = Evidence::default();
     let mut considered = 0;
-    let solution = loop {
+    let mut solution = loop {
         match resolver.step() {
             Step::Need(names) => {
                 tracing::debug!(count = names.len(), "reading index files");
@@ -58,7 +61,7 @@ pub async fn resolve(
                 evidence.0.extend(read.files);
                 for (name, state) in read.plugins {
                     considered += 1;
-                    resolver.provide(&name, candidates(state.as_ref()));
+                    resolver.provide(&name, candidates(state.as_ref(), policy));
                     states.extend(state.map(|state| (name, state)));
                 }
             }
@@ -81,25 +84,50 @@ pub async fn resolve(
         Subject::Plugin(plugin) => solution.chosen.contains_key(plugin),
         Subject::Org(org) => proving.contains(org),
     });
+    solution.warnings.extend(findings(&solution, &states, policy));
     let locked = locked_releases(&solution, &states)?;
     Ok(Resolved { solution, locked, evidence, considered })
 }
 
-fn candidates(state: Option<&PluginState>) -> Vec<Candidate> {
+/// Warnings about chosen releases whose scan found something.
+fn findings(
+    solution: &Solution,
+    states: &BTreeMap<PluginName, PluginState>,
+    policy: &Policy,
+) -> Vec<Warning> {
+    let chosen = solution.chosen.iter().filter_map(|(plugin, chosen)| {
+        let state = states.get(plugin)?;
+        match policy.judge(state, state.releases.get(&chosen.version)?) {
+            Judgement::Findings(report) => {
+                let (plugin, version) = (plugin.clone(), chosen.version.clone());
+                Some(Warning::Findings { plugin, version, report })
+            }
+            Judgement::Allowed | Judgement::Refused(_) => None,
+        }
+    });
+    chosen.collect()
+}
+
+fn status(plugin: &PluginState, release: &ReleaseState, policy: &Policy) -> CandidateStatus {
+    match (plugin.status(release), policy.judge(plugin, release)) {
+        (Status::Quarantined { reason }, _) => CandidateStatus::Quarantined(reason),
+        (_, Judgement::Refused(reason)) => CandidateStatus::Refused(reason),
+        (Status::Active, _) => CandidateStatus::Active,
+        (Status::Deprecated { message }, _) => {
+            CandidateStatus::Deprecated(message.unwrap_or_default())
+        }
+        (Status::Yanked { .. }, _) => CandidateStatus::Yanked,
+    }
+}
+
+fn candidates(state: Option<&PluginState>, policy: &Policy) -> Vec<Candidate> {
     let releases = state
         .into_iter()
         .flat_map(|plugin| plugin.releases.values().map(move |release| (plugin, release)));
     releases
         .map(|(plugin, state)| Candidate {
             version: state.release.version.clone(),
-            status: match plugin.status(state) {
-                Status::Active => CandidateStatus::Active,
-                Status::Deprecated { message } => {
-                    CandidateStatus::Deprecated(message.unwrap_or_default())
-                }
-                Status::Yanked { .. } => CandidateStatus::Yanked,
-                Status::Quarantined { .. } => CandidateStatus::Quarantined,
-            },
+            status: status(plugin, state, policy),
             dependencies: state.release.dependencies.clone(),
             incompatible: state.release.incompatible.clone(),
             host: state.release.host.clone(),

@@ -10,9 +10,10 @@ use modunest_core::closure::{ANSWER_MAX_BYTES, ClosureRequest, frame_line};
 use modunest_core::digest::Digest;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::resolve::Root;
+use modunest_tlog::TileId;
 
 use crate::plugins::{ECHO, release, uses};
-use crate::registry::{Lie, Registry, head, org_key, registry_key};
+use crate::registry::{Lie, Registry, org_key, registry_key};
 
 /// `demo/front`, which needs `demo/back`; both have releases that do not matter, and
 /// `demo/other` is nobody's business.
@@ -38,6 +39,12 @@ async fn sync(syncer: &Syncer, config: &Config) -> String {
 
 const LOCKED: &str = "demo/back 1.1.0, demo/front 1.1.0";
 
+/// What a cold agent asks for: everything at once, and what proves the log.
+fn cold(registry: &Registry) -> [String; 3] {
+    let tile = TileId::hashes(0, 0, registry.size()).unwrap();
+    [CLOSURE_PATH.to_owned(), "/checkpoint".to_owned(), ObjectKey::Tile(tile).path()]
+}
+
 /// Paths of the index that were asked for since the last call.
 fn asked(registry: &Registry) -> Vec<String> {
     let requests = registry.take_requests().into_iter().map(|(path, _)| path);
@@ -62,7 +69,7 @@ async fn a_cold_agent_asks_once_and_a_warm_one_for_the_head() {
     let config = registry.config(folder.path(), &[("demo/front", "^1")]);
     let syncer = Syncer::open(&config).unwrap();
     assert_eq!(sync(&syncer, &config).await, LOCKED);
-    assert_eq!(asked(&registry), [CLOSURE_PATH]);
+    assert_eq!(asked(&registry), cold(&registry));
 
     assert_eq!(sync(&syncer, &config).await, LOCKED);
     assert_eq!(asked(&registry), ["/head"]);
@@ -77,9 +84,8 @@ async fn a_cold_agent_asks_once_and_a_warm_one_for_the_head() {
     // After a publish, what changed is fetched, and nothing else.
     registry.publish(release("demo/back", "1.2.0", &[], ECHO));
     assert_eq!(sync(&syncer, &config).await, LOCKED);
-    let paths = asked(&registry);
-    assert_eq!(paths.len(), 5, "{paths:?}");
-    assert!(!paths.iter().any(|path| path == CLOSURE_PATH));
+    let entries = ObjectKey::Tile(TileId::entries(0, registry.size()).unwrap()).path();
+    assert_eq!(asked(&registry), ["/head", "/checkpoint", entries.as_str()]);
 
     // Something new comes with all that it needs.
     registry.publish(release("demo/deep", "1.0.0", &[], ECHO));
@@ -90,8 +96,9 @@ async fn a_cold_agent_asks_once_and_a_warm_one_for_the_head() {
     assert_eq!(locked, "demo/back 1.1.0, demo/deep 1.0.0, demo/front 1.1.0, demo/new 1.0.0");
     let paths = asked(&registry);
     assert_eq!(paths[0], CLOSURE_PATH);
-    // Beside it, at most the way to `demo/back` and `demo/front` in the tree that changed.
-    assert!(paths[1..].iter().all(|path| path.starts_with("/node/")), "{paths:?}");
+    // Beside it, what proves the log and what is new; the others are continued from it.
+    let of_log = |path: &String| path == "/checkpoint" || path.starts_with("/tile/");
+    assert!(paths[1..].iter().all(of_log), "{paths:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +109,7 @@ async fn resolving_alone_asks_once_too() {
     let config = registry.config(folder.path(), &[("demo/front", "^1")]);
     let resolved = Syncer::open(&config).unwrap().resolve(&config, true).await.unwrap();
     assert_eq!(resolved.locked.len(), 2);
-    assert_eq!(asked(&registry), [CLOSURE_PATH]);
+    assert_eq!(asked(&registry), cold(&registry));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +142,7 @@ async fn a_false_answer_is_neither_believed_nor_in_the_way() {
     let head_frame =
         |bytes: &[u8]| [frame_line(&ObjectKey::Head, bytes.len()).as_bytes(), bytes].concat();
     let after_head = head_frame(&head_now).len();
-    let next = head(registry.epoch() + 1, registry.root());
+    let next = registry.head(registry.epoch() + 1, registry.root());
     // Validly signed, and of a tree that nobody can read: nothing under it can be proven.
     let expired = modunest_core::index::Head {
         expires_at: modunest_core::time::Timestamp::from_millis(2_000),
@@ -257,7 +264,8 @@ async fn figures() {
         });
     }
     let [(single_requests, single_bytes), (requests, bytes)] = figures[..] else { panic!() };
-    assert_eq!(requests, 1);
+    // The closure, the checkpoint, and one tile of a log of 201 entries.
+    assert_eq!(requests, 3);
     assert!(single_requests > 2 * PLUGINS, "{single_requests}");
     // The frames' lines are all that an answer has beyond the objects.
     assert!(bytes < single_bytes + single_requests * 90, "{bytes} and {single_bytes}");

@@ -81,12 +81,20 @@ async fn nothing_is_fetched_twice() {
     // Another process over the same folder asks for the head alone, too.
     let agent = Agent::start(config).await.unwrap();
     assert_eq!(paths(registry.take_requests()), ["/head"]);
-    // After a publish elsewhere in the tree, only what changed on the way is fetched.
+    // After a publish elsewhere, only the new entries of the log are fetched.
+    let before = registry.size();
     registry.publish(release("demo/other", "1.0.0", &[], ""));
     let synced = agent.sync().await.unwrap();
     assert!(!synced.changed);
-    let asked = paths(registry.take_requests());
-    assert!(asked.iter().all(|path| path == "/head" || path.starts_with("/node/")), "{asked:?}");
+    assert_eq!(before, 9);
+    assert_eq!(paths(registry.take_requests()), ["/head", "/checkpoint", "/tile/entries/000.p/11"]);
+    registry.publish(release("demo/more", "1.0.0", &[], ""));
+    agent.sync().await.unwrap();
+    // Only the new bytes of a bundle that was read before.
+    let requests = registry.take_requests();
+    let ranges: Vec<_> = requests.iter().map(|(_, range)| range.as_deref()).collect();
+    let known = registry.get("/tile/entries/000.p/11").len();
+    assert_eq!(ranges, [None, None, Some(format!("bytes={known}-").as_str())], "{requests:?}");
     agent.shutdown().await;
 }
 
@@ -141,7 +149,7 @@ async fn locked_versions_stay_until_an_update() {
     let update = Options { update: true, ..plain };
     assert_eq!(version(update).await.unwrap(), ("1.2.0".to_owned(), 2, 0));
     let generation = syncer.generations().current().unwrap().unwrap();
-    assert_eq!(sync::verify(syncer.store(), &generation, &config.registry.keys).unwrap(), 1);
+    assert_eq!(syncer.verify(&config, &generation).unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

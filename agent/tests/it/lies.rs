@@ -10,11 +10,11 @@ use modunest_agent::{EXIT_REFUSED, EXIT_UNREACHABLE, Error};
 use modunest_core::digest::Digest;
 use modunest_core::index::{Head, Node, Slot};
 use modunest_core::keys::ObjectKey;
-use modunest_core::statement::{Statement, Subject};
+use modunest_core::statement::{KeyChange, Statement, Subject, VerdictOutcome};
 use modunest_core::time::Timestamp;
 
 use crate::plugins::{ECHO, release};
-use crate::registry::{Lie, ORIGIN, Registry, head, now, org_key, registry_key};
+use crate::registry::{Lie, ORIGIN, Registry, now, org_key, registry_key};
 
 async fn sync(registry: &Registry, folder: &Path) -> Result<(), Error> {
     let config = registry.config(folder, &[("demo/back", "^1")]);
@@ -109,7 +109,7 @@ async fn heads() {
     let (epoch, root) = (registry.epoch(), registry.root());
     let stranger = org_key(ORIGIN, 9);
     let mut texts = Vec::new();
-    let good = head(epoch + 1, root);
+    let good = registry.head(epoch + 1, root);
     let other_origin = Head { origin: "other.modunest".to_owned(), ..good.clone() };
     let expired = Head {
         issued_at: Timestamp::from_millis(1_000),
@@ -119,7 +119,7 @@ async fn heads() {
     let future = now().plus(Duration::from_secs(3600));
     let future =
         Head { issued_at: future, expires_at: future.plus(Duration::from_secs(1)), ..good.clone() };
-    let two_indexes = head(epoch, old_root);
+    let two_indexes = registry.head(epoch, old_root);
     let mut altered = good.sign(&registry_key()).unwrap();
     let at = altered.iter().position(|b| b.is_ascii_digit()).unwrap();
     altered[at] ^= 1;
@@ -149,19 +149,19 @@ async fn statements() {
     let mut texts = Vec::new();
     let wrong_key = {
         let (registry, _) = one_plugin().await;
-        let (name, statement) = registry.statement(&release("demo/back", "1.1.0", &[], ECHO));
+        let (_, statement) = registry.statement(&release("demo/back", "1.1.0", &[], ECHO));
         let stranger = org_key("demo", 9);
-        registry.append(name.as_str(), statement.sign(&stranger).unwrap());
+        registry.append(statement.sign(&stranger).unwrap());
         refusal(&registry).await
     };
     texts.push(format!("wrong key: {wrong_key}"));
     let broken_chain = {
         let (registry, _) = one_plugin().await;
-        let (name, statement) = registry.statement(&release("demo/back", "1.1.0", &[], ECHO));
+        let (_, statement) = registry.statement(&release("demo/back", "1.1.0", &[], ECHO));
         let Statement::Release(mut content) = statement else { panic!("a release") };
         Arc::make_mut(&mut content).previous = Some(Digest::of(b"elsewhere"));
         let signed = Statement::Release(content).sign(&org_key("demo", 2)).unwrap();
-        registry.append(name.as_str(), signed);
+        registry.append(signed);
         refusal(&registry).await
     };
     texts.push(format!("broken chain: {broken_chain}"));
@@ -174,7 +174,7 @@ async fn statements() {
             &crate::plugins::uses("other/dep", "^1"),
         ));
         let (_, statement) = registry.statement(&release("other/dep", "1.0.0", &[], ECHO));
-        registry.append("other/dep", statement.sign(&org_key("other", 2)).unwrap());
+        registry.append(statement.sign(&org_key("other", 2)).unwrap());
         refusal(&registry).await
     };
     texts.push(format!("no keys of the organisation: {no_org}"));
@@ -186,9 +186,11 @@ async fn statements() {
             sequence: 1,
             previous: None,
             key: org_key("evil", 2).verifying_key().to_string(),
-            valid: true,
+            change: KeyChange::Add,
+            replaces: None,
+            reason: None,
         };
-        registry.append("evil", Statement::Key(key).sign(&org_key("evil", 2)).unwrap());
+        registry.append(Statement::Key(key).sign(&org_key("evil", 2)).unwrap());
         registry.publish(release(
             "demo/back",
             "1.0.0",
@@ -196,7 +198,7 @@ async fn statements() {
             &crate::plugins::uses("evil/dep", "^1"),
         ));
         let (_, statement) = registry.statement(&release("evil/dep", "1.0.0", &[], ECHO));
-        registry.append("evil/dep", statement.sign(&org_key("evil", 2)).unwrap());
+        registry.append(statement.sign(&org_key("evil", 2)).unwrap());
         refusal(&registry).await
     };
     texts.push(format!("key that the registry did not sign: {self_made_key}"));
@@ -205,8 +207,8 @@ async fn statements() {
         let (name, statement) = registry.statement(&release("demo/back", "1.0.0", &[], ECHO));
         let Statement::Release(mut content) = statement else { panic!("a release") };
         Arc::make_mut(&mut content).services.clear();
-        let signed = Statement::Release(content).sign(&org_key("demo", 2)).unwrap();
-        registry.append(name.as_str(), signed);
+        let (statement, clean) = (Statement::Release(content), Some(VerdictOutcome::Clean));
+        registry.publish_signed(&name, statement, &org_key("demo", 2), clean);
         refusal(&registry).await
     };
     texts.push(format!("manifest says more than the statement: {manifest}"));
@@ -221,8 +223,7 @@ async fn a_changed_store_is_noticed() {
     let config = registry.config(folder.path(), &[("demo/back", "^1")]);
     let syncer = Syncer::open(&config).unwrap();
     let generation = syncer.generations().current().unwrap().unwrap();
-    let verify =
-        || modunest_agent::sync::verify(syncer.store(), &generation, &config.registry.keys);
+    let verify = || syncer.verify(&config, &generation).map_err(Error::from);
     assert_eq!(verify().unwrap(), 1);
     let library = syncer.store().entry(build.files).join("lib/plugin.so");
     let good = std::fs::read(&library).unwrap();
@@ -233,7 +234,7 @@ async fn a_changed_store_is_noticed() {
         std::fs::write(&library, bytes).unwrap();
     };
     replace(&bad);
-    assert!(verify().unwrap_err().is_refusal());
+    assert_eq!(verify().unwrap_err().exit_code(), EXIT_REFUSED);
     let agent = modunest_agent::Agent::start(config.clone()).await.unwrap();
     let status = agent.status();
     let reason = status.plugins[0].reason.clone().unwrap();

@@ -15,14 +15,18 @@ use modunest_core::closure::{
     CONTENT_TYPE, Closure, ClosureRequest, ClosureStep, Limits, REQUEST_MAX_BYTES,
 };
 use modunest_core::digest::Digest;
-use modunest_core::index::{Head, Update, Written, update};
+use modunest_core::index::{HEAD_LIVES_FOR, Head, LogHead, Update, Written, update};
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
-use modunest_core::statement::{Build, Key, Link, SignedStatement, Statement, Yank};
+use modunest_core::scan::RULESET;
+use modunest_core::statement::{
+    Build, Chain, Key, KeyChange, Link, Quarantine, SignedStatement, Statement, Subject, Trust,
+    TrustLevel, Verdict, VerdictOutcome, Yank,
+};
 use modunest_core::time::Timestamp;
-use modunest_tlog::SigningKey;
+use modunest_tlog::{Checkpoint, Frontier, SigningKey, TILE_WIDTH, TileId, TreeHash, push_entry};
 
 pub const ORIGIN: &str = "test.modunest";
 
@@ -69,7 +73,10 @@ struct Index {
     objects: BTreeMap<Digest, Vec<u8>>,
     root: Option<Digest>,
     epoch: u64,
-    links: BTreeMap<String, Link>,
+    links: BTreeMap<(Subject, Chain), Link>,
+    frontier: Frontier,
+    /// Bytes of the last bundle of entries.
+    bundle: Vec<u8>,
 }
 
 pub fn registry_key() -> SigningKey {
@@ -99,6 +106,8 @@ impl Registry {
                 root: None,
                 epoch: 0,
                 links: BTreeMap::new(),
+                frontier: Frontier::new(),
+                bundle: Vec::new(),
             })),
             url,
             server: Arc::new(server.abort_handle()),
@@ -113,54 +122,177 @@ impl Registry {
     }
 
     pub fn add_org(&self, org: &str) {
-        let key = org_key(org, 2).verifying_key().to_string();
-        let link = self.link(org);
+        self.key(org, KeyChange::Add, &org_key(org, 2), None);
+    }
+
+    /// Says something about a key of an organisation.
+    pub fn key(&self, org: &str, change: KeyChange, key: &SigningKey, old: Option<&SigningKey>) {
+        let link = self.link(org, Chain::Registry);
         let statement = Statement::Key(Key {
             org: org.parse().unwrap(),
             sequence: link.sequence,
             previous: link.previous,
-            key,
-            valid: true,
+            key: key.verifying_key().to_string(),
+            change,
+            replaces: old.map(|key| key.verifying_key().to_string()),
+            reason: None,
         });
-        self.append(org, statement.sign(&registry_key()).unwrap());
+        self.append(statement.sign(&registry_key()).unwrap());
     }
 
-    fn link(&self, subject: &str) -> Link {
-        self.state.lock().unwrap().links.get(subject).copied().unwrap_or(Link::FIRST)
+    /// Place of the next statement in a chain.
+    pub fn link(&self, subject: &str, chain: Chain) -> Link {
+        let subject: Subject = subject.parse().unwrap();
+        self.state.lock().unwrap().links.get(&(subject, chain)).copied().unwrap_or(Link::FIRST)
     }
 
-    /// Appends a statement, and signs a head over the result.
-    pub fn append(&self, subject: &str, signed: SignedStatement) {
+    /// Appends a statement, and signs a checkpoint and a head over the result.
+    pub fn append(&self, signed: SignedStatement) {
         let mut index = self.state.lock().unwrap();
-        index.links.insert(subject.to_owned(), signed.next_link());
-        let updated = update(index.root, std::slice::from_ref(&signed), &index.objects).unwrap();
+        let statement = signed.statement();
+        index.links.insert((statement.subject(), statement.chain()), signed.next_link());
+        let position = self.log(&mut index, signed.bytes());
+        self.list(&mut index, position, signed);
+        self.sign(&mut index);
+    }
+
+    /// Lists a statement in the index at a position, whatever the log has there, and signs a
+    /// head over the result.
+    pub fn only_list(&self, position: u64, signed: SignedStatement) {
+        let mut index = self.state.lock().unwrap();
+        self.list(&mut index, position, signed);
+        self.sign(&mut index);
+    }
+
+    /// Appends entries that are no statements, of which the index knows nothing.
+    pub fn fill(&self, size: u64) {
+        let mut index = self.state.lock().unwrap();
+        while index.frontier.size() < size {
+            let number = index.frontier.size();
+            self.log(&mut index, &number.to_be_bytes());
+        }
+        self.sign(&mut index);
+    }
+
+    fn log(&self, index: &mut Index, entry: &[u8]) -> u64 {
+        let position = index.frontier.append(TreeHash::of_leaf(entry));
+        push_entry(&mut index.bundle, entry).unwrap();
+        if index.frontier.size() % TILE_WIDTH == 0 {
+            let bundle = std::mem::take(&mut index.bundle);
+            let tile = TileId::entries(position / TILE_WIDTH, index.frontier.size()).unwrap();
+            self.set(&ObjectKey::Tile(tile).path(), bundle);
+        }
+        position
+    }
+
+    fn list(&self, index: &mut Index, position: u64, signed: SignedStatement) {
+        let updated = update(index.root, &[(position, signed)], &index.objects).unwrap();
         let Update::Done { root, written, .. } = updated else {
             panic!("the source is the whole store");
         };
-        let mut served = self.served.lock().unwrap();
         for object in written {
             let (key, digest, bytes) = match object {
                 Written::Node(d, bytes) => (ObjectKey::Node(d), d, bytes),
                 Written::Bin(d, bytes) => (ObjectKey::Bin(d), d, bytes),
                 Written::File(d, bytes) => (ObjectKey::Index(d), d, bytes),
             };
-            served.objects.insert(key.path(), bytes.clone());
+            self.set(&key.path(), bytes.clone());
             index.objects.insert(digest, bytes);
         }
         index.root = Some(root);
-        index.epoch += 1;
-        let head = head(index.epoch, root).sign(&registry_key()).unwrap();
-        served.objects.insert("/head".to_owned(), head);
     }
 
-    /// Publishes a release, and answers its build.
+    fn sign(&self, index: &mut Index) {
+        for (id, bytes) in index.frontier.take_tiles() {
+            self.set(&ObjectKey::Tile(id).path(), bytes);
+        }
+        let size = index.frontier.size();
+        if !index.bundle.is_empty() {
+            let tile = TileId::entries(size / TILE_WIDTH, size).unwrap();
+            self.set(&ObjectKey::Tile(tile).path(), index.bundle.clone());
+        }
+        index.epoch += 1;
+        let root = index.root.unwrap();
+        let checkpoint =
+            Checkpoint { origin: ORIGIN.to_owned(), size, root: index.frontier.root() };
+        let signed = checkpoint.sign(&registry_key()).unwrap();
+        self.set("/checkpoint", signed.bytes().to_vec());
+        let head = index.head(index.epoch, root).sign(&registry_key()).unwrap();
+        self.set("/head", head);
+    }
+
+    /// What the newest head would say with this epoch and this index.
+    pub fn head(&self, epoch: u64, root: Digest) -> Head {
+        self.state.lock().unwrap().head(epoch, root)
+    }
+
+    /// Entries of the log.
+    pub fn size(&self) -> u64 {
+        self.state.lock().unwrap().frontier.size()
+    }
+
+    /// Publishes a release with a clean verdict, and answers its build.
     pub fn publish(&self, release: Release) -> Build {
         let (name, statement) = self.statement(&release);
-        let Statement::Release(content) = &statement else { panic!("a release") };
-        let build = content.builds[0].clone();
         let key = org_key(name.org().as_str(), 2);
-        self.append(name.as_str(), statement.sign(&key).unwrap());
+        self.publish_signed(&name, statement, &key, Some(VerdictOutcome::Clean))
+    }
+
+    /// Publishes a release, signed with any key, with or without a verdict.
+    pub fn publish_signed(
+        &self,
+        name: &PluginName,
+        statement: Statement,
+        key: &SigningKey,
+        outcome: Option<VerdictOutcome>,
+    ) -> Build {
+        let Statement::Release(content) = &statement else { panic!("a release") };
+        let (build, version) = (content.builds[0].clone(), content.version.clone());
+        let signed = statement.sign(key).unwrap();
+        let digest = signed.digest();
+        self.append(signed);
+        if let Some(outcome) = outcome {
+            let link = self.link(name.as_str(), Chain::Registry);
+            let verdict = Verdict {
+                plugin: name.clone(),
+                version,
+                sequence: link.sequence,
+                previous: link.previous,
+                statement: digest,
+                ruleset: RULESET,
+                outcome,
+                report: Digest::of(b"report"),
+            };
+            self.append(Statement::Verdict(verdict).sign(&registry_key()).unwrap());
+        }
         build
+    }
+
+    /// Quarantines a release, or ends that.
+    pub fn quarantine(&self, plugin: &str, version: &str, quarantined: bool) {
+        let link = self.link(plugin, Chain::Registry);
+        let quarantine = Quarantine {
+            plugin: plugin.parse().unwrap(),
+            version: version.parse().unwrap(),
+            sequence: link.sequence,
+            previous: link.previous,
+            quarantined,
+            reason: "it phones home".to_owned(),
+        };
+        self.append(Statement::Quarantine(quarantine).sign(&registry_key()).unwrap());
+    }
+
+    /// Sets how far a plugin is trusted.
+    pub fn trust(&self, plugin: &str, level: TrustLevel) {
+        let link = self.link(plugin, Chain::Registry);
+        let trust = Trust {
+            plugin: plugin.parse().unwrap(),
+            sequence: link.sequence,
+            previous: link.previous,
+            level,
+            reason: None,
+        };
+        self.append(Statement::Trust(trust).sign(&registry_key()).unwrap());
     }
 
     /// The statement of a release, its archive stored.
@@ -183,7 +315,7 @@ impl Registry {
             files: list.digest(),
         };
         self.set(&ObjectKey::Blob(digest).path(), archive);
-        let link = self.link(manifest.name.as_str());
+        let link = self.link(manifest.name.as_str(), Chain::Owner);
         let statement = modunest_core::statement::Release {
             plugin: manifest.name.clone(),
             version: manifest.version.clone(),
@@ -201,7 +333,12 @@ impl Registry {
     }
 
     pub fn yank(&self, plugin: &str, version: &str) {
-        let link = self.link(plugin);
+        let signed = self.yank_statement(plugin, version, true);
+        self.append(signed);
+    }
+
+    pub fn yank_statement(&self, plugin: &str, version: &str, yanked: bool) -> SignedStatement {
+        let link = self.link(plugin, Chain::Owner);
         let name: PluginName = plugin.parse().unwrap();
         let key = org_key(name.org().as_str(), 2);
         let yank = Yank {
@@ -209,10 +346,10 @@ impl Registry {
             version: version.parse().unwrap(),
             sequence: link.sequence,
             previous: link.previous,
-            yanked: true,
+            yanked,
             reason: None,
         };
-        self.append(plugin, Statement::Yank(yank).sign(&key).unwrap());
+        Statement::Yank(yank).sign(&key).unwrap()
     }
 
     pub fn root(&self) -> Digest {
@@ -284,15 +421,18 @@ impl Registry {
     }
 }
 
-pub fn head(epoch: u64, index: Digest) -> Head {
-    Head {
-        origin: ORIGIN.to_owned(),
-        epoch,
-        log: None,
-        index,
-        revocations: None,
-        issued_at: now(),
-        expires_at: now().plus(Duration::from_secs(3600)),
+impl Index {
+    fn head(&self, epoch: u64, index: Digest) -> Head {
+        let root = Digest::from_bytes(*self.frontier.root().as_bytes());
+        Head {
+            origin: ORIGIN.to_owned(),
+            epoch,
+            log: LogHead { size: self.frontier.size(), root },
+            index,
+            revocations: None,
+            issued_at: now(),
+            expires_at: now().plus(HEAD_LIVES_FOR),
+        }
     }
 }
 
@@ -368,9 +508,6 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
     }
     let from = header("range")
         .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    if !path.starts_with("/blob/") {
-        served.sent_bytes += bytes.len();
-    }
     let mut response = Response::builder().header("etag", etag).header("content-type", kind);
     let body = match from {
         Some(from) if from < bytes.len() => {
@@ -380,5 +517,8 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
         }
         _ => bytes,
     };
+    if !path.starts_with("/blob/") {
+        served.sent_bytes += body.len();
+    }
     response.body(Body::from(body)).unwrap()
 }

@@ -42,7 +42,7 @@ async fn a_hundred_plugins() {
 
     let started = Instant::now();
     let generation = syncer.generations().current().unwrap().unwrap();
-    let proven = generation.prove(&config.registry.keys).unwrap();
+    let proven = syncer.prove(&config, &generation).unwrap();
     time("prove the generation", started);
     let started = Instant::now();
     // As after a restart: nothing is fresh.

@@ -348,11 +348,14 @@ fn usable(
     candidate: &Candidate,
     locked: Option<&Version>,
 ) -> Result<u32, Exclusion> {
-    match candidate.status {
+    match &candidate.status {
         Status::Active | Status::Deprecated(_) => {}
         Status::Yanked if locked == Some(&candidate.version) => {}
         Status::Yanked => return Err(Exclusion::Yanked),
-        Status::Quarantined => return Err(Exclusion::Quarantined),
+        Status::Quarantined(reason) => {
+            return Err(Exclusion::Quarantined { reason: reason.clone() });
+        }
+        Status::Refused(reason) => return Err(Exclusion::Policy { reason: reason.clone() }),
         Status::Removed => return Err(Exclusion::Removed),
     }
     host.admits(&candidate.host).map_err(|misfit| match misfit {

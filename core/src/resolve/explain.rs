@@ -373,7 +373,7 @@ fn remedy(
                      ask the owner of {plugin} for a new release"
                 ),
             )),
-            Exclusion::Quarantined | Exclusion::Removed => Some((
+            Exclusion::Quarantined { .. } | Exclusion::Removed => Some((
                 2,
                 format!("the registry withdrew {plugin} {version}; choose other versions"),
             )),
@@ -402,6 +402,11 @@ fn remedy(
                     ),
                 ))
             }
+            Exclusion::Policy { .. } => Some((
+                7,
+                "change [policy] in the agent's configuration only if you mean it for every plugin"
+                    .to_owned(),
+            )),
             Exclusion::Ambiguous => Some((
                 6,
                 format!("tell the registry: its index lists {plugin} {version} more than once"),

@@ -20,7 +20,8 @@
 //! * A pre-release is taken only where a requirement names one of the same
 //!   `major.minor.patch`, as in Cargo. Incompatibilities follow the same rule.
 //! * Optional dependencies bring nothing in; they bound what others bring in.
-//! * A yanked release is taken only where it is locked. Quarantined and removed ones never.
+//! * A yanked release is taken only where it is locked. Quarantined and removed ones, and
+//!   those that the host's policy refuses, never.
 //! * The first native build that runs on the host, else the first component.
 //!
 //! The order of [`Resolver::provide`] calls and of the roots has no influence.
@@ -48,6 +49,7 @@ use std::sync::Arc;
 use semver::{Version, VersionReq};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::name::PluginName;
 use crate::relation::{BuildTarget, Dependency, HostFacts, HostRequirement, Incompatibility};
 
@@ -100,8 +102,11 @@ pub enum Status {
     Deprecated(String),
     /// Taken back by its owner: used only where a lock file names it.
     Yanked,
-    /// Refused by the registry's staff or its scanners.
-    Quarantined,
+    /// Refused by the registry's staff or its scanners, or signed by a revoked key; the text
+    /// says which.
+    Quarantined(String),
+    /// Refused by the host's own policy, in words that follow the version.
+    Refused(String),
     /// Gone.
     Removed,
 }
@@ -226,6 +231,16 @@ pub enum Warning {
         /// The chosen version.
         version: Version,
     },
+    /// The registry's scan found something, and the host's policy allows that.
+    #[error("the registry's scan of {plugin} {version} has findings; read its report {report}")]
+    Findings {
+        /// The plugin.
+        plugin: PluginName,
+        /// The chosen version.
+        version: Version,
+        /// SHA-256 of the report, which is served at `/report/<digest>`.
+        report: Digest,
+    },
 }
 
 /// Resolves one request, step by step.
@@ -342,7 +357,7 @@ impl Resolver {
                 }),
                 Status::Yanked => warnings
                     .push(Warning::Yanked { plugin: plugin.clone(), version: version.clone() }),
-                Status::Active | Status::Quarantined | Status::Removed => {}
+                Status::Active | Status::Quarantined(_) | Status::Refused(_) | Status::Removed => {}
             }
             let links = catalog.links(release);
             let mut uses: Vec<(u32, bool)> = [(links.needs, false), (links.bounds, true)]

@@ -111,7 +111,15 @@ pub enum Exclusion {
     /// Taken back by its owner, and not locked.
     Yanked,
     /// Refused by the registry.
-    Quarantined,
+    Quarantined {
+        /// Why, in words.
+        reason: String,
+    },
+    /// Refused by the host's own policy.
+    Policy {
+        /// In words that follow the version.
+        reason: String,
+    },
     /// Gone.
     Removed,
     /// Asks for another version of the host.
@@ -285,7 +293,8 @@ impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Exclusion::Yanked => f.write_str("was yanked by its owner"),
-            Exclusion::Quarantined => f.write_str("is quarantined by the registry"),
+            Exclusion::Quarantined { reason } => write!(f, "is quarantined: {reason}"),
+            Exclusion::Policy { reason } => f.write_str(reason),
             Exclusion::Removed => f.write_str("was removed from the registry"),
             Exclusion::HostVersion { reason } | Exclusion::HostAbi { reason } => {
                 f.write_str(reason)

@@ -45,7 +45,7 @@ fn statuses() {
         .with("markdown", status("1.0.0", Status::Active))
         .with("markdown", status("1.1.0", Status::Deprecated("use 2".into())))
         .with("markdown", status("1.2.0", Status::Yanked))
-        .with("markdown", status("1.3.0", Status::Quarantined))
+        .with("markdown", status("1.3.0", Status::Quarantined("it phones home".to_owned())))
         .with("markdown", status("1.4.0", Status::Removed));
     let solution = registry.solve(want("markdown *"));
     assert_eq!(chosen(&solution), "markdown 1.1.0");

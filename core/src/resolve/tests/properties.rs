@@ -26,7 +26,8 @@ fn candidate(text: &'static str) -> impl Strategy<Value = Candidate> {
         12 => Just(Status::Active),
         1 => Just(Status::Deprecated("old".to_owned())),
         2 => Just(Status::Yanked),
-        1 => Just(Status::Quarantined),
+        1 => Just(Status::Quarantined("it phones home".to_owned())),
+        1 => Just(Status::Refused("has no verdict".to_owned())),
         1 => Just(Status::Removed),
     ];
     (prop::collection::vec(link(), 0..4), status, 0..12_u8).prop_map(move |(links, status, fit)| {
@@ -70,7 +71,7 @@ fn allowed(request: &Request, plugin: &PluginName, candidate: &Candidate) -> boo
     let status = match candidate.status {
         Status::Active | Status::Deprecated(_) => true,
         Status::Yanked => request.locked.get(plugin) == Some(&candidate.version),
-        Status::Quarantined | Status::Removed => false,
+        Status::Quarantined(_) | Status::Refused(_) | Status::Removed => false,
     };
     status
         && request.host.admits(&candidate.host).is_ok()

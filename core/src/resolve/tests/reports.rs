@@ -65,7 +65,7 @@ fn yanked_and_withdrawn_only() {
     let registry = Registry::default()
         .with("markdown", status("1.0.0", Status::Yanked))
         .with("markdown", status("1.1.0", Status::Yanked))
-        .with("markdown", status("1.2.0", Status::Quarantined))
+        .with("markdown", status("1.2.0", Status::Quarantined("it phones home".to_owned())))
         .with("markdown", status("1.3.0", Status::Removed));
     insta::assert_snapshot!(shown(&registry.fail(want("markdown ^1"))));
 }
