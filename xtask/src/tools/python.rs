@@ -1,5 +1,6 @@
 //! A Python environment: the SAM command line, `cfn-lint`, `cargo-lambda` with zig as its
-//! linker, and `boto3` for tests with another SDK's client.
+//! linker, `boto3` for tests with another SDK's client, and `tuf` for tests with another reader
+//! of trust roots.
 
 use std::fs;
 use std::path::{Path, PathBuf};
