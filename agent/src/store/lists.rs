@@ -60,6 +60,20 @@ impl Lists {
         Ok(self.known()?.places.contains_key(&list))
     }
 
+    /// As [`Lists::has`], without a look at the folder after the first: for whoever holds the
+    /// state folder's lock, beside whom nobody adds lists. See [`Lists::look_again`].
+    pub(super) fn has_for_writer(&self, list: Digest) -> Result<bool, Error> {
+        let known = self.lock();
+        let is_read = known.read_at.is_some();
+        let known = if is_read { known } else { self.known_in(known)? };
+        Ok(known.places.contains_key(&list))
+    }
+
+    /// The folder may be another than it was: the lock is taken anew, or lists were added.
+    pub(super) fn look_again(&self) {
+        self.lock().read_at = None;
+    }
+
     /// A list, proven by its digest; `None` when it is not known or no longer what it was.
     pub(super) fn get(&self, list: Digest) -> Result<Option<FileList>, Error> {
         let Some(Place { pack, start, length }) = self.known()?.places.get(&list).cloned() else {
@@ -88,7 +102,9 @@ impl Lists {
             bytes.extend_from_slice(text.as_bytes());
         }
         let path = self.folder.join(Digest::of(&bytes).to_hex());
-        files::write_cached(&path, &bytes).map_err(|e| Error::io(&path, e))
+        files::write_cached(&path, &bytes).map_err(|e| Error::io(&path, e))?;
+        self.look_again();
+        Ok(())
     }
 
     /// Removes files in which no list is used.
@@ -111,7 +127,17 @@ impl Lists {
 
     /// What the folder holds, read again when it has changed.
     fn known(&self) -> Result<MutexGuard<'_, Known>, Error> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known_in(self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_in<'k>(
+        &self,
+        mut known: MutexGuard<'k, Known>,
+    ) -> Result<MutexGuard<'k, Known>, Error> {
         let metadata = fs::metadata(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
         let changed_at = Some((metadata.mtime(), metadata.mtime_nsec()));
         if known.read_at != changed_at {
@@ -235,6 +261,20 @@ mod tests {
         mine.retain(&BTreeSet::from([two.digest()])).unwrap();
         assert!(other.has(one.digest()).unwrap() && other.has(two.digest()).unwrap());
         assert_eq!(other.get(three.digest()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_writer_sees_its_own_lists_and_those_that_were_there_when_it_took_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mine, other) = (folder.path().to_owned(), folder.path().to_owned());
+        let (mine, other) = (Lists::open(mine).unwrap(), Lists::open(other).unwrap());
+        let [one, two] = ["one", "two"].map(list);
+        assert!(!mine.has_for_writer(one.digest()).unwrap());
+        other.add([(one.digest(), &one)].into_iter()).unwrap();
+        mine.look_again();
+        assert!(mine.has_for_writer(one.digest()).unwrap());
+        mine.add([(two.digest(), &two)].into_iter()).unwrap();
+        assert!(mine.has_for_writer(two.digest()).unwrap());
     }
 
     #[test]

@@ -92,6 +92,8 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn sweep(&self) -> Result<(), Error> {
+        // Whoever held the lock before may have added some.
+        self.lists.look_again();
         self.remove_where(|name| name.contains(files::ASIDE))
     }
 

@@ -84,7 +84,7 @@ pub(super) fn stage(store: &Store, archive: &[u8], plugin: &Proven) -> Result<St
 /// Makes the folder to unpack into: in its place, where nobody looks before its list is
 /// there, unless something is in that place or the list is there already.
 fn make_folder(store: &Store, files: Digest, folder: &Path) -> Result<PathBuf, Error> {
-    if !store.lists.has(files)? {
+    if !store.lists.has_for_writer(files)? {
         match fs::create_dir(folder) {
             Ok(()) => return Ok(folder.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
