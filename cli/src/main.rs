@@ -104,6 +104,9 @@ enum Command {
     /// Organisations and their members
     #[command(subcommand)]
     Org(identity::Org),
+    /// Ceremonies of a registry's trust root: its keys, and who may change them
+    #[command(subcommand)]
+    Trust(commands::trust::Command),
     /// API tokens
     #[command(subcommand)]
     Token(identity::Token),
@@ -183,6 +186,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Key(command) => key::run(&context, command).await,
         Command::Org(command) => identity::org(&context, command).await,
+        Command::Trust(command) => commands::trust::run(&context, command).await,
         Command::Token(command) => identity::token(&context, command).await,
         Command::User(command) => identity::user(&context, command).await,
         Command::Whoami => identity::whoami(&context).await,

@@ -7,6 +7,7 @@ pub mod info;
 pub mod key;
 pub mod new;
 pub mod publish;
+pub mod trust;
 pub mod up;
 pub mod yank;
 
