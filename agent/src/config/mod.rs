@@ -12,7 +12,7 @@
 //! name = "local"
 //! url = "http://127.0.0.1:7878"
 //! origin = "local.modunest"
-//! keys = ["local.modunest+hash+base64"]
+//! root = "root.json"          # or keys = ["local.modunest+hash+base64"]
 //!
 //! [plugins]
 //! "demo/gallery" = "^1"       # or { version = "^1", config = { … } }
@@ -79,7 +79,9 @@ pub struct Registry {
     pub url: Url,
     /// The name it signs under.
     pub origin: String,
-    /// Keys of that name; at least one.
+    /// The file with its trust root, which says what its keys are ([`crate::trust`]).
+    pub root: Option<PathBuf>,
+    /// Keys of that name; at least one where there is no root, and none where there is one.
     pub keys: Vec<VerifyingKey>,
 }
 

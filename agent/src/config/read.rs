@@ -98,7 +98,8 @@ struct RegistryTable {
     name: String,
     url: Spanned<String>,
     origin: String,
-    keys: Spanned<Vec<Spanned<String>>>,
+    root: Option<Spanned<PathBuf>>,
+    keys: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -220,7 +221,7 @@ impl Check<'_> {
             }
             None => None,
         };
-        let registry = self.registries(file.registry);
+        let registry = self.registries(file.registry, folder);
         let policy = self.policy(file.policy);
         let host = self.host(file.host);
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
@@ -263,7 +264,7 @@ impl Check<'_> {
         }
     }
 
-    fn registries(&mut self, list: Spanned<Vec<RegistryTable>>) -> Option<Registry> {
+    fn registries(&mut self, list: Spanned<Vec<RegistryTable>>, folder: &Path) -> Option<Registry> {
         let at = list.span().start;
         let mut tables = list.into_inner().into_iter();
         let (Some(table), None) = (tables.next(), tables.next()) else {
@@ -282,12 +283,29 @@ impl Check<'_> {
                 None
             }
         };
-        if table.keys.get_ref().is_empty() {
-            let help = "paste the registry's public key; there is no unsigned mode";
-            self.refuse(table.keys.span().start, "registry.keys", "is empty", help);
+        match (&table.root, &table.keys) {
+            (Some(root), None) if root.get_ref().as_os_str().is_empty() => {
+                let help = "name the root file that whoever runs the registry gave you";
+                self.refuse(root.span().start, "registry.root", "is empty", help);
+            }
+            (Some(root), Some(_)) => {
+                let help = "keep the root: it says which keys are good, also tomorrow";
+                self.refuse(root.span().start, "registry.root", "stands beside keys", help);
+            }
+            (None, None) => {
+                let help =
+                    "name its trust root, such as root = \"root.json\"; there is no unsigned mode";
+                self.refuse(at, "registry.root", "is missing", help);
+            }
+            (None, Some(keys)) if keys.get_ref().is_empty() => {
+                let help = "paste the registry's public key; there is no unsigned mode";
+                self.refuse(keys.span().start, "registry.keys", "is empty", help);
+            }
+            (Some(_), None) | (None, Some(_)) => {}
         }
+        let root = table.root.map(|root| folder.join(root.into_inner()));
         let mut keys = Vec::new();
-        for text in table.keys.into_inner() {
+        for text in table.keys.map(Spanned::into_inner).unwrap_or_default() {
             let at = text.span().start;
             match text.get_ref().parse::<VerifyingKey>() {
                 Ok(key) if key.name().as_str() == table.origin => keys.push(key),
@@ -303,7 +321,7 @@ impl Check<'_> {
             }
         }
         let (name, origin) = (table.name, table.origin);
-        Some(Registry { name, url: url?, origin, keys })
+        Some(Registry { name, url: url?, origin, root, keys })
     }
 
     fn policy(&mut self, table: PolicyTable) -> Policy {

@@ -46,6 +46,24 @@ fn a_good_file() {
 }
 
 #[test]
+fn a_registry_is_believed_for_its_root_or_for_its_keys() {
+    let keys = format!("keys = [\"{}\"]", key("local.modunest"));
+    let registry = |by: &str| {
+        parse(&good().replace(&keys, by), Path::new("/etc/modunest")).map(|config| config.registry)
+    };
+    let rooted = registry("root = \"root.json\"").unwrap();
+    assert_eq!(rooted.root.as_deref(), Some(Path::new("/etc/modunest/root.json")));
+    assert!(rooted.keys.is_empty());
+    let keyed = registry(&keys).unwrap();
+    assert_eq!((keyed.root, keyed.keys.len()), (None, 1));
+    for refused in ["", "keys = []", "root = \"\"", &format!("root = \"root.json\"\n{keys}")] {
+        let problems = registry(refused).unwrap_err();
+        assert_eq!(problems.len(), 1, "{refused}: {problems:?}");
+        assert!(problems[0].key.starts_with("registry."), "{problems:?}");
+    }
+}
+
+#[test]
 fn every_broken_rule_names_its_place_and_a_way_out() {
     let report = |text: String| {
         let problems = parse(&text, Path::new("")).unwrap_err();

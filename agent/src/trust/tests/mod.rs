@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
+mod rotation;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use modunest_core::statement::{RegistryKeys, TrustLevel};
 use modunest_core::time::Timestamp;
 use modunest_core::trust::{
     self, CONFIG_MAX_BYTES, Config, Current, File, METADATA_MAX_BYTES, Meta, ROOT_LIVES_FOR,
-    RoleKeys, Roles, SNAPSHOT_LIVES_FOR, Signed, SigningKey, Snapshot, TARGETS_LIVE_FOR,
+    RoleKeys, RoleName, Roles, SNAPSHOT_LIVES_FOR, Signed, SigningKey, Snapshot, TARGETS_LIVE_FOR,
     TIMESTAMP_LIVES_FOR, Targets, TrustPolicy, WitnessPolicy,
 };
 use modunest_tlog::SigningKey as NoteKey;
