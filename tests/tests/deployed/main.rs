@@ -6,3 +6,5 @@ mod up;
 
 mod cache;
 mod clients;
+
+mod trust_root;
