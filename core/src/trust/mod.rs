@@ -9,7 +9,7 @@
 //! In scope: the configuration ([`Config`]), the four kinds of metadata as this registry
 //! writes them ([`Root`], [`Targets`], [`Snapshot`], [`Timestamp`]) with their signatures
 //! ([`Signed`]), their names ([`File`]), and the renewal that the online key makes
-//! ([`renew`]). Only what we write ourselves is read here: Ed25519, consistent snapshots, one
+//! ([`renew()`]). Only what we write ourselves is read here: Ed25519, consistent snapshots, one
 //! target, no delegations. Out of scope: the client's workflow, which is in the agent and
 //! reads any TUF repository.
 

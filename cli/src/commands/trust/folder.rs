@@ -12,6 +12,9 @@ use crate::files;
 /// What the folder's name gets for the folder of drafts.
 const DRAFTS: &str = ".drafts";
 
+/// Metadata with its bytes; `None` where there is none.
+pub type Found<T> = Option<(Signed<T>, Vec<u8>)>;
+
 /// A trust root's files on disk.
 pub struct Folder {
     path: PathBuf,
@@ -103,7 +106,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be read or is none.
-    pub fn newest<T: Role>(&self) -> Result<Option<(Signed<T>, Vec<u8>)>, Error> {
+    pub fn newest<T: Role>(&self) -> Result<Found<T>, Error> {
         let versions = self.list()?.into_iter().filter_map(version);
         let newest = versions.filter(|(file, v)| *file == File::of(T::NAME, *v)).max();
         let Some((file, _)) = newest else { return Ok(None) };
@@ -114,7 +117,7 @@ impl Folder {
     ///
     /// # Errors
     /// When it cannot be read or is none.
-    pub fn metadata<T: Role>(&self, file: File) -> Result<Option<(Signed<T>, Vec<u8>)>, Error> {
+    pub fn metadata<T: Role>(&self, file: File) -> Result<Found<T>, Error> {
         let Some(bytes) = self.read(file)? else { return Ok(None) };
         let path = self.path.join(file.to_string());
         let read = Signed::<T>::parse(&bytes)

@@ -33,9 +33,9 @@ pub enum Command {
     #[command(subcommand)]
     Key(Key),
     /// Print a trust configuration for these keys, to be edited and then signed
-    Template(Template),
+    Template(Box<Template>),
     /// Make the first root, with its configuration
-    Create(Create),
+    Create(Box<Create>),
     /// Replace one key by another, in every role that it has
     Rotate {
         #[command(flatten)]
@@ -271,7 +271,7 @@ impl At {
 }
 
 impl Template {
-    fn config(self) -> Result<Config, Error> {
+    fn config(&self) -> Result<Config, Error> {
         let witnesses = match &self.witness_policy {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
@@ -282,10 +282,10 @@ impl Template {
                 .map_err(|error| Error::Failed(error.to_string()))?,
         };
         let config = Config {
-            origin: self.origin,
-            log_key: self.log_key,
-            head_keys: RegistryKeys::in_use([self.head_key]),
-            statement_keys: RegistryKeys::in_use([self.statement_key]),
+            origin: self.origin.clone(),
+            log_key: self.log_key.clone(),
+            head_keys: RegistryKeys::in_use([self.head_key.clone()]),
+            statement_keys: RegistryKeys::in_use([self.statement_key.clone()]),
             witnesses,
             policy: TrustPolicy {
                 head_max_age: DAY,

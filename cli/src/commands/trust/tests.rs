@@ -261,7 +261,7 @@ fn key_files_are_private_and_their_public_half_is_not_secret() {
     assert!(matches!(keys::read_signing(&[beside]), Err(Error::Input(_))));
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(keys::read(&[path.clone()]), Err(Error::Input(_))));
+    assert!(matches!(keys::read(std::slice::from_ref(&path)), Err(Error::Input(_))));
     assert!(matches!(identifier("nowhere.pem"), Err(Error::File { .. })));
     assert_eq!(identifier(&public.id().to_hex()).unwrap(), public.id());
 }
