@@ -152,6 +152,16 @@ mod tests {
         .iter()
         .map(say)
         .collect();
-        insta::assert_snapshot!(said.join("\n"), @"");
+        insta::assert_snapshot!(said.join("\n"), @r"
+        demo/markdown 1.0.0 is yanked (loses data)
+        all of demo/markdown is deprecated
+        demo/markdown goes to other
+        demo+630b4ffd may sign for demo from here on
+        demo+630b4ffd takes the place of demo+35b54170 for demo
+        demo+630b4ffd is revoked: nothing that it signed for demo is good
+        the scan of demo/markdown 1.0.0 came to clean
+        demo/markdown 1.0.0 is quarantined (steals keys)
+        demo/markdown has the trust level verified
+        ");
     }
 }

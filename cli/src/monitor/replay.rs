@@ -6,7 +6,7 @@ use modunest_core::statement::SignedStatement;
 use modunest_tlog::{Frontier, HASH_BYTES, TILE_WIDTH, TileId, TileKind, Tiles, TreeHash};
 
 use super::fold::{Fold, Index, Refused};
-use super::report::{Activity, Kind, Report};
+use super::report::{Activity, Finding, Kind, Report};
 use super::state::State;
 use super::{Monitor, Shown, Stop, compare, found};
 use crate::error::Error;
@@ -49,11 +49,14 @@ impl Monitor<'_> {
         let mut fold = Fold::new(folder, &self.config.statement_keys, &mut state.subjects);
         // What stands in the entries is judged when they are proven to be those of the log: an
         // entry that a mirror changed must not look like the registry's.
-        let mut refused: Option<Stop> = None;
+        let mut refused: Option<Finding> = None;
         let mut index: Option<Index> = None;
         let mut activity = Vec::new();
         if frontier.size() == goals.head.0 {
-            index = Some(at_head(&frontier, &goals, &mut fold)?);
+            match at_head(&frontier, &goals, &mut fold) {
+                Ok(folded) => index = Some(folded),
+                Err(stop) => refused = Some(later(stop)?),
+            }
         }
         let bundles = bundles(replayed, checkpoint.size);
         let mut bundles = futures_util::stream::iter(bundles)
@@ -66,20 +69,23 @@ impl Monitor<'_> {
                     continue;
                 }
                 frontier.append(TreeHash::of_leaf(&entry));
-                if position < goals.head.0 && refused.is_none() {
-                    match fold.take(position, &entry) {
-                        Ok(signed) => activity.extend(self.activity(position, &signed)),
-                        Err(Refused::Own(error)) => return Err(error.into()),
-                        Err(why) => {
-                            refused = Some(found(
-                                Kind::Statement,
-                                format!("entry {position} of the log: {why}"),
-                            ));
-                        }
+                if position >= goals.head.0 || refused.is_some() {
+                    continue;
+                }
+                match fold.take(position, &entry) {
+                    Ok(signed) => activity.extend(self.activity(position, &signed)),
+                    Err(Refused::Own(error)) => return Err(error.into()),
+                    Err(why) => {
+                        let what = format!("entry {position} of the log: {why}");
+                        refused = Some(Finding { kind: Kind::Statement, what });
+                        continue;
                     }
                 }
-                if frontier.size() == goals.head.0 && refused.is_none() {
-                    index = Some(at_head(&frontier, &goals, &mut fold)?);
+                if frontier.size() == goals.head.0 {
+                    match at_head(&frontier, &goals, &mut fold) {
+                        Ok(folded) => index = Some(folded),
+                        Err(stop) => refused = Some(later(stop)?),
+                    }
                 }
             }
             // The full tiles are the registry's to keep.
@@ -99,7 +105,7 @@ impl Monitor<'_> {
         }
         report.activity = activity;
         if let Some(refused) = refused {
-            return Err(refused);
+            return Err(Stop::Found(refused));
         }
         report.statements = goals.head.0 - replayed;
         let Some(index) = index else {
@@ -172,6 +178,14 @@ fn malformed_is_found(entries: Result<Vec<Vec<u8>>, ReadError>) -> Result<Vec<Ve
     match entries {
         Err(ReadError::Bundle(error)) => Err(found(Kind::Entries, error.to_string())),
         other => Ok(other?),
+    }
+}
+
+/// A finding to be told once the entries are proven; anything else stops at once.
+fn later(stop: Stop) -> Result<Finding, Stop> {
+    match stop {
+        Stop::Found(finding) => Ok(finding),
+        failed @ Stop::Failed(_) => Err(failed),
     }
 }
 
