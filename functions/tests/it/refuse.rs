@@ -232,7 +232,10 @@ async fn paths_and_methods() {
         ("PUT", "/v1/orgs/demo/members/admin"),
         ("DELETE", "/v1/orgs/demo/members/admin"),
         ("POST", "/v1/orgs/demo/keys"),
-        ("DELETE", "/v1/orgs/demo/keys/00000000"),
+        ("POST", "/v1/orgs/demo/keys/00000000/rotate"),
+        ("POST", "/v1/orgs/demo/keys/00000000/revoke"),
+        ("POST", "/v1/plugins/demo/markdown/quarantine"),
+        ("POST", "/v1/plugins/demo/markdown/trust"),
     ] {
         let problem = registry.refused(method, path, None, None).await;
         assert_eq!(problem.code, Code::Unauthenticated, "{method} {path}");
