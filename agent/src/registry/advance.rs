@@ -13,7 +13,7 @@ use modunest_tlog::{Frontier, SignedCheckpoint, TreeHash};
 use super::fetch::Answer;
 use super::head::{self, CLOCK_SKEW};
 use super::state::Kept;
-use super::{Authority, Client, Error, catch_up, checkpoint};
+use super::{Client, Error, catch_up, checkpoint};
 
 /// How far the highest time seen moves before it is written again where nothing else is.
 const TIME_STEP: Duration = Duration::from_secs(60 * 60);
@@ -31,8 +31,21 @@ impl Client {
     /// Every variant but those of folding.
     pub async fn refresh(&self) -> Result<Head, Error> {
         let _turn = self.advancing.lock().await;
+        let asked = self.refresh_trust(false).await?;
+        match self.refresh_head().await {
+            // Perhaps signed with a key that the trust root has named since.
+            Err(Error::Head(_) | Error::Checkpoint(_))
+                if !asked && self.refresh_trust(true).await? =>
+            {
+                self.refresh_head().await
+            }
+            refreshed => refreshed,
+        }
+    }
+
+    async fn refresh_head(&self) -> Result<Head, Error> {
+        let authority = self.authority()?;
         let now = self.now()?;
-        let authority = self.authority();
         let kept = self.kept();
         let etag = kept.as_ref().and_then(|kept| kept.etag.as_deref());
         let answer = self.fetcher.get(ObjectKey::Head, HEAD_MAX_BYTES, etag, 0).await?;
@@ -83,7 +96,8 @@ impl Client {
         etag: Option<String>,
         now: Timestamp,
     ) -> Result<Head, Error> {
-        let (kept, authority) = (self.kept(), self.authority());
+        let authority = self.authority()?;
+        let kept = self.kept();
         let kept = kept.as_deref();
         let head = head::proven(&bytes, &authority)?;
         head::check(&head, &authority, kept, now)?;
@@ -177,11 +191,6 @@ impl Client {
         // Which of them changed, the tree says.
         self.rows().values_mut().for_each(|row| row.current = false);
         Ok(Log { frontier, bundle_bytes: None })
-    }
-
-    /// Whom the registry is believed for.
-    pub(crate) fn authority(&self) -> Arc<Authority> {
-        self.authority.clone()
     }
 }
 

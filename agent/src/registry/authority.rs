@@ -8,7 +8,7 @@ use modunest_core::trust::{Config, TrustPolicy};
 use modunest_tlog::{Policy, VerifyingKey};
 
 /// The keys and policies of a registry, as its trust root names them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
     /// Name of the registry and of its log.
     pub origin: String,

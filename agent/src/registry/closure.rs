@@ -98,6 +98,10 @@ impl Client {
         if self.no_closure.load(Ordering::Relaxed) {
             return None;
         }
+        if let Err(error) = self.refresh_trust(false).await {
+            tracing::debug!(%error, "no closure without a trust root");
+            return None;
+        }
         let request = ClosureRequest::fitting(roots, Some(host.clone()));
         if request.plugins.is_empty() {
             return None;
@@ -152,7 +156,7 @@ impl Client {
             while let Some(frame) = reader.next_frame()? {
                 // The reader's first frame is the head, and no other is.
                 let Some(received) = &mut received else {
-                    let head = head::proven(&frame.bytes, &self.authority())?;
+                    let head = head::proven(&frame.bytes, &*self.authority()?)?;
                     received = Some(Received::new(head.index));
                     taken.head = Some(frame.bytes);
                     continue;

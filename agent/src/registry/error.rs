@@ -8,6 +8,8 @@ use modunest_core::statement::{FoldError, Subject};
 use modunest_core::time::Timestamp;
 use modunest_tlog::{CheckpointError, QuorumError, VerifyError};
 
+use crate::trust;
+
 /// Why a read did not come to a proven answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,6 +44,17 @@ pub enum Error {
         url: String,
         /// The bound that was passed.
         limit_bytes: u64,
+    },
+    /// Check 1: the trust root does not say whom to believe.
+    #[error(transparent)]
+    Trust(Box<trust::Error>),
+    /// Check 1: the trust root is another registry's.
+    #[error("the trust root is that of {found}, configured is {expected}; check root and origin")]
+    Origin {
+        /// What the trust root says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
     },
     /// Check 2: the checkpoint is not signed by the log's key, is of another origin, or is
     /// malformed.
@@ -202,9 +215,15 @@ impl Error {
     /// What the error means.
     pub fn kind(&self) -> Kind {
         match self {
+            Error::Trust(error) => match error.kind() {
+                trust::Kind::Unreachable => Kind::Unreachable,
+                trust::Kind::Refused => Kind::Refused,
+                trust::Kind::Failed => Kind::Failed,
+            },
             Error::Unreachable { .. } | Error::Unavailable { .. } => Kind::Unreachable,
             Error::Status { .. }
             | Error::TooLong { .. }
+            | Error::Origin { .. }
             | Error::Checkpoint(_)
             | Error::Cosignatures(_)
             | Error::CheckpointAge { .. }

@@ -7,7 +7,7 @@
 //! [`Error`].
 //!
 //! 1. **Trust root**: the keys and policies below are those of the TUF metadata that the
-//!    pinned root leads to. [`crate::trust::Error`].
+//!    pinned root leads to. [`Error::Trust`], [`Error::Origin`].
 //! 2. **Checkpoint**: signed by the log's key, of its origin, cosigned as the policy asks, not
 //!    too old, not smaller than the last. [`Error::Checkpoint`], [`Error::Cosignatures`],
 //!    [`Error::CheckpointAge`], [`Error::CheckpointRollback`], [`Error::CheckpointBehind`].
@@ -52,12 +52,14 @@ mod head;
 mod parallel;
 mod state;
 mod tiles;
+mod trusted;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use modunest_core::index::{Head, IndexFile};
 use modunest_core::name::{OrgName, PluginName};
@@ -72,6 +74,9 @@ pub use error::{Error, Kind};
 pub(crate) use fetch::Fetcher;
 use fold::Files;
 use state::{Kept, Rows, StateFiles};
+use trusted::Believed;
+
+use crate::trust::{Root, Updater};
 
 /// Longest entity tag that is kept; longer ones are not sent again.
 const ETAG_MAX_BYTES: usize = 256;
@@ -83,7 +88,7 @@ pub struct Settings {
     pub url: Url,
     /// The name it signs under.
     pub origin: String,
-    /// Keys of that name; at least one.
+    /// Keys of that name, where there is no trust root.
     pub keys: Vec<VerifyingKey>,
     /// Folder of this registry's own, made if it does not exist.
     pub cache_dir: PathBuf,
@@ -92,7 +97,10 @@ pub struct Settings {
 /// Reads one registry.
 pub struct Client {
     settings: Settings,
-    authority: Arc<Authority>,
+    updater: Option<Updater>,
+    believed: Mutex<Option<Believed>>,
+    /// When the trust root was last asked for news.
+    trust_asked: tokio::sync::Mutex<Option<Instant>>,
     cache: Cache,
     state: StateFiles,
     fetcher: Fetcher,
@@ -118,31 +126,52 @@ pub struct Read {
 }
 
 impl Client {
-    /// Prepares the cache folder. Nothing is fetched yet.
+    /// Prepares the cache folder, believing pinned keys. Nothing is fetched yet.
     ///
     /// # Errors
     /// [`Error::Cache`], and [`Error::Kept`] when what was kept is damaged.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        let cache = Cache::open(&settings.cache_dir)?;
-        let state = StateFiles::new(&settings.cache_dir);
         let authority = Authority::pinned(&settings.origin, &settings.keys);
-        let (kept, time_seen) = state.read(&authority)?;
-        let rows = match &kept {
-            Some(kept) => state.read_proven(&kept.head.log)?,
-            None => Rows::new(),
-        };
+        let client = Client::new(settings, None)?;
+        client.restore(&authority)?;
+        let believed = Believed { authority: Arc::new(authority), expires: None };
+        *client.believed.lock().unwrap_or_else(PoisonError::into_inner) = Some(believed);
+        Ok(client)
+    }
+
+    /// Prepares the cache folder, believing a trust root; the settings' keys are not used.
+    /// Nothing is fetched yet.
+    ///
+    /// # Errors
+    /// As [`Client::open`], and [`Error::Trust`] when the kept trust root is not under this one.
+    pub fn open_rooted(settings: Settings, root: Root) -> Result<Self, Error> {
+        let folder = settings.cache_dir.join("trust");
+        let updater = Updater::open(root, &folder).map_err(|e| Error::Trust(Box::new(e)))?;
+        let client = Client::new(settings, Some(updater))?;
+        match client.authority() {
+            Ok(_) => {}
+            // Whoever needs it asks again, and is told.
+            Err(Error::Trust(error)) => tracing::debug!(%error, "no trust root is kept"),
+            Err(error) => return Err(error),
+        }
+        Ok(client)
+    }
+
+    fn new(settings: Settings, updater: Option<Updater>) -> Result<Self, Error> {
         Ok(Client {
-            authority: Arc::new(authority),
-            cache,
-            state,
+            cache: Cache::open(&settings.cache_dir)?,
+            state: StateFiles::new(&settings.cache_dir),
             fetcher: Fetcher::new(settings.url.clone()),
-            kept: Mutex::new(kept.map(Arc::new)),
-            time_seen: Mutex::new(time_seen),
-            rows: Mutex::new(rows),
+            settings,
+            updater,
+            believed: Mutex::new(None),
+            trust_asked: tokio::sync::Mutex::new(None),
+            kept: Mutex::new(None),
+            time_seen: Mutex::new(None),
+            rows: Mutex::new(Rows::new()),
             tiles: tokio::sync::Mutex::new(VerifiedTiles::new(0, TreeHash::empty())),
             advancing: tokio::sync::Mutex::new(()),
             no_closure: AtomicBool::new(false),
-            settings,
         })
     }
 
@@ -167,7 +196,7 @@ impl Client {
     /// As [`Client::plugin`].
     pub async fn org(&self, name: &OrgName) -> Result<Option<OrgState>, Error> {
         let files = self.files(&BTreeSet::from([Subject::Org(name.clone())])).await?;
-        let mut proven = fold::fold(&files, &self.authority().statement_keys)?;
+        let mut proven = fold::fold(&files, &self.authority()?.statement_keys)?;
         Ok(proven.orgs.remove(name))
     }
 
@@ -197,7 +226,7 @@ impl Client {
             Subject::Org(org) => orgs.contains(org),
             Subject::Plugin(_) => true,
         });
-        let authority = self.authority();
+        let authority = self.authority()?;
         let (files, folded) = crate::blocking::run(move || {
             let folded = fold::fold(&files, &authority.statement_keys);
             (files, folded)

@@ -29,7 +29,7 @@ pub use resolve::{Resolved, resolve};
 use crate::config::{Config, Wanted};
 use crate::registry::{self, Client};
 use crate::store::{self, Fresh, Generation, Generations, Proven, Store};
-use crate::{blocking, files};
+use crate::{blocking, files, trust};
 
 /// How a sync is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,15 +167,25 @@ impl Syncer {
     /// Opens an agent's folders. Nothing is fetched yet.
     ///
     /// # Errors
-    /// A folder cannot be used, or the kept head is not by the configured keys.
+    /// A folder or the trust root cannot be used, or what was kept is damaged.
     pub fn open(config: &Config) -> Result<Self, Error> {
         let registry = &config.registry;
-        let client = Client::open(registry::Settings {
+        let settings = registry::Settings {
             url: registry.url.clone(),
             origin: registry.origin.clone(),
             keys: registry.keys.clone(),
             cache_dir: config.state_dir.join("registry").join(folder_name(&registry.origin)),
-        })?;
+        };
+        let client = match &registry.root {
+            Some(path) => {
+                let root = trust::Root::load(path);
+                Client::open_rooted(
+                    settings,
+                    root.map_err(|e| registry::Error::Trust(Box::new(e)))?,
+                )?
+            }
+            None => Client::open(settings)?,
+        };
         Ok(Syncer {
             state_dir: config.state_dir.clone(),
             client,
@@ -210,7 +220,7 @@ impl Syncer {
         self.head(config, locked.as_ref()).await?;
         let locked = locked.filter(|_| !fresh);
         let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
-        let policy = self.policy(config);
+        let policy = self.policy(config)?;
         resolve(&self.client, &config.plugins, versions, self.host.clone(), &policy).await
     }
 
@@ -250,7 +260,7 @@ impl Syncer {
         let known = last.as_ref().is_some_and(|lock| {
             lock.index == head.index && wanted_in(lock, &config.plugins).is_ok()
         });
-        let policy = self.policy(config);
+        let policy = self.policy(config)?;
         // The same index gives the same answer, if nothing else is wanted.
         let mut warnings = Vec::new();
         let (lock, evidence) = match (&last, &current) {
@@ -277,7 +287,7 @@ impl Syncer {
         if options.frozen && !last.as_ref().is_some_and(same) {
             return Err(Error::Frozen(difference(last.as_ref(), &lock)));
         }
-        let authority = self.client.authority();
+        let authority = self.client.authority()?;
         let (lock, evidence, proven) = blocking::run(move || {
             let proven = store::prove(&lock, &evidence, &authority.statement_keys, &policy)?;
             Ok::<_, store::Error>((lock, evidence, proven))
@@ -354,8 +364,8 @@ impl Syncer {
     }
 
     /// What the operator and the registry ask of releases.
-    fn policy(&self, config: &Config) -> Policy {
-        config.policy.with(&self.client.authority().policy)
+    fn policy(&self, config: &Config) -> Result<Policy, Error> {
+        Ok(config.policy.with(&self.client.authority()?.policy))
     }
 
     /// Proves a generation, by what was said of its plugins since, too: a release that was
@@ -366,9 +376,9 @@ impl Syncer {
     pub fn prove(&self, config: &Config, generation: &Generation) -> Result<Vec<Proven>, Error> {
         let mut evidence = generation.evidence.clone();
         self.client.renew(&mut evidence.0)?;
-        let authority = self.client.authority();
+        let authority = self.client.authority()?;
         let keys = &authority.statement_keys;
-        Ok(store::prove(&generation.lock, &evidence, keys, &self.policy(config))?)
+        Ok(store::prove(&generation.lock, &evidence, keys, &self.policy(config)?)?)
     }
 
     /// Proves everything of a generation again: signatures, lists, and every file in the

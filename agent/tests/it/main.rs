@@ -1,10 +1,12 @@
 //! The agent against a registry that the tests make, and that lies where they want.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod attacks;
 mod closure;
 mod flow;
 mod host;
 mod lies;
 mod plugins;
 mod registry;
+mod rooted;
 mod scale;

@@ -26,7 +26,9 @@ use modunest_core::statement::{
     TrustLevel, Verdict, VerdictOutcome, Yank,
 };
 use modunest_core::time::Timestamp;
-use modunest_tlog::{Checkpoint, Frontier, SigningKey, TILE_WIDTH, TileId, TreeHash, push_entry};
+use modunest_tlog::{
+    Checkpoint, Frontier, SigningKey, TILE_WIDTH, TileId, TreeHash, WitnessSigningKey, push_entry,
+};
 
 pub const ORIGIN: &str = "test.modunest";
 
@@ -77,6 +79,9 @@ struct Index {
     frontier: Frontier,
     /// Bytes of the last bundle of entries.
     bundle: Vec<u8>,
+    head_key: SigningKey,
+    /// Who cosigns checkpoints, and at which time in seconds.
+    witness: Option<(WitnessSigningKey, u64)>,
 }
 
 pub fn registry_key() -> SigningKey {
@@ -108,6 +113,8 @@ impl Registry {
                 links: BTreeMap::new(),
                 frontier: Frontier::new(),
                 bundle: Vec::new(),
+                head_key: registry_key(),
+                witness: None,
             })),
             url,
             server: Arc::new(server.abort_handle()),
@@ -215,10 +222,24 @@ impl Registry {
         let root = index.root.unwrap();
         let checkpoint =
             Checkpoint { origin: ORIGIN.to_owned(), size, root: index.frontier.root() };
-        let signed = checkpoint.sign(&registry_key()).unwrap();
+        let mut signed = checkpoint.sign(&registry_key()).unwrap();
+        if let Some((witness, time_s)) = &index.witness {
+            let cosignature = witness.cosign(&checkpoint.to_string(), *time_s);
+            signed.push(witness.witness_key(), &cosignature);
+        }
         self.set("/checkpoint", signed.bytes().to_vec());
-        let head = index.head(index.epoch, root).sign(&registry_key()).unwrap();
+        let head = index.head(index.epoch, root).sign(&index.head_key).unwrap();
         self.set("/head", head);
+    }
+
+    /// From now on, this key signs heads.
+    pub fn sign_heads_with(&self, key: SigningKey) {
+        self.state.lock().unwrap().head_key = key;
+    }
+
+    /// From now on, this witness cosigns, at this time.
+    pub fn witness(&self, witness: WitnessSigningKey, time_s: u64) {
+        self.state.lock().unwrap().witness = Some((witness, time_s));
     }
 
     /// What the newest head would say with this epoch and this index.
@@ -407,6 +428,7 @@ impl Registry {
             name: "test".to_owned(),
             url: self.url.parse().unwrap(),
             origin: ORIGIN.to_owned(),
+            root: None,
             keys: vec![registry_key().verifying_key()],
         };
         let mut config = Config::new(state_dir, settings);
