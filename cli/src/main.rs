@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
-use modunest_core::name::PluginName;
+use modunest_core::name::{OrgName, PluginName};
 
 use commands::{Context, identity, key, new, up};
 use error::Error;
@@ -98,7 +98,32 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
     },
-    /// Make, show, register and revoke publisher keys
+    /// Warn of a release, or of a whole plugin; both are still chosen
+    Deprecate {
+        /// org/name@version, or org/name for every release
+        what: String,
+        /// Take a deprecation back
+        #[arg(long)]
+        undo: bool,
+        /// What to do instead, shown to those who use it
+        #[arg(long)]
+        message: Option<String>,
+        /// The publisher key [default: key_file of the profile]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Give a plugin to another organisation; you must publish for both
+    Owner {
+        /// org/name
+        plugin: PluginName,
+        /// The organisation whose keys sign for it from then on
+        new_owner: OrgName,
+        /// The publisher key of the organisation that gives it away [default: key_file of the
+        /// profile]
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Make, show, register, rotate and revoke publisher keys
     #[command(subcommand)]
     Key(key::Command),
     /// Organisations and their members
@@ -113,6 +138,9 @@ enum Command {
     /// Users of the registry
     #[command(subcommand)]
     User(identity::User),
+    /// Quarantine releases and set trust levels; needs the scope staff
+    #[command(subcommand)]
+    Admin(commands::admin::Command),
     /// Show whose token this is
     Whoami,
     /// Print a shell's completion script
@@ -184,11 +212,18 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Yank { release, undo, reason, key } => {
             commands::yank::run(&context, &release, undo, reason, key.as_deref()).await
         }
+        Command::Deprecate { what, undo, message, key } => {
+            commands::deprecate::run(&context, &what, undo, message, key.as_deref()).await
+        }
+        Command::Owner { plugin, new_owner, key } => {
+            commands::owner::run(&context, plugin, new_owner, key.as_deref()).await
+        }
         Command::Key(command) => key::run(&context, command).await,
         Command::Org(command) => identity::org(&context, command).await,
         Command::Trust(command) => commands::trust::run(&context, command).await,
         Command::Token(command) => identity::token(&context, command).await,
         Command::User(command) => identity::user(&context, command).await,
+        Command::Admin(command) => commands::admin::run(&context, command).await,
         Command::Whoami => identity::whoami(&context).await,
         Command::Completions { shell } => commands::completions::run(shell),
     }

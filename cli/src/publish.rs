@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use modunest_agent::registry::Client as Registry;
-use modunest_core::api::{PublishRequest, PublishResponse, SessionView, Upload};
+use modunest_core::api::{
+    PublishRequest, PublishResponse, SessionView, StatementRequest, StatementResponse, Upload,
+};
 use modunest_core::digest::Digest;
 use modunest_core::keys::SessionId;
-use modunest_core::name::PluginName;
+use modunest_core::name::{OrgName, PluginName};
 use modunest_core::problem::Code;
 use modunest_core::publish::State;
 use modunest_core::statement::{Link, SignedStatement, Statement};
@@ -48,6 +50,14 @@ pub struct Published {
     pub epoch: Option<u64>,
     /// What the scan noticed.
     pub findings: Vec<String>,
+}
+
+/// What the next statement of a plugin's owner must say and be signed with.
+pub struct Standing {
+    /// The organisation whose keys sign for the plugin.
+    pub owner: OrgName,
+    /// Place of its next statement.
+    pub next: Link,
 }
 
 /// A registry, as a publisher uses it.
@@ -92,9 +102,9 @@ impl Publisher {
         output: &Output,
     ) -> Result<Published, Error> {
         let manifest = &source.manifest;
-        let link = self.next_link(&manifest.name).await?;
-        let statement = Statement::Release(std::sync::Arc::new(package.release(source, link)));
-        let signed = sign(&statement, &self.key)?;
+        let Standing { owner, next } = self.standing(&manifest.name).await?;
+        let statement = Statement::Release(std::sync::Arc::new(package.release(source, next)));
+        let signed = self.sign(&statement, &owner)?;
         let request = PublishRequest { statement: text(&signed)?, dry_run };
         let answer: PublishResponse = self.api.send(Method::POST, "/v1/releases", &request).await?;
         let mut published = Published {
@@ -117,14 +127,50 @@ impl Publisher {
         Ok(published)
     }
 
-    /// Place of the plugin's next statement, from the proven index.
+    /// Whose a plugin is and what its next statement follows, from the proven index.
     ///
     /// # Errors
     /// When the index cannot be read or proven.
-    pub async fn next_link(&self, plugin: &PluginName) -> Result<Link, Error> {
+    pub async fn standing(&self, plugin: &PluginName) -> Result<Standing, Error> {
         self.registry.refresh().await.map_err(crate::commands::registry_error)?;
         let state = self.registry.plugin(plugin).await.map_err(crate::commands::registry_error)?;
-        Ok(state.map_or(Link::FIRST, |state| state.next))
+        Ok(match state {
+            Some(state) => Standing { owner: state.owner, next: state.next },
+            None => Standing { owner: plugin.org(), next: Link::FIRST },
+        })
+    }
+
+    /// Says something as a plugin's owner: signs it behind the newest statement, and again
+    /// when another one comes first.
+    ///
+    /// # Errors
+    /// When the registry refuses, is out of reach, or shows what cannot be proven.
+    pub async fn say(
+        &self,
+        plugin: &PluginName,
+        statement: impl Fn(Link) -> Statement,
+    ) -> Result<StatementResponse, Error> {
+        for _ in 0..CHAIN_TRIES_MAX {
+            let Standing { owner, next } = self.standing(plugin).await?;
+            let signed = self.sign(&statement(next), &owner)?;
+            let request = StatementRequest { statement: text(&signed)? };
+            match self.api.send(Method::POST, "/v1/statements", &request).await {
+                Err(Error::Refused(problem)) if problem.code == Code::ChainConflict => {}
+                other => return other,
+            }
+        }
+        Err(Error::Failed(format!("other statements about {plugin} keep coming first; try again")))
+    }
+
+    fn sign(&self, statement: &Statement, owner: &OrgName) -> Result<SignedStatement, Error> {
+        if self.key.name().as_str() != owner.as_str() {
+            return Err(Error::Input(format!(
+                "the key is {}'s, and {} is {owner}'s; sign with a key of {owner}",
+                self.key.name(),
+                statement.subject()
+            )));
+        }
+        statement.sign(&self.key).map_err(|error| Error::Input(error.to_string()))
     }
 
     async fn upload(
@@ -206,27 +252,8 @@ fn ended(view: SessionView) -> Result<SessionView, Error> {
     }
 }
 
-/// Signs a statement.
-///
-/// # Errors
-/// When a field breaks a rule.
-pub fn sign(statement: &Statement, key: &SigningKey) -> Result<SignedStatement, Error> {
-    let org = statement.subject().org();
-    if key.name().as_str() != org.as_str() {
-        return Err(Error::Input(format!(
-            "the key is {}'s, and this is about {}; sign with a key of {org}",
-            key.name(),
-            statement.subject()
-        )));
-    }
-    statement.sign(key).map_err(|error| Error::Input(error.to_string()))
-}
-
 /// A statement as the API takes it.
-///
-/// # Errors
-/// Never, for what [`sign`] gives: notes are UTF-8.
-pub fn text(signed: &SignedStatement) -> Result<String, Error> {
+fn text(signed: &SignedStatement) -> Result<String, Error> {
     String::from_utf8(signed.bytes().to_owned()).map_err(|error| Error::Failed(error.to_string()))
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use modunest_core::api::{
-    CreateOrg, CreateToken, CreateUser, OrgView, SetMember, TokenCreated, UserView, WhoAmI,
+    CreateOrg, CreateToken, CreateUser, KeyStatus, OrgView, SetMember, TokenCreated, UserView,
+    WhoAmI,
 };
 use modunest_core::authorise::{Role, Scope};
 use modunest_core::name::{OrgName, UserName};
@@ -90,7 +91,7 @@ pub enum User {
 /// A role on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum RoleArgument {
-    /// May publish and yank
+    /// May publish, and say what else a plugin's owner says
     Publisher,
     /// May also change members and keys
     Owner,
@@ -99,12 +100,14 @@ pub enum RoleArgument {
 /// A scope on the command line.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ScopeArgument {
-    /// Publish and yank
+    /// Publish, yank, deprecate, and give plugins away
     Publish,
     /// Organisations, members, keys and own tokens
     Manage,
     /// Users and their tokens
     Admin,
+    /// Quarantines and trust levels; administrators only
+    Staff,
     /// Tell what was downloaded, for an edge; administrators only
     Count,
 }
@@ -152,11 +155,12 @@ fn org_text(view: &OrgView) -> String {
         text.push_str(&format!("\n  {role:9} {user}"));
     }
     for key in &view.keys {
-        text.push_str(&format!(
-            "\n  key{} {}",
-            if key.valid { "      " } else { " (revoked)" },
-            key.key
-        ));
+        let status = match key.status {
+            KeyStatus::Valid => "",
+            KeyStatus::Rotated => " (rotated)",
+            KeyStatus::Revoked => " (revoked)",
+        };
+        text.push_str(&format!("\n  {:9} {}", format!("key{status}"), key.key));
     }
     text
 }
@@ -181,6 +185,7 @@ pub async fn token(context: &Context, command: Token) -> Result<(), Error> {
                     ScopeArgument::Publish => Scope::Publish,
                     ScopeArgument::Manage => Scope::Manage,
                     ScopeArgument::Admin => Scope::Admin,
+                    ScopeArgument::Staff => Scope::Staff,
                     ScopeArgument::Count => Scope::Count,
                 })
                 .collect();

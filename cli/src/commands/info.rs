@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use modunest_core::Version;
 use modunest_core::api::{Day, DownloadsView, plugin_downloads_path};
-use modunest_core::name::PluginName;
-use modunest_core::statement::{PluginState, ReleaseState, Status};
+use modunest_core::name::{OrgName, PluginName};
+use modunest_core::statement::{PluginState, ReleaseState, Status, TrustLevel, VerdictOutcome};
 use serde::Serialize;
 
 use super::{Context, registry, registry_error};
@@ -17,6 +17,8 @@ use crate::output;
 /// How long the counts of downloads are waited for. All else has been read and proven by
 /// then, and is shown in any case.
 const DOWNLOADS_TIMEOUT: Duration = Duration::from_secs(3);
+/// The status of a release that nothing is said against.
+const ACTIVE: &str = "active";
 /// Days that count as lately, today included.
 const LATELY_DAYS: u32 = 7;
 
@@ -25,6 +27,9 @@ struct Info {
     plugin: PluginName,
     registry: String,
     epoch: u64,
+    /// The organisation whose keys sign for it.
+    owner: OrgName,
+    trust: TrustLevel,
     /// Told by the API, and not proven by anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     downloads: Option<Downloads>,
@@ -42,16 +47,31 @@ struct Downloads {
 #[derive(Serialize)]
 struct ReleaseInfo {
     version: String,
-    yanked: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    downloads: Option<u64>,
+    /// `active`, `deprecated`, `yanked` or `quarantined`: the gravest that holds.
+    status: &'static str,
+    /// Why, or what to do instead, in the words of whoever said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<VerdictInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downloads: Option<u64>,
     statement: String,
+    /// Position of the statement in the registry's log.
+    position: u64,
+    /// The key that signed it.
+    signer: String,
     dependencies: Vec<String>,
     services: Vec<String>,
     capabilities: Vec<String>,
     builds: Vec<BuildInfo>,
+}
+
+#[derive(Serialize)]
+struct VerdictInfo {
+    outcome: VerdictOutcome,
+    /// SHA-256 of the report, to be read at `/report/<digest>`.
+    report: String,
 }
 
 #[derive(Serialize)]
@@ -85,11 +105,13 @@ pub async fn run(context: &Context, plugin: &PluginName) -> Result<(), Error> {
 }
 
 fn describe(state: &PluginState, registry: String, epoch: u64) -> Info {
-    let releases = state.releases.values().rev().map(release).collect();
+    let releases = state.releases.values().rev().map(|it| release(state, it)).collect();
     Info {
         plugin: state.plugin.clone(),
         registry,
         epoch,
+        owner: state.owner.clone(),
+        trust: state.trust,
         downloads: None,
         downloads_unknown: None,
         releases,
@@ -114,18 +136,25 @@ fn add_downloads(info: &mut Info, told: Result<DownloadsView, Error>, today: Day
     }
 }
 
-fn release(state: &ReleaseState) -> ReleaseInfo {
+fn release(plugin: &PluginState, state: &ReleaseState) -> ReleaseInfo {
     let release = &state.release;
-    let (yanked, reason) = match &state.status {
-        Status::Active => (false, None),
-        Status::Yanked { reason } => (true, reason.clone()),
+    let (status, reason) = match plugin.status(state) {
+        Status::Active => (ACTIVE, None),
+        Status::Deprecated { message } => ("deprecated", message),
+        Status::Yanked { reason } => ("yanked", reason),
+        Status::Quarantined { reason } => ("quarantined", Some(reason)),
     };
+    let verdict =
+        state.verdict.map(|(outcome, report)| VerdictInfo { outcome, report: report.to_hex() });
     ReleaseInfo {
         version: release.version.to_string(),
-        yanked,
-        downloads: None,
+        status,
         reason,
+        verdict,
+        downloads: None,
         statement: state.statement.to_hex(),
+        position: state.position,
+        signer: state.signer.to_string(),
         dependencies: release
             .dependencies
             .iter()
@@ -157,6 +186,7 @@ fn text(info: &Info) -> String {
         "{} at {}, epoch {}, signatures and index proven",
         info.plugin, info.registry, info.epoch
     );
+    text.push_str(&format!("\nowner {}, trust level {}", info.owner, info.trust));
     if let Some(downloads) = &info.downloads {
         text.push_str(&format!(
             "\ndownloads: {}, of them {} in the last {LATELY_DAYS} days",
@@ -168,9 +198,9 @@ fn text(info: &Info) -> String {
     }
     for release in &info.releases {
         text.push_str(&format!("\n\n{}", release.version));
-        if release.yanked {
+        if release.status != ACTIVE {
             let reason = release.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
-            text.push_str(&format!("  yanked{reason}"));
+            text.push_str(&format!("  {}{reason}", release.status));
         }
         for (what, list) in [
             ("needs", &release.dependencies),
@@ -181,6 +211,18 @@ fn text(info: &Info) -> String {
                 text.push_str(&format!("\n  {what:9} {}", list.join(", ")));
             }
         }
+        match &release.verdict {
+            Some(verdict) => text.push_str(&format!(
+                "\n  scan      {}, report {}",
+                verdict.outcome.as_str(),
+                verdict.report
+            )),
+            None => text.push_str("\n  scan      no verdict"),
+        }
+        text.push_str(&format!(
+            "\n  log       position {}, signed with {}",
+            release.position, release.signer
+        ));
         if let Some(downloads) = release.downloads {
             text.push_str(&format!("\n  downloads {downloads}"));
         }
@@ -204,10 +246,13 @@ mod tests {
     fn info() -> Info {
         let release = |version: &str| ReleaseInfo {
             version: version.to_owned(),
-            yanked: false,
-            downloads: None,
+            status: ACTIVE,
             reason: None,
+            verdict: None,
+            downloads: None,
             statement: "00".to_owned(),
+            position: 7,
+            signer: "demo+01234567+AQ==".to_owned(),
             dependencies: vec![],
             services: vec![],
             capabilities: vec![],
@@ -217,6 +262,8 @@ mod tests {
             plugin: "demo/plugin".parse().unwrap(),
             registry: "local.modunest".to_owned(),
             epoch: 3,
+            owner: "demo".parse().unwrap(),
+            trust: TrustLevel::Community,
             downloads: None,
             downloads_unknown: None,
             releases: vec![release("2.0.0"), release("1.0.0")],
@@ -236,12 +283,17 @@ mod tests {
         add_downloads(&mut info, Ok(view), today);
         insta::assert_snapshot!(text(&info), @r"
         demo/plugin at local.modunest, epoch 3, signatures and index proven
+        owner demo, trust level community
         downloads: 111, of them 11 in the last 7 days
 
         2.0.0
+          scan      no verdict
+          log       position 7, signed with demo+01234567+AQ==
           downloads 0
 
         1.0.0
+          scan      no verdict
+          log       position 7, signed with demo+01234567+AQ==
           downloads 111
         ");
         let json = serde_json::to_value(&info).unwrap();

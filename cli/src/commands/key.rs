@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use modunest_core::api::{RegisterKey, StatementResponse};
+use modunest_core::api::{RegisterKey, RevokeKey, RotateKey, StatementResponse};
 use modunest_core::name::OrgName;
 use modunest_tlog::{KeyName, SigningKey};
 use reqwest::Method;
@@ -39,12 +39,25 @@ pub enum Command {
         /// The key file
         file: PathBuf,
     },
-    /// Revoke a key: it can sign nothing new from then on
+    /// Put a new key in the place of one that nobody stole; what that one signed stays good
+    Rotate {
+        /// The key file of the old key
+        old: PathBuf,
+        /// The key file of the new key, as `modunest key new` writes it
+        new: PathBuf,
+    },
+    /// Revoke a key that was stolen or lost: everything it ever signed is refused from then on
     Revoke {
         /// The organisation
         org: OrgName,
         /// The key's hash: the eight digits behind its name
         hash: String,
+        /// Why, for everybody to read
+        #[arg(long)]
+        reason: Option<String>,
+        /// Yes, refuse every release that the key signed; there is no way back
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -52,6 +65,13 @@ pub enum Command {
 struct Shown {
     file: Option<PathBuf>,
     key: String,
+}
+
+#[derive(Serialize)]
+struct Rotated {
+    key: String,
+    replaces: String,
+    epoch: u64,
 }
 
 #[derive(Serialize)]
@@ -95,11 +115,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Error> {
         }
         Command::Register { file } => {
             let key = read_key(&file)?;
-            let org: OrgName = key
-                .name()
-                .as_str()
-                .parse()
-                .map_err(|error| Error::Input(format!("{}: {error}", file.display())))?;
+            let org = org_of(&key)?;
             let answer: StatementResponse = context
                 .api()?
                 .send(Method::POST, &format!("/v1/orgs/{org}/keys"), &registration(&org, &key)?)
@@ -110,12 +126,45 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Error> {
                 format!("{} may sign for {org} from epoch {} on", r.key, r.epoch)
             })
         }
-        Command::Revoke { org, hash } => {
-            let path = format!("/v1/orgs/{org}/keys/{hash}");
-            let answer: StatementResponse = context.api()?.ask(Method::DELETE, &path).await?;
+        Command::Rotate { old, new } => {
+            let (old, new) = (read_key(&old)?, read_key(&new)?);
+            let org = org_of(&old)?;
+            let replaced = old.verifying_key();
+            let hash = u32::from_be_bytes(replaced.hash());
+            let path = format!("/v1/orgs/{org}/keys/{hash:08x}/rotate");
+            let answer: StatementResponse =
+                context.api()?.send(Method::POST, &path, &rotation(&org, &old, &new)?).await?;
+            let rotated = Rotated {
+                key: new.verifying_key().to_string(),
+                replaces: replaced.to_string(),
+                epoch: answer.epoch,
+            };
+            context.output.print(&rotated, |r| {
+                format!(
+                    "{} signs for {org} from epoch {} on\n{} signs nothing more; what it signed stays good",
+                    r.key, r.epoch, r.replaces
+                )
+            })
+        }
+        Command::Revoke { org, hash, reason, yes } => {
+            if !yes {
+                return Err(Error::Usage(format!(
+                    "a revoked key never comes back, and every host refuses every release that it \
+                     signed, also those it has: publish them again under new versions, signed \
+                     with another key.\nIf nobody else has the key, put a new one in its place \
+                     instead: modunest key rotate OLD.key NEW.key\nTo revoke {org}'s key {hash} \
+                     nevertheless, say --yes"
+                )));
+            }
+            let path = format!("/v1/orgs/{org}/keys/{hash}/revoke");
+            let answer: StatementResponse =
+                context.api()?.send(Method::POST, &path, &RevokeKey { reason }).await?;
             let revoked = Registered { key: hash, epoch: answer.epoch };
             context.output.print(&revoked, |r| {
-                format!("{org}'s key {} is revoked from epoch {} on", r.key, r.epoch)
+                format!(
+                    "{org}'s key {} is revoked from epoch {} on: every release that it signed is refused",
+                    r.key, r.epoch
+                )
             })
         }
     }
@@ -136,8 +185,27 @@ pub fn generate(name: &str) -> Result<SigningKey, Error> {
 /// Never, for a key of [`generate`].
 pub fn registration(org: &OrgName, key: &SigningKey) -> Result<RegisterKey, Error> {
     let public = key.verifying_key().to_string();
-    let proof = modunest_tlog::sign(&RegisterKey::proof_text(org, &public), &[key])
-        .map_err(|error| Error::Failed(error.to_string()))?;
-    let proof = String::from_utf8(proof).map_err(|error| Error::Failed(error.to_string()))?;
+    let proof = prove(&RegisterKey::proof_text(org, &public), &[key])?;
     Ok(RegisterKey { key: public, proof })
+}
+
+/// The request that puts `new` in the place of `old`, with the proof that both are held.
+fn rotation(org: &OrgName, old: &SigningKey, new: &SigningKey) -> Result<RotateKey, Error> {
+    let public = new.verifying_key().to_string();
+    let text = RotateKey::proof_text(org, &old.verifying_key().to_string(), &public);
+    Ok(RotateKey { key: public, proof: prove(&text, &[old, new])? })
+}
+
+fn prove(text: &str, keys: &[&SigningKey]) -> Result<String, Error> {
+    let proof =
+        modunest_tlog::sign(text, keys).map_err(|error| Error::Failed(error.to_string()))?;
+    String::from_utf8(proof).map_err(|error| Error::Failed(error.to_string()))
+}
+
+/// The organisation that a key is of.
+fn org_of(key: &SigningKey) -> Result<OrgName, Error> {
+    let name = key.name().as_str();
+    name.parse().map_err(|error| {
+        Error::Input(format!("the key is named {name}, which is no organisation: {error}"))
+    })
 }

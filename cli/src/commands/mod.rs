@@ -1,11 +1,14 @@
 //! The commands, one module each, in the order in which an author meets them.
 
+pub mod admin;
 pub mod build;
 pub mod completions;
+pub mod deprecate;
 pub mod identity;
 pub mod info;
 pub mod key;
 pub mod new;
+pub mod owner;
 pub mod publish;
 pub mod trust;
 pub mod up;

@@ -3,19 +3,12 @@
 use std::path::Path;
 
 use modunest_core::Version;
-use modunest_core::api::{StatementRequest, StatementResponse};
 use modunest_core::name::PluginName;
-use modunest_core::problem::Code;
 use modunest_core::statement::{Statement, Yank};
-use reqwest::Method;
 use serde::Serialize;
 
 use super::Context;
 use crate::error::Error;
-use crate::publish::{sign, text};
-
-/// How often the statement is signed anew because another one came first.
-const CHAIN_TRIES_MAX: u32 = 8;
 
 #[derive(Serialize)]
 struct Done {
@@ -38,32 +31,26 @@ pub async fn run(
 ) -> Result<(), Error> {
     let (plugin, version) = parse(release)?;
     let publisher = context.publisher(key)?;
-    for _ in 0..CHAIN_TRIES_MAX {
-        let link = publisher.next_link(&plugin).await?;
-        let statement = Statement::Yank(Yank {
-            plugin: plugin.clone(),
-            version: version.clone(),
-            sequence: link.sequence,
-            previous: link.previous,
-            yanked: !undo,
-            reason: reason.clone(),
-        });
-        let request = StatementRequest { statement: text(&sign(&statement, &publisher.key)?)? };
-        let answer: StatementResponse =
-            match publisher.api.send(Method::POST, "/v1/statements", &request).await {
-                Err(Error::Refused(problem)) if problem.code == Code::ChainConflict => continue,
-                other => other?,
-            };
-        let done = Done { plugin, version, yanked: !undo, epoch: answer.epoch };
-        return context.output.print(&done, |done| {
-            if done.yanked {
-                format!("{} {} is yanked from epoch {} on: nobody new gets it, hosts that locked it keep it", done.plugin, done.version, done.epoch)
-            } else {
-                format!("{} {} is no longer yanked from epoch {} on", done.plugin, done.version, done.epoch)
-            }
-        });
-    }
-    Err(Error::Failed(format!("other statements about {plugin} keep coming first; try again")))
+    let answer = publisher
+        .say(&plugin, |link| {
+            Statement::Yank(Yank {
+                plugin: plugin.clone(),
+                version: version.clone(),
+                sequence: link.sequence,
+                previous: link.previous,
+                yanked: !undo,
+                reason: reason.clone(),
+            })
+        })
+        .await?;
+    let done = Done { plugin, version, yanked: !undo, epoch: answer.epoch };
+    context.output.print(&done, |done| {
+        if done.yanked {
+            format!("{} {} is yanked from epoch {} on: nobody new gets it, hosts that locked it keep it", done.plugin, done.version, done.epoch)
+        } else {
+            format!("{} {} is no longer yanked from epoch {} on", done.plugin, done.version, done.epoch)
+        }
+    })
 }
 
 /// Splits `org/name@version`.
