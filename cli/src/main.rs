@@ -4,11 +4,15 @@ mod api;
 mod commands;
 mod error;
 mod files;
+mod log;
+mod monitor;
 mod output;
 mod package;
 mod profile;
 mod publish;
 mod registry;
+mod verify;
+mod witness;
 mod worker;
 
 use std::path::PathBuf;
@@ -143,6 +147,13 @@ enum Command {
     Admin(commands::admin::Command),
     /// Show whose token this is
     Whoami,
+    /// Tell the chain of proof behind a release, from the trust configuration to its archives
+    Verify(commands::verify::Arguments),
+    /// Replay a registry's log, and say what is wrong with it and what was done
+    Monitor(commands::monitor::Arguments),
+    /// Cosign the checkpoints of logs that only grow
+    #[command(subcommand)]
+    Witness(commands::witness::Command),
     /// Print a shell's completion script
     Completions {
         /// The shell
@@ -156,7 +167,9 @@ const COMMAND_LOGS: &str = "warn";
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match &arguments.command {
-        Command::Up(_) => modunest_runtime::logging::init(),
+        Command::Up(_) | Command::Witness(commands::witness::Command::Serve(_)) => {
+            modunest_runtime::logging::init();
+        }
         _ => modunest_runtime::logging::init_with_default(COMMAND_LOGS),
     }
     // Two threads serve an idle registry in little memory; more only where there are cores.
@@ -225,6 +238,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::User(command) => identity::user(&context, command).await,
         Command::Admin(command) => commands::admin::run(&context, command).await,
         Command::Whoami => identity::whoami(&context).await,
+        Command::Verify(arguments) => commands::verify::run(&context, &arguments).await,
+        Command::Monitor(arguments) => commands::monitor::run(&context, &arguments).await,
+        Command::Witness(command) => commands::witness::run(&context, command).await,
         Command::Completions { shell } => commands::completions::run(shell),
     }
 }

@@ -133,19 +133,23 @@ impl Profile {
 
     /// Folder for what was fetched and proven before.
     pub fn cache_dir(&self) -> PathBuf {
-        let base = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-            .unwrap_or_else(std::env::temp_dir);
         // Two registries of one name (a local one that was made anew) must not share a cache:
         // the newest head of one would make the other's look rolled back.
         let identity = modunest_core::digest::Digest::of(self.keys.join("\n").as_bytes()).to_hex();
-        base.join("modunest").join("registries").join(format!(
+        cache_base().join("modunest").join("registries").join(format!(
             "{}-{}",
             self.origin,
             &identity[..12]
         ))
     }
+}
+
+/// The user's folder for what can be fetched again.
+pub fn cache_base() -> PathBuf {
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
 }
 
 /// Reads a key file.

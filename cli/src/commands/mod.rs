@@ -7,11 +7,14 @@ pub mod deprecate;
 pub mod identity;
 pub mod info;
 pub mod key;
+pub mod monitor;
 pub mod new;
 pub mod owner;
 pub mod publish;
 pub mod trust;
 pub mod up;
+pub mod verify;
+pub mod witness;
 pub mod yank;
 
 use std::path::{Path, PathBuf};

@@ -3,23 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use modunest_core::trust::{CONFIG_MAX_BYTES, Config};
 use url::Url;
 
 use super::Context;
 use crate::error::Error;
-use crate::log::Files;
+use crate::log::Trust;
 use crate::monitor::{Monitor, Watched};
 
 /// What to monitor.
 #[derive(Args)]
 pub struct Arguments {
-    /// Where the registry, or a mirror of it, serves its files
-    url: Url,
-    /// The registry's trust configuration: its keys, witnesses and limits. Take it from where
-    /// you trust it, not from what you monitor
-    #[arg(long, value_name = "FILE")]
-    trust: PathBuf,
+    /// Where the registry, or a mirror of it, serves its files [default: url of the profile]
+    url: Option<Url>,
+    #[command(flatten)]
+    trust: Trust,
     /// Folder for what the next run must know, and for evidence
     #[arg(long, value_name = "DIR", default_value = "monitor-state")]
     state: PathBuf,
@@ -34,10 +31,10 @@ pub struct Arguments {
 /// [`Error::Misbehaved`] for findings, [`Error::Activity`] for what was watched, and
 /// whatever kept the run from its end.
 pub async fn run(context: &Context, arguments: &Arguments) -> Result<(), Error> {
-    let config = read_config(&arguments.trust)?;
-    let files = Files::new(arguments.url.clone())?;
     let now = modunest_runtime::clock::now();
-    let monitor = Monitor { files: &files, config: &config, watched: &arguments.watched, now };
+    let (files, authority) = arguments.trust.open(context, arguments.url.as_ref(), now).await?;
+    let watched = &arguments.watched;
+    let monitor = Monitor { files: &files, authority: &authority, watched, now };
     let report = monitor.run(&arguments.state).await?;
     context.output.print(&report, |report| report.text())?;
     if let Some(finding) = report.findings.first() {
@@ -51,21 +48,4 @@ pub async fn run(context: &Context, arguments: &Arguments) -> Result<(), Error> 
         0 => Ok(()),
         count => Err(Error::Activity(format!("{count} statements of what is watched"))),
     }
-}
-
-/// Reads a trust configuration from a file.
-///
-/// # Errors
-/// When it cannot be read or breaks a rule.
-pub fn read_config(file: &std::path::Path) -> Result<Config, Error> {
-    let too_long = |bytes: u64| bytes > CONFIG_MAX_BYTES as u64;
-    let length = std::fs::metadata(file).map_err(Error::file(file))?.len();
-    if too_long(length) {
-        return Err(Error::Input(format!(
-            "{}: too long for a trust configuration",
-            file.display()
-        )));
-    }
-    let bytes = std::fs::read(file).map_err(Error::file(file))?;
-    Config::parse(&bytes).map_err(|error| Error::Input(format!("{}: {error}", file.display())))
 }

@@ -92,20 +92,27 @@ impl Files {
         Ok(Files { base, client })
     }
 
-    /// Where the files are.
-    pub fn base(&self) -> &Url {
-        &self.base
-    }
-
     /// A file that must be there. One that is named by its content is proven to be it.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn get(&self, key: ObjectKey) -> Result<Vec<u8>, ReadError> {
+        self.get_within(key, limit_bytes(&key)).await
+    }
+
+    /// As [`Files::get`], with a bound of the caller's.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn get_within(
+        &self,
+        key: ObjectKey,
+        limit_bytes: usize,
+    ) -> Result<Vec<u8>, ReadError> {
         let url = format!("{}{}", self.base.as_str().trim_end_matches('/'), key.path());
         let mut pauses = PAUSES.iter();
         let bytes = loop {
-            let answer = tokio::time::timeout(FILE_TIMEOUT, self.try_get(&url, key)).await;
+            let answer = tokio::time::timeout(FILE_TIMEOUT, self.try_get(&url, limit_bytes)).await;
             match answer.unwrap_or_else(|_| {
                 let reason = format!("no whole answer within {} s", FILE_TIMEOUT.as_secs());
                 Err(ReadError::Unreachable { url: url.clone(), reason })
@@ -123,7 +130,7 @@ impl Files {
         Ok(bytes)
     }
 
-    async fn try_get(&self, url: &str, key: ObjectKey) -> Result<Vec<u8>, ReadError> {
+    async fn try_get(&self, url: &str, limit_bytes: usize) -> Result<Vec<u8>, ReadError> {
         let unreachable = |reason: String| ReadError::Unreachable { url: url.to_owned(), reason };
         let response = http::traced(self.client.get(url))
             .send()
@@ -136,7 +143,7 @@ impl Files {
         if status != StatusCode::OK {
             return Err(ReadError::Status { url: url.to_owned(), status: status.as_u16() });
         }
-        http::body(response, limit_bytes(&key)).await.map_err(|error| match error {
+        http::body(response, limit_bytes).await.map_err(|error| match error {
             BodyError::TooLong(limit_bytes) => {
                 ReadError::TooLong { url: url.to_owned(), limit_bytes }
             }

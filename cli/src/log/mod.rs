@@ -4,8 +4,10 @@
 
 mod fetch;
 mod signed;
+mod trust;
 mod words;
 
 pub use fetch::{Files, ReadError};
 pub use signed::{Checkpointed, check_age, checkpoint, head};
+pub use trust::Trust;
 pub use words::{key_id, say, signer_id};

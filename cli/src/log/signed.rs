@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use modunest_agent::registry::Authority;
 use modunest_core::index::{Head, IndexError};
 use modunest_core::time::Timestamp;
-use modunest_core::trust::Config;
 use modunest_tlog::{QuorumError, SignedCheckpoint, VerifyingKey};
 
 use crate::output::ago;
@@ -25,10 +25,9 @@ pub struct Checkpointed {
 ///
 /// # Errors
 /// When it is not the log's, or too few witnesses cosigned it.
-pub fn checkpoint(bytes: &[u8], config: &Config) -> Result<Checkpointed, QuorumError> {
-    let keys = std::slice::from_ref(&config.log_key);
-    let signed = SignedCheckpoint::verify(bytes, config.origin.as_str(), keys)?;
-    let cosigned = config.witnesses.policy().check(&signed)?;
+pub fn checkpoint(bytes: &[u8], authority: &Authority) -> Result<Checkpointed, QuorumError> {
+    let signed = SignedCheckpoint::verify(bytes, &authority.origin, &authority.log_keys)?;
+    let cosigned = authority.witnesses.check(&signed)?;
     let cosigned = cosigned.into_iter().map(|(w, time)| (w.name.clone(), time)).collect();
     Ok(Checkpointed { signed, cosigned })
 }
@@ -37,10 +36,10 @@ pub fn checkpoint(bytes: &[u8], config: &Config) -> Result<Checkpointed, QuorumE
 ///
 /// # Errors
 /// [`IndexError::Head`].
-pub fn head(bytes: &[u8], config: &Config) -> Result<Head, IndexError> {
+pub fn head(bytes: &[u8], authority: &Authority) -> Result<Head, IndexError> {
     let size = Head::read_unproven(bytes)?.log.size;
-    let keys: Vec<VerifyingKey> = config.head_keys.at(size).cloned().collect();
-    Head::verify(bytes, config.origin.as_str(), &keys)
+    let keys: Vec<VerifyingKey> = authority.head_keys.at(size).cloned().collect();
+    Head::verify(bytes, &authority.origin, &keys)
 }
 
 /// Whether both are as new as the trust policy asks.
@@ -48,13 +47,13 @@ pub fn head(bytes: &[u8], config: &Config) -> Result<Head, IndexError> {
 /// # Errors
 /// Which is not, in words.
 pub fn check_age(
-    config: &Config,
+    authority: &Authority,
     checkpoint: &Checkpointed,
     head: &Head,
     now: Timestamp,
 ) -> Result<(), String> {
     head.check_fresh(now, CLOCK_SKEW).map_err(|error| error.to_string())?;
-    let policy = &config.policy;
+    let policy = &authority.policy;
     let age = now.since(head.issued_at);
     if age > policy.head_max_age {
         return Err(format!(

@@ -17,10 +17,10 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
+use modunest_agent::registry::Authority;
 use modunest_core::index::Head;
 use modunest_core::keys::ObjectKey;
 use modunest_core::time::Timestamp;
-use modunest_core::trust::Config;
 use modunest_tlog::{Plan, TreeHash, verify_consistency};
 
 use crate::error::Error;
@@ -41,7 +41,7 @@ pub struct Monitor<'a> {
     /// Its files.
     pub files: &'a Files,
     /// The keys that it is believed by.
-    pub config: &'a Config,
+    pub authority: &'a Authority,
     /// Whose activity is reported.
     pub watched: &'a [Watched],
     /// What the time is.
@@ -88,10 +88,10 @@ impl Monitor<'_> {
     /// When something could not be read or was signed by nobody who may. Findings are no
     /// errors here; they are in the report.
     pub async fn run(&self, folder: &Path) -> Result<Report, Error> {
-        let mut state = State::open(folder, self.config.origin.as_str())?;
+        let mut state = State::open(folder, &self.authority.origin)?;
         let shown = self.read().await?;
         let mut report = Report {
-            origin: self.config.origin.to_string(),
+            origin: self.authority.origin.clone(),
             log: ShownLog {
                 size: shown.checkpoint.signed.checkpoint.size,
                 root: shown.checkpoint.signed.checkpoint.root.to_string(),
@@ -120,7 +120,7 @@ impl Monitor<'_> {
                 report.findings.push(finding);
             }
         }
-        if let Err(why) = log::check_age(self.config, &shown.checkpoint, &shown.head, self.now) {
+        if let Err(why) = log::check_age(self.authority, &shown.checkpoint, &shown.head, self.now) {
             report.findings.push(Finding { kind: Kind::Stale, what: why });
         }
         Ok(report)
@@ -132,9 +132,9 @@ impl Monitor<'_> {
         loop {
             let head_bytes = self.files.get(ObjectKey::Head).await?;
             let checkpoint = self.files.get(ObjectKey::Checkpoint).await?;
-            let head = log::head(&head_bytes, self.config)
+            let head = log::head(&head_bytes, self.authority)
                 .map_err(|error| Error::Unproven(error.to_string()))?;
-            let checkpoint = log::checkpoint(&checkpoint, self.config)
+            let checkpoint = log::checkpoint(&checkpoint, self.authority)
                 .map_err(|error| Error::Unproven(error.to_string()))?;
             tries += 1;
             if head.log.size <= checkpoint.signed.checkpoint.size || tries == PAIR_TRIES_MAX {

@@ -46,7 +46,7 @@ impl Monitor<'_> {
         }
         let mut frontier = self.frontier((replayed, root), checkpoint.size).await?;
         let folder = state.subjects_folder();
-        let mut fold = Fold::new(folder, &self.config.statement_keys, &mut state.subjects);
+        let mut fold = Fold::new(folder, &self.authority.statement_keys, &mut state.subjects);
         // What stands in the entries is judged when they are proven to be those of the log: an
         // entry that a mirror changed must not look like the registry's.
         let mut refused: Option<Finding> = None;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use modunest_agent::registry::Authority;
 use modunest_core::index::{Bin, Head, IndexFile, Node, Slot};
 use modunest_core::keys::ObjectKey;
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::statement::{Authorities, OrgState, PluginState, Subject};
 use modunest_core::time::Timestamp;
-use modunest_core::trust::Config;
 use modunest_tlog::{Plan, TreeHash, verify_consistency, verify_inclusion};
 
 use crate::error::Error;
@@ -16,7 +16,7 @@ use crate::log::{self, Checkpointed, Files};
 /// Makes the chain.
 pub(super) struct Chain<'a> {
     files: &'a Files,
-    config: &'a Config,
+    authority: &'a Authority,
     now: Timestamp,
 }
 
@@ -51,19 +51,19 @@ fn unproven(why: impl std::fmt::Display) -> Error {
 }
 
 impl<'a> Chain<'a> {
-    pub(super) fn new(files: &'a Files, config: &'a Config, now: Timestamp) -> Self {
-        Chain { files, config, now }
+    pub(super) fn new(files: &'a Files, authority: &'a Authority, now: Timestamp) -> Self {
+        Chain { files, authority, now }
     }
 
     pub(super) async fn checkpoint(&mut self) -> Result<Checkpointed, Error> {
         let bytes = self.files.get(ObjectKey::Checkpoint).await?;
-        log::checkpoint(&bytes, self.config).map_err(unproven)
+        log::checkpoint(&bytes, self.authority).map_err(unproven)
     }
 
     pub(super) async fn head(&mut self, checkpoint: &Checkpointed) -> Result<ProvenHead, Error> {
         let bytes = self.files.get(ObjectKey::Head).await?;
-        let head = log::head(&bytes, self.config).map_err(unproven)?;
-        log::check_age(self.config, checkpoint, &head, self.now).map_err(unproven)?;
+        let head = log::head(&bytes, self.authority).map_err(unproven)?;
+        log::check_age(self.authority, checkpoint, &head, self.now).map_err(unproven)?;
         let log = &checkpoint.signed.checkpoint;
         let root = TreeHash::from_bytes(*head.log.root.as_bytes());
         let plan = Plan::consistency(head.log.size, log.size).ok_or_else(|| {
@@ -91,7 +91,7 @@ impl<'a> Chain<'a> {
         let file = self.file(&root, &subject, &mut lines).await?.ok_or_else(|| {
             Error::Failed(format!(
                 "{} has no plugin {plugin}, proven by its index at epoch {}",
-                self.config.origin, head.head.epoch
+                self.authority.origin, head.head.epoch
             ))
         })?;
         let mut orgs = Vec::new();
@@ -99,7 +99,7 @@ impl<'a> Chain<'a> {
             let subject = Subject::Org(org);
             orgs.extend(self.file(&root, &subject, &mut lines).await?);
         }
-        Ok(Found { file, orgs, lines, states: BTreeMap::new() }.with_states(self.config)?)
+        Ok(Found { file, orgs, lines, states: BTreeMap::new() }.with_states(self.authority)?)
     }
 
     async fn file(
@@ -133,7 +133,7 @@ impl<'a> Chain<'a> {
         let Subject::Plugin(plugin) = &found.file.subject else {
             return Err(unproven("the index file is about an organisation"));
         };
-        let registry = &self.config.statement_keys;
+        let registry = &self.authority.statement_keys;
         let mut state = PluginState::new(plugin.clone());
         let authorities = Authorities { registry, orgs: &found.states };
         for (position, signed) in &found.file.entries {
@@ -175,12 +175,12 @@ impl<'a> Chain<'a> {
 }
 
 impl Found {
-    fn with_states(mut self, config: &Config) -> Result<Self, Error> {
+    fn with_states(mut self, authority: &Authority) -> Result<Self, Error> {
         for file in &self.orgs {
             let Subject::Org(org) = &file.subject else { continue };
             let mut state = OrgState::new(org.clone());
             for (position, signed) in &file.entries {
-                state.apply(*position, signed, &config.statement_keys).map_err(unproven)?;
+                state.apply(*position, signed, &authority.statement_keys).map_err(unproven)?;
             }
             self.states.insert(org.clone(), state);
         }

@@ -5,10 +5,10 @@
 mod chain;
 mod steps;
 
+use modunest_agent::registry::Authority;
 use modunest_core::Version;
 use modunest_core::name::PluginName;
 use modunest_core::time::Timestamp;
-use modunest_core::trust::Config;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -72,14 +72,14 @@ impl Proof {
 /// What could not be proven, or could not be read.
 pub async fn prove(
     files: &Files,
-    config: &Config,
+    authority: &Authority,
     now: Timestamp,
     (plugin, version): (&PluginName, &Version),
     proof: &mut Proof,
 ) -> Result<(), Error> {
     (proof.plugin, proof.version) = (plugin.to_string(), version.to_string());
-    let mut chain = Chain::new(files, config, now);
-    proof.step("The trust configuration says whom to believe", steps::trust(config));
+    let mut chain = Chain::new(files, authority, now);
+    proof.step("The trust configuration says whom to believe", steps::trust(authority));
     let checkpoint = chain.checkpoint().await?;
     proof.step("The log's key signed its size and root", steps::checkpoint(&checkpoint, now));
     let head = chain.head(&checkpoint).await?;
@@ -100,6 +100,6 @@ pub async fn prove(
     proof.step("The publisher's key was good when it signed", steps::key(&found, &state, release));
     proof.step("The registry's word about it", steps::word(&state, release));
     proof.step("The archives that this makes good", steps::archives(release));
-    proof.refused = steps::refused(config, &state, release);
+    proof.refused = steps::refused(authority, &state, release);
     Ok(())
 }

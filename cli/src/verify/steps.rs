@@ -1,17 +1,17 @@
 //! The steps in words.
 
+use modunest_agent::registry::Authority;
 use modunest_core::Version;
 use modunest_core::statement::{
     KeyEnd, KeyState, PluginState, RegistryKeys, ReleaseState, Statement, Status, VerdictOutcome,
 };
 use modunest_core::time::Timestamp;
-use modunest_core::trust::Config;
 
 use super::chain::{Found, Included, ProvenHead};
 use crate::log::{Checkpointed, key_id, say};
 use crate::output::{ago, size};
 
-pub(super) fn trust(config: &Config) -> Vec<String> {
+pub(super) fn trust(authority: &Authority) -> Vec<String> {
     let list = |keys: &RegistryKeys| {
         let each: Vec<String> = keys
             .0
@@ -23,13 +23,14 @@ pub(super) fn trust(config: &Config) -> Vec<String> {
             .collect();
         each.join(", ")
     };
-    let witnesses = config.witnesses.policy().witnesses();
+    let log_keys: Vec<String> = authority.log_keys.iter().map(key_id).collect();
+    let witnesses = authority.witnesses.witnesses();
     let names: Vec<&str> = witnesses.iter().map(|witness| witness.name.as_str()).collect();
     vec![
-        format!("registry and log: {}", config.origin),
-        format!("log key: {}", key_id(&config.log_key)),
-        format!("head keys: {}", list(&config.head_keys)),
-        format!("statement keys: {}", list(&config.statement_keys)),
+        format!("registry and log: {}", authority.origin),
+        format!("log key: {}", log_keys.join(", ")),
+        format!("head keys: {}", list(&authority.head_keys)),
+        format!("statement keys: {}", list(&authority.statement_keys)),
         match names.as_slice() {
             [] => "witnesses: none are asked for".to_owned(),
             names => format!("witnesses: {}", names.join(", ")),
@@ -170,14 +171,14 @@ pub(super) fn archives(release: &ReleaseState) -> Vec<String> {
 
 /// Why an agent that asks for no more than the trust policy refuses the release.
 pub(super) fn refused(
-    config: &Config,
+    authority: &Authority,
     state: &PluginState,
     release: &ReleaseState,
 ) -> Option<String> {
     if let Status::Quarantined { reason } = state.status(release) {
         return Some(format!("it is quarantined: {reason}"));
     }
-    let policy = &config.policy;
+    let policy = &authority.policy;
     if state.trust < policy.lowest_level {
         return Some(format!(
             "its trust level is {}, and the trust policy asks for {}",
