@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use modunest_core::api::{Discovery, PROTOCOL_VERSION, TokenCreated};
 use modunest_edge::native::{Downloads, serve};
-use modunest_functions::Functions;
+use modunest_functions::{Functions, Keys};
 use modunest_local::{BoundServices, LocalServices, Subscription, Timer};
 use modunest_runtime::aws::Settings;
 use modunest_tlog::SigningKey;
@@ -140,11 +140,12 @@ impl LocalRegistry {
         let secret = secret(&options.data.join("s3.secret"), || {
             Ok(hex(&modunest_runtime::random::bytes::<32>()))
         })?;
-        let registry_key: SigningKey = {
-            let file = options.data.join("registry.key");
-            let text = self::secret(&file, || Ok(generate(ORIGIN)?.expose()))?;
-            text.parse().map_err(|error| Error::Input(format!("{}: {error}", file.display())))?
+        let keys = Keys {
+            log: registry_key(&options.data.join("log.key"))?,
+            head: registry_key(&options.data.join("head.key"))?,
+            statement: registry_key(&options.data.join("statement.key"))?,
         };
+        let public_keys = keys.verifying().map(|key| key.to_string());
 
         let bound = BoundServices::bind(modunest_local::Config {
             data_dir: (!options.ephemeral).then(|| options.data.join("services")),
@@ -171,7 +172,8 @@ impl LocalRegistry {
             staging_bucket: STAGING_BUCKET.to_owned(),
             public_bucket: PUBLIC_BUCKET.to_owned(),
             origin: ORIGIN.to_owned(),
-            registry_key: registry_key.clone(),
+            keys,
+            trust: None,
             aws: aws.clone(),
             public_s3_endpoint: None,
             sole_writer: true,
@@ -201,7 +203,6 @@ impl LocalRegistry {
         functions.sweep().await.map_err(failed)?;
         functions.sequence().await.map_err(failed)?;
 
-        let key = registry_key.verifying_key().to_string();
         let count_token = count_token(&functions, &options.data.join(COUNT_TOKEN_FILE)).await?;
         let downloads = match installed {
             Some(_) => None,
@@ -222,7 +223,7 @@ impl LocalRegistry {
                     .map_err(|error| Error::Failed(error.to_string()))?
                     .to_string(),
                 files: url.to_string(),
-                keys: vec![key.clone()],
+                keys: public_keys.to_vec(),
             },
             memory_cache_bytes: MEMORY_CACHE_BYTES,
             downloads: downloads.clone(),
@@ -234,12 +235,13 @@ impl LocalRegistry {
         let read_side = Server::start(|stopped| serve(read_side, edge, until(stopped)));
         let write_side = Server::start(|stopped| serve(write_side, api, until(stopped)));
         let profile_file = options.data.join(PROFILE_FILE);
-        let profile = write_profile(&profile_file, &url, key.clone(), first_token.as_ref())?;
+        let profile = write_profile(&profile_file, &url, &public_keys, first_token.as_ref())?;
         let worker = match installed {
             None => None,
             Some(installed) => {
                 let (url, api) = (url.clone(), api_origin);
-                let setup = worker::Setup { url, origin: ORIGIN, key, api, files, count_token };
+                let keys = public_keys.join(" ");
+                let setup = worker::Setup { url, origin: ORIGIN, keys, api, files, count_token };
                 Some(Worker::start(&installed, &setup, &options.data).await?)
             }
         };
@@ -382,10 +384,16 @@ fn secret(file: &Path, make: impl FnOnce() -> Result<String, Error>) -> Result<S
     Ok(text)
 }
 
+/// One of the registry's own keys, made on the first start.
+fn registry_key(file: &Path) -> Result<SigningKey, Error> {
+    let text = secret(file, || Ok(generate(ORIGIN)?.expose()))?;
+    text.parse().map_err(|error| Error::Input(format!("{}: {error}", file.display())))
+}
+
 fn write_profile(
     file: &Path,
     url: &Url,
-    key: String,
+    keys: &[String],
     first_token: Option<&TokenCreated>,
 ) -> Result<Profile, Error> {
     let token_file = file.with_file_name(TOKEN_FILE);
@@ -398,7 +406,7 @@ fn write_profile(
         false => Profile::new(url.clone(), ORIGIN.to_owned(), Vec::new()),
     };
     profile.url = url.clone();
-    profile.keys = vec![key];
+    profile.keys = keys.to_vec();
     profile.token_file.get_or_insert_with(|| TOKEN_FILE.into());
     profile.save(file)?;
     Profile::load(Some(file))

@@ -44,8 +44,8 @@ pub struct Setup {
     pub url: Url,
     /// Name of the registry.
     pub origin: &'static str,
-    /// The registry's key.
-    pub key: String,
+    /// The registry's keys, separated by spaces.
+    pub keys: String,
     /// Where requests below `/v1/` go.
     pub api: Url,
     /// Where files are.
@@ -109,7 +109,7 @@ impl Worker {
             "port": setup.url.port(),
             "vars": {
                 "REGISTRY_ORIGIN": setup.origin,
-                "REGISTRY_KEYS": setup.key,
+                "REGISTRY_KEYS": setup.keys,
                 "PUBLIC_URL": setup.url,
                 "API_URL": setup.api,
                 "ORIGIN_URL": setup.files,

@@ -221,7 +221,8 @@ impl<'de> serde::Deserialize<'de> for SessionId {
     }
 }
 
-/// An object in the staging bucket, which only publishers write and which expires.
+/// An object in the staging bucket, which readers never see. Publishers write uploads only,
+/// through URLs that name the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StagingKey {
     /// One uploaded archive of a session.
@@ -229,6 +230,9 @@ pub enum StagingKey {
     /// Written by the registry when a session needs no upload at all: its storage event
     /// starts the same work as an upload's.
     Ready(SessionId),
+    /// What the sequencer decided and has perhaps not carried out yet, named by its content.
+    /// Never expires: the sequencer removes it.
+    Bundle(Digest),
 }
 
 impl StagingKey {
@@ -241,14 +245,16 @@ impl StagingKey {
                 Some(StagingKey::Upload(session.parse().ok()?, digest.parse().ok()?))
             }
             "ready" => Some(StagingKey::Ready(rest.parse().ok()?)),
+            "bundle" => Some(StagingKey::Bundle(rest.parse().ok()?)),
             _ => None,
         }
     }
 
-    /// The session it belongs to.
-    pub const fn session(&self) -> SessionId {
+    /// The session it belongs to; `None` for what belongs to the sequencer.
+    pub const fn session(&self) -> Option<SessionId> {
         match self {
-            StagingKey::Upload(session, _) | StagingKey::Ready(session) => *session,
+            StagingKey::Upload(session, _) | StagingKey::Ready(session) => Some(*session),
+            StagingKey::Bundle(_) => None,
         }
     }
 }
@@ -258,6 +264,7 @@ impl fmt::Display for StagingKey {
         match self {
             StagingKey::Upload(session, digest) => write!(f, "upload/{session}/{digest}"),
             StagingKey::Ready(session) => write!(f, "ready/{session}"),
+            StagingKey::Bundle(digest) => write!(f, "bundle/{digest}"),
         }
     }
 }
@@ -315,7 +322,11 @@ mod tests {
     #[test]
     fn staging_keys_round_trip() {
         let session = SessionId::from_bytes([0xab; 16]);
-        for key in [StagingKey::Upload(session, Digest::of(b"x")), StagingKey::Ready(session)] {
+        for key in [
+            StagingKey::Upload(session, Digest::of(b"x")),
+            StagingKey::Ready(session),
+            StagingKey::Bundle(Digest::of(b"x")),
+        ] {
             assert_eq!(StagingKey::from_key(&key.to_string()), Some(key));
         }
         assert_eq!(StagingKey::from_key("upload/../x"), None);

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use modunest_core::statement::RegistryKeys;
 use modunest_core::time::Timestamp;
+use modunest_core::trust;
 use modunest_runtime::aws::Settings;
-use modunest_tlog::SigningKey;
+use modunest_tlog::VerifyingKey;
 
 use crate::error::Error;
+use crate::signing::Keys;
 
 /// Where the time comes from. Leases and deadlines are decided by it, so tests move it.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -21,10 +24,14 @@ pub struct Config {
     pub staging_bucket: String,
     /// The bucket that readers read from.
     pub public_bucket: String,
-    /// Name of the registry; also the name of its key.
+    /// Name of the registry and of its log; also the name of its keys.
     pub origin: String,
-    /// The registry's key: signs heads and statements about publisher keys.
-    pub registry_key: SigningKey,
+    /// The registry's keys.
+    pub keys: Keys,
+    /// What readers are told about keys and witnesses, for a registry that has a trust root.
+    /// It names the statement keys of former times, and whose cosignatures a checkpoint needs
+    /// before it is published.
+    pub trust: Option<trust::Config>,
     /// Where DynamoDB and S3 are.
     pub aws: Settings,
     /// Where publishers reach S3, when that is not where this process reaches it.
@@ -60,11 +67,35 @@ impl Config {
                 rule: "must differ from public_bucket: whoever may upload could else publish",
             });
         }
-        if self.registry_key.name().as_str() != self.origin {
-            return Err(Error::Config {
-                setting: "registry_key",
-                rule: "must be named like the origin",
-            });
+        let Keys { log, head, statement, .. } = &self.keys;
+        for (name, key) in [("keys.log", log), ("keys.head", head), ("keys.statement", statement)] {
+            if key.name().as_str() != self.origin {
+                return Err(Error::Config { setting: name, rule: "must be named like the origin" });
+            }
+        }
+        match &self.trust {
+            Some(trust) => self.check_trust(trust),
+            None => Ok(()),
+        }
+    }
+
+    /// What is signed with keys that readers do not know would be refused by all of them.
+    fn check_trust(&self, trust: &trust::Config) -> Result<(), Error> {
+        let [log, head, statement] = self.keys.verifying();
+        let in_use = |keys: &RegistryKeys, key: &VerifyingKey| {
+            keys.0.iter().any(|known| known.key == *key && known.until.is_none())
+        };
+        for (good, rule) in [
+            (trust.log_key == log, "must have the log's key: make a new one, or use that key"),
+            (in_use(&trust.head_keys, &head), "must have the head key, without an `until`"),
+            (
+                in_use(&trust.statement_keys, &statement),
+                "must have the statement key, without an `until`",
+            ),
+        ] {
+            if !good {
+                return Err(Error::Config { setting: "trust", rule });
+            }
         }
         Ok(())
     }
@@ -77,7 +108,8 @@ impl fmt::Debug for Config {
             .field("staging_bucket", &self.staging_bucket)
             .field("public_bucket", &self.public_bucket)
             .field("origin", &self.origin)
-            .field("registry_key", &self.registry_key.verifying_key())
+            .field("keys", &self.keys.verifying())
+            .field("trust", &self.trust)
             .field("aws", &self.aws)
             .field("public_s3_endpoint", &self.public_s3_endpoint)
             .field("sole_writer", &self.sole_writer)

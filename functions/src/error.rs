@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use modunest_core::index::IndexError;
 use modunest_core::problem::{Code, Refusal};
 use modunest_core::statement::StatementError;
+use modunest_tlog::{BundleError, CheckpointError, TileError, TileId};
 
 /// "No" ([`Error::Refused`]), "cannot find out" ([`Error::Unavailable`]) and "found what must
 /// not be" (the others) are different things.
@@ -33,6 +34,24 @@ pub enum Error {
     /// An index object is not what its name says.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The log's tiles are not what the log says.
+    #[error(transparent)]
+    Tile(#[from] TileError),
+    /// A bundle of the log's entries is malformed, or an entry does not fit.
+    #[error(transparent)]
+    Entries(#[from] BundleError),
+    /// A tile is there already, with other bytes: the table is older than the public bucket,
+    /// as after a restore.
+    #[error(
+        "{0} is there already with other bytes: the table is older than the log that readers see (docs/deploy.md, \"Restore\")"
+    )]
+    Forked(TileId),
+    /// The checkpoint could not be made, or the one that readers see not be read.
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// Too few witnesses cosigned the checkpoint.
+    #[error("the checkpoint is not published: {0}")]
+    Witnesses(#[from] crate::witness::Error),
     /// A statement of our own could not be made, or a stored one not be read.
     #[error("statement: {0}")]
     Statement(#[from] StatementError),

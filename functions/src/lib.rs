@@ -15,6 +15,7 @@
 
 mod config;
 mod error;
+mod signing;
 
 #[cfg(feature = "faults")]
 pub mod faults;
@@ -36,23 +37,26 @@ mod downloads;
 mod api;
 
 pub mod lambda;
+pub mod witness;
 
 use std::sync::Arc;
 
 use modunest_core::name::UserName;
+use modunest_core::statement::RegistryKeys;
 use modunest_core::time::Timestamp;
 use modunest_runtime::aws;
-use modunest_tlog::SigningKey;
 use tokio::sync::Semaphore;
 
 pub use config::{Clock, Config};
 pub use error::Error;
 pub use sequence::Sequenced;
+pub use signing::Keys;
 pub use sweep::Swept;
 
 use sequence::Sequencer;
 use storage::Storage;
 use store::Store;
+use witness::Collector;
 
 /// Releases checked at once. At worst each holds an archive of 50 MB and a library that
 /// unpacks to 256 MB; checking is processor work, so more would not be faster on two cores.
@@ -69,7 +73,9 @@ struct Inner {
     store: Store,
     storage: Storage,
     origin: String,
-    registry_key: SigningKey,
+    keys: Keys,
+    /// The statement keys, present and past.
+    registry_keys: RegistryKeys,
     clock: Clock,
     sole_writer: bool,
     /// Names this process in the leases it takes.
@@ -110,17 +116,30 @@ impl Functions {
                 ..config.aws.clone()
             }),
         };
+        let (registry_keys, witnesses) = match config.trust {
+            None => (RegistryKeys::in_use([config.keys.statement.verifying_key()]), None),
+            Some(trust) => {
+                let policy = trust.witnesses.policy();
+                let witnesses = if policy.asks_for_witnesses() {
+                    Some(Collector::new(policy.clone(), http_client()?))
+                } else {
+                    None
+                };
+                (trust.statement_keys, witnesses)
+            }
+        };
         let instance: [u8; 8] = modunest_runtime::random::bytes();
         Ok(Functions(Arc::new(Inner {
             store: Store::new(aws::dynamodb(&config.aws), config.table),
             storage: Storage::new(s3, presigner, config.staging_bucket, config.public_bucket),
             origin: config.origin,
-            registry_key: config.registry_key,
+            keys: config.keys,
+            registry_keys,
             clock: config.clock,
             sole_writer: config.sole_writer,
             instance: format!("{:016x}", u64::from_be_bytes(instance)),
             checks: Semaphore::new(CHECKS_AT_ONCE),
-            sequencer: Sequencer::new(),
+            sequencer: Sequencer::new(witnesses),
             archives: downloads::Archives::new(),
         })))
     }
@@ -183,6 +202,14 @@ impl Functions {
     fn now(&self) -> Timestamp {
         (self.0.clock)()
     }
+}
+
+fn http_client() -> Result<reqwest::Client, Error> {
+    modunest_runtime::http::client().map_err(|error| Error::Unavailable {
+        service: "HTTP client",
+        operation: "start",
+        detail: error.to_string(),
+    })
 }
 
 fn first_user() -> Result<UserName, Error> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, MetadataDirective, ObjectIdentifier};
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use modunest_core::keys::{ObjectKey, StagingKey};
 use modunest_core::publish::Missing;
+use modunest_tlog::TileId;
 
 use crate::error::Error;
 use crate::faults;
@@ -152,50 +154,63 @@ impl Storage {
 
     /// Stores an object that is named by its content; one that is there already is the same.
     pub(crate) async fn put_content(&self, key: ObjectKey, bytes: Bytes) -> Result<(), Error> {
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.public)
-            .key(key.to_string())
-            .content_type(key.content_type())
-            .cache_control(key.cache_policy().header_value())
-            .if_none_match("*")
-            .body(ByteStream::from(bytes));
-        let sent = faults::write(Box::pin(request.send())).await;
-        match sent {
-            Ok(_) => Ok(()),
+        self.put_absent(key, bytes).await.map(|_| ())
+    }
+
+    /// Stores an object unless there is one. Answers whether it did.
+    async fn put_absent(&self, key: ObjectKey, bytes: Bytes) -> Result<bool, Error> {
+        let request = self.put(key, bytes).if_none_match("*");
+        match faults::write(Box::pin(request.send())).await {
+            Ok(_) => Ok(true),
             // 409 is no proof that the other write will be carried out.
-            Err(error) if precondition(&error) && self.is_public(key).await? => Ok(()),
+            Err(error) if precondition(&error) && self.is_public(key).await? => Ok(false),
             Err(error) => Err(failed("PutObject", &error)),
         }
     }
 
-    /// Replaces the head, if it is still the one with the entity tag `last`; `None` for a
-    /// registry that has none. Answers the new entity tag, or `None` when it is another.
-    pub(crate) async fn put_head(
+    /// Stores a tile of the log, whose bytes follow from its place. One that is there already
+    /// must be the same: another one would be of another log.
+    pub(crate) async fn put_tile(&self, tile: TileId, bytes: Bytes) -> Result<(), Error> {
+        let key = ObjectKey::Tile(tile);
+        if self.put_absent(key, bytes.clone()).await? {
+            return Ok(());
+        }
+        match self.get_public(key, bytes.len() as u64).await? {
+            Fetch::Found(fetched) if fetched.bytes == bytes => Ok(()),
+            _ => Err(Error::Forked(tile)),
+        }
+    }
+
+    /// Replaces an object that changes, if it is still the one with the entity tag `last`;
+    /// `None` where there is none yet. Answers the new entity tag, or `None` when it is
+    /// another.
+    pub(crate) async fn put_changing(
         &self,
+        key: ObjectKey,
         bytes: Vec<u8>,
         last: Option<&str>,
     ) -> Result<Option<String>, Error> {
-        let key = ObjectKey::Head;
-        let request = self
-            .client
-            .put_object()
-            .bucket(&self.public)
-            .key(key.to_string())
-            .content_type(key.content_type())
-            .cache_control(key.cache_policy().header_value())
-            .body(ByteStream::from(bytes));
+        let request = self.put(key, bytes.into());
         let request = match last {
             Some(etag) => request.if_match(etag),
             None => request.if_none_match("*"),
         };
         match faults::write(Box::pin(request.send())).await {
             Ok(answer) => Ok(Some(answer.e_tag.unwrap_or_default())),
-            // 404: the head that was seen has been deleted.
+            // 404: the object that was seen has been deleted.
             Err(error) if precondition(&error) || absent(&error) => Ok(None),
             Err(error) => Err(failed("PutObject", &error)),
         }
+    }
+
+    fn put(&self, key: ObjectKey, bytes: Bytes) -> PutObjectFluentBuilder {
+        self.client
+            .put_object()
+            .bucket(&self.public)
+            .key(key.to_string())
+            .content_type(key.content_type())
+            .cache_control(key.cache_policy().header_value())
+            .body(ByteStream::from(bytes))
     }
 
     /// Makes a checked upload public: a copy within S3 of exactly the bytes that were read.
@@ -256,12 +271,17 @@ impl Storage {
 
     /// Writes the marker whose storage event starts a session without uploads.
     pub(crate) async fn put_ready(&self, key: StagingKey) -> Result<(), Error> {
+        self.put_staged(key, Bytes::new()).await
+    }
+
+    /// Writes what the registry itself keeps in the staging bucket.
+    pub(crate) async fn put_staged(&self, key: StagingKey, bytes: Bytes) -> Result<(), Error> {
         let request = self
             .client
             .put_object()
             .bucket(&self.staging)
             .key(key.to_string())
-            .body(ByteStream::from_static(b""));
+            .body(ByteStream::from(bytes));
         faults::write(Box::pin(request.send()))
             .await
             .map(|_| ())

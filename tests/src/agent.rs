@@ -17,23 +17,24 @@ use crate::registry::{ORIGIN, Registry};
 pub struct Host {
     folder: TempDir,
     url: Url,
-    key: VerifyingKey,
+    keys: Vec<VerifyingKey>,
     plugins: Vec<(String, String)>,
     check_every_s: u64,
 }
 
 impl Host {
-    /// One that trusts a registry's key and asks the registry itself.
+    /// One that trusts a registry's keys and asks the registry itself.
     pub async fn of(registry: &Registry) -> Host {
-        Host::at(registry.started.url.clone(), registry.key().await)
+        Host::at(registry.started.url.clone(), registry.keys().await)
     }
 
-    /// One that trusts a key and asks whoever answers at `url`.
+    /// One that trusts some keys and asks whoever answers at `url`.
     ///
     /// # Panics
     /// When the system has no place for it.
-    pub fn at(url: Url, key: VerifyingKey) -> Host {
-        Host { folder: TempDir::new().unwrap(), url, key, plugins: Vec::new(), check_every_s: 3600 }
+    pub fn at(url: Url, keys: Vec<VerifyingKey>) -> Host {
+        let folder = TempDir::new().unwrap();
+        Host { folder, url, keys, plugins: Vec::new(), check_every_s: 3600 }
     }
 
     /// Wants a plugin.
@@ -75,12 +76,13 @@ impl Host {
         let path = self.folder.path().join("agent.toml");
         let plugins: String =
             self.plugins.iter().map(|(name, entry)| format!("\"{name}\" = {entry}\n")).collect();
+        let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
         let text = format!(
             "state_dir = \"state\"\n\
              [gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = [\"{}\"]\n\
+             [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = {:?}\n\
              [plugins]\n{plugins}\n[host]\nin_process = [\"acme/*\", \"demo/*\"]\ncheck_every_s = {}\n",
-            self.url, self.key, self.check_every_s
+            self.url, keys, self.check_every_s
         );
         std::fs::write(&path, text).unwrap();
         path

@@ -14,9 +14,9 @@ use axum::extract::Request;
 use axum::http::Response;
 use modunest_core::api::{CreateToken, Discovery, PROTOCOL_VERSION, TokenCreated};
 use modunest_core::authorise::Scope;
-use modunest_functions::{Config, Functions};
+use modunest_functions::{Config, Functions, Keys};
 use modunest_local::Subscription;
-use modunest_tlog::SigningKey;
+use modunest_tlog::VerifyingKey;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -28,16 +28,24 @@ use crate::registry::{ORIGIN, command, signing_key};
 use crate::site::{KEYS, PUBLIC, STAGING, Server, Store, TABLE};
 use crate::workerd::{Setup, Worker};
 
-/// Object in the bucket of keys.
-const KEY_OBJECT: &str = "registry.key";
+/// Keys of a registry.
+pub fn registry_keys(origin: &str) -> Keys {
+    let key = |seed| signing_key(origin, seed);
+    Keys { log: key(7), head: key(8), statement: key(9) }
+}
 
 /// The environment of every function, as `template.yaml` sets it and Lambda adds to it. Puts the
-/// registry's key where functions look for it.
+/// registry's keys where functions look for it.
 ///
 /// # Panics
 /// When the store does not take the key.
-pub async fn environment(store: &Store, origin: &str, key: &SigningKey) -> Vec<(String, String)> {
-    store.put_in(KEYS, KEY_OBJECT, key.expose().as_bytes()).await;
+pub async fn environment(store: &Store, origin: &str) -> Vec<(String, String)> {
+    let keys = registry_keys(origin);
+    for (object, key) in
+        [("log.key", keys.log), ("head.key", keys.head), ("statement.key", keys.statement)]
+    {
+        store.put_in(KEYS, object, key.expose().as_bytes()).await;
+    }
     let settings = &store.settings;
     let endpoint = |endpoint: &Option<String>| endpoint.clone().unwrap();
     [
@@ -63,8 +71,8 @@ const SCHEDULE: Duration = Duration::from_secs(2);
 pub struct Deployed {
     /// Where readers and publishers reach it.
     pub url: Url,
-    /// Its key.
-    pub key: SigningKey,
+    /// Its keys: of the log, of heads and of statements.
+    pub keys: Vec<VerifyingKey>,
     /// The functions.
     pub lambda: Arc<Lambda>,
     /// What every function is told.
@@ -98,9 +106,8 @@ impl Deployed {
             async move { lambda.deliver(FINALIZE, &event).await }
         });
         let store = Store::start_with(vec![uploads]).await;
-        let key = signing_key(ORIGIN, 9);
-        create_table(&store, &key).await;
-        let environment = environment(&store, ORIGIN, &key).await;
+        create_table(&store).await;
+        let environment = environment(&store, ORIGIN).await;
         for function in [API, FINALIZE, SEQUENCE, SWEEP] {
             lambda.run(function, &environment);
         }
@@ -112,13 +119,14 @@ impl Deployed {
         // Free now; it must be known before the worker takes it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url: Url = format!("http://127.0.0.1:{port}/").parse().unwrap();
-        let key_text = key.verifying_key().to_string();
+        let keys = registry_keys(ORIGIN).verifying().to_vec();
+        let key_texts: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let discovery = Discovery {
             protocols: vec![PROTOCOL_VERSION],
             origin: ORIGIN.to_owned(),
             api: url.join("/v1/").unwrap().to_string(),
             files: url.to_string(),
-            keys: vec![key_text.clone()],
+            keys: key_texts.clone(),
         };
         let cdn = Server::native(&store, None, discovery).await;
         // As API Gateway has it: a host of its own, without a path.
@@ -126,7 +134,7 @@ impl Deployed {
         let worker = Setup::new()
             .port(port)
             .var("REGISTRY_ORIGIN", ORIGIN)
-            .var("REGISTRY_KEYS", key_text)
+            .var("REGISTRY_KEYS", key_texts.join(" "))
             .var("PUBLIC_URL", url.as_str())
             .var("API_URL", gateway.url.as_str())
             .var("ORIGIN_URL", cdn.url.as_str())
@@ -139,7 +147,7 @@ impl Deployed {
         let folder = TempDir::new().unwrap();
         Deployed {
             url,
-            key,
+            keys,
             lambda,
             environment,
             store,
@@ -191,13 +199,14 @@ impl Drop for Deployed {
 }
 
 /// What `template.yaml` does.
-async fn create_table(store: &Store, key: &SigningKey) {
+async fn create_table(store: &Store) {
     let functions = Functions::new(Config {
         table: TABLE.to_owned(),
         staging_bucket: STAGING.to_owned(),
         public_bucket: PUBLIC.to_owned(),
         origin: ORIGIN.to_owned(),
-        registry_key: key.clone(),
+        keys: registry_keys(ORIGIN),
+        trust: None,
         aws: store.settings.clone(),
         public_s3_endpoint: None,
         sole_writer: false,

@@ -171,13 +171,15 @@ impl Registry {
         Client::new(self.started.url.clone(), None)
     }
 
-    /// The registry's key, from its own discovery document: this harness is the operator.
+    /// The registry's keys, of the log, of heads and of statements, from its own discovery
+    /// document: this harness is the operator.
     ///
     /// # Panics
     /// When the document is not to be had.
-    pub async fn key(&self) -> VerifyingKey {
+    pub async fn keys(&self) -> Vec<VerifyingKey> {
         let discovery: serde_json::Value = self.nobody().get("/.well-known/modunest.json").await;
-        discovery["keys"][0].as_str().unwrap().parse().unwrap()
+        let texts = discovery["keys"].as_array().unwrap();
+        texts.iter().map(|text| text.as_str().unwrap().parse().unwrap()).collect()
     }
 
     /// Founds an organisation with a key, owned by the administrator.
@@ -219,7 +221,7 @@ impl Registry {
 
     /// Newest version of a plugin that the index shows.
     pub async fn newest(&self, plugin: &str) -> Option<Version> {
-        let snapshot = crate::snapshot::Snapshot::read(&self.started.url, &self.key().await).await;
+        let snapshot = crate::snapshot::Snapshot::read(&self.started.url, &self.keys().await).await;
         let state = snapshot.plugins.get(&plugin.parse().ok()?)?;
         state.releases.keys().next_back().cloned()
     }

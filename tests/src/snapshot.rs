@@ -1,5 +1,6 @@
-//! The whole index at one head, read and proven as anybody can: every hash from the head down,
-//! every statement's signature and place, and the tree built anew from the statements alone.
+//! The whole log and index at one head, read and proven as anybody can: every hash from the head
+//! down, every statement's signature and place in the log, the log's tree built anew from its
+//! entries, and the index from the log.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,12 @@ use modunest_core::digest::Digest;
 use modunest_core::index::{Bin, Head, IndexFile, Node, Slot, Update, prove, update};
 use modunest_core::keys::ObjectKey;
 use modunest_core::name::{OrgName, PluginName};
-use modunest_core::statement::{OrgState, PluginState, SignedStatement, Subject};
-use modunest_tlog::VerifyingKey;
+use modunest_core::statement::{
+    Authorities, OrgState, PluginState, RegistryKeys, SignedStatement, Subject,
+};
+use modunest_tlog::{
+    Frontier, SignedCheckpoint, TILE_WIDTH, TileId, TreeHash, VerifyingKey, parse_entries,
+};
 use reqwest::Method;
 use url::Url;
 
@@ -30,37 +35,26 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads and proves the whole index.
+    /// Reads and proves the whole log and the whole index.
     ///
     /// # Panics
     /// When anything does not prove.
-    pub async fn read(url: &Url, key: &VerifyingKey) -> Snapshot {
+    pub async fn read(url: &Url, keys: &[VerifyingKey]) -> Snapshot {
         let client = Client::new(url.clone(), None);
         let bytes = object(&client, ObjectKey::Head).await;
-        let head = Head::verify(&bytes, ORIGIN, std::slice::from_ref(key)).unwrap();
+        let head = Head::verify(&bytes, ORIGIN, keys).unwrap();
+        let log = read_log(&client, keys).await;
+        assert_eq!(rebuilt(&log[..usize::try_from(head.log.size).unwrap()]), head.index);
         let files = walk(&client, head.index).await;
-        let (orgs, plugins) = fold(&files, key);
-        let snapshot = Snapshot { head, files, orgs, plugins };
         assert_eq!(
-            snapshot.rebuilt(),
-            snapshot.head.index,
-            "the index is not what its statements give"
+            files.values().map(|file| file.entries.len() as u64).sum::<u64>(),
+            head.log.size
         );
+        assert_eq!(root_of(log.iter().take(head.log.size as usize)), head.log.root);
+        let (orgs, plugins) = fold(&files, &RegistryKeys::in_use(keys.iter().cloned()));
+        let snapshot = Snapshot { head, files, orgs, plugins };
         snapshot.prove_archives(&client).await;
         snapshot
-    }
-
-    /// The root of an index that is built from nothing but the statements.
-    fn rebuilt(&self) -> Digest {
-        let statements: Vec<SignedStatement> = self
-            .files
-            .values()
-            .flat_map(|file| file.entries.iter().map(|(_, signed)| signed.clone()))
-            .collect();
-        match update(None, &statements, &BTreeMap::new()).unwrap() {
-            Update::Done { root, .. } => root,
-            need => panic!("an empty index needs {need:?}"),
-        }
     }
 
     /// No release is half there: what it names can be had, and is what it says.
@@ -141,25 +135,69 @@ async fn walk(client: &Client, root: Digest) -> BTreeMap<Subject, IndexFile> {
     files
 }
 
+/// The root of an index that is built from nothing but the log.
+fn rebuilt(log: &[SignedStatement]) -> Digest {
+    if log.is_empty() {
+        return Digest::of(&Node::EMPTY.to_bytes());
+    }
+    let statements: Vec<(u64, SignedStatement)> = (0..).zip(log.iter().cloned()).collect();
+    match update(None, &statements, &BTreeMap::new()).unwrap() {
+        Update::Done { root, .. } => root,
+        need => panic!("an empty index needs {need:?}"),
+    }
+}
+
+fn root_of<'a>(log: impl Iterator<Item = &'a SignedStatement>) -> Digest {
+    let mut frontier = Frontier::new();
+    for signed in log {
+        frontier.append(TreeHash::of_leaf(signed.bytes()));
+    }
+    Digest::from_bytes(*frontier.root().as_bytes())
+}
+
+/// Every entry of the log at its checkpoint, from the bundles. Every tile of hashes is what
+/// the entries give.
+async fn read_log(client: &Client, keys: &[VerifyingKey]) -> Vec<SignedStatement> {
+    let bytes = object(client, ObjectKey::Checkpoint).await;
+    let checkpoint = SignedCheckpoint::verify(&bytes, ORIGIN, keys).unwrap().checkpoint;
+    let (mut log, mut frontier, mut tiles) = (Vec::new(), Frontier::new(), BTreeMap::new());
+    for index in 0..checkpoint.size.div_ceil(TILE_WIDTH) {
+        let id = TileId::entries(index, checkpoint.size).unwrap();
+        let bundle = object(client, ObjectKey::Tile(id)).await;
+        for entry in parse_entries(id, &bundle).unwrap() {
+            frontier.append(TreeHash::of_leaf(entry));
+            log.push(SignedStatement::parse(entry.to_vec()).unwrap());
+        }
+        // Partial tiles of smaller trees are replaced by the full ones.
+        tiles.retain(|id: &TileId, _| id.is_full());
+        tiles.extend(frontier.take_tiles());
+    }
+    assert_eq!(frontier.root(), checkpoint.root, "the entries do not give the checkpoint's root");
+    for (id, expected) in tiles {
+        assert_eq!(object(client, ObjectKey::Tile(id)).await, expected, "{id}");
+    }
+    log
+}
+
 type Folded = (BTreeMap<OrgName, OrgState>, BTreeMap<PluginName, PluginState>);
 
-fn fold(files: &BTreeMap<Subject, IndexFile>, key: &VerifyingKey) -> Folded {
+fn fold(files: &BTreeMap<Subject, IndexFile>, registry: &RegistryKeys) -> Folded {
     let (mut orgs, mut plugins) = (BTreeMap::new(), BTreeMap::new());
     for (subject, file) in files {
         if let Subject::Org(org) = subject {
             let mut state = OrgState::new(org.clone());
-            for (_, signed) in &file.entries {
-                state.apply(signed, std::slice::from_ref(key)).unwrap();
+            for (position, signed) in &file.entries {
+                state.apply(*position, signed, registry).unwrap();
             }
             orgs.insert(org.clone(), state);
         }
     }
+    let authorities = Authorities { registry, orgs: &orgs };
     for (subject, file) in files {
         if let Subject::Plugin(plugin) = subject {
-            let keys = orgs[&plugin.org()].all_keys();
             let mut state = PluginState::new(plugin.clone());
-            for (_, signed) in &file.entries {
-                state.apply(signed, &keys).unwrap();
+            for (position, signed) in &file.entries {
+                state.apply(*position, signed, authorities).unwrap();
             }
             plugins.insert(plugin.clone(), state);
         }

@@ -19,6 +19,7 @@ use futures_util::future::try_join_all;
 use modunest_core::keys::{ObjectKey, StagingKey};
 use modunest_core::problem::{Code, Refusal};
 use modunest_core::publish::{ATTEMPTS_MAX, Lease, Overdue, State, overdue};
+use modunest_core::scan::RULESET;
 use modunest_core::statement::Release;
 use modunest_core::time::Timestamp;
 use modunest_runtime::trace;
@@ -27,6 +28,7 @@ use tracing::Instrument as _;
 use crate::Functions;
 use crate::error::Error;
 use crate::store::Write;
+use crate::store::pending::Checked;
 use crate::store::sessions::Session;
 
 use archives::Archives;
@@ -73,7 +75,9 @@ impl Functions {
     }
 
     async fn look_at(&self, key: StagingKey) -> Result<(), Error> {
-        let Some(session) = self.0.store.session(key.session()).await? else {
+        // The sequencer's own objects are nobody's uploads.
+        let Some(id) = key.session() else { return Ok(()) };
+        let Some(session) = self.0.store.session(id).await? else {
             tracing::info!(%key, "an upload for a session that is forgotten; removing it");
             return self.0.storage.delete_staged(&[key]).await;
         };
@@ -194,9 +198,13 @@ impl Functions {
             *held = self.0.store.hold(held, self.lease_end()).await?.ok_or(Stop::Lost)?;
         }
         self.make_public(&release, &archives, manifest, readmes, &report).await?;
-        let findings = report.findings();
-        let digest = report.digest()?;
-        match self.0.store.commit(held, &findings, digest, self.now()).await? {
+        let checked = Checked {
+            session: held.id,
+            ruleset: RULESET,
+            outcome: report.outcome(),
+            report: report.digest()?,
+        };
+        match self.0.store.commit(held, &report.findings(), checked, self.now()).await? {
             Write::Conflict => Err(Stop::Lost),
             Write::Done => {
                 held.state = State::Committing;
@@ -242,21 +250,14 @@ impl Functions {
 
     /// Waits until readers can see a committing session's statement.
     pub(crate) async fn conclude(&self, session: &Session) -> Result<(), Error> {
-        // Also shows the head that a crash may have left unshown.
         self.sequence().await?;
-        let Some(mut session) = self.0.store.session(session.id).await? else { return Ok(()) };
+        let Some(session) = self.0.store.session(session.id).await? else { return Ok(()) };
         if session.state == State::Committing {
-            let record = self.0.store.release(&session.plugin, &session.version).await?;
-            let epoch = record.filter(|r| r.session == session.id).and_then(|r| r.epoch);
-            let Some(epoch) = epoch else {
-                return Err(Error::Unavailable {
-                    service: "sequencer",
-                    operation: "append",
-                    detail: "the statement is still waiting".to_owned(),
-                });
-            };
-            self.mark_published(session.id, epoch).await?;
-            session.state = State::Published;
+            return Err(Error::Unavailable {
+                service: "sequencer",
+                operation: "append",
+                detail: "the statement is still waiting".to_owned(),
+            });
         }
         self.settle(&session).await;
         Ok(())
@@ -281,6 +282,9 @@ impl Functions {
 
     /// Removes what an ended session left in staging. Should this fail, the sweep does it.
     pub(crate) async fn settle(&self, session: &Session) {
+        if session.state == State::Published && session.due {
+            tracing::info!(epoch = session.epoch, "published");
+        }
         let mut keys: Vec<StagingKey> = session
             .missing
             .iter()

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use modunest_core::digest::Digest;
 use modunest_core::problem::{Code, Refusal};
 use modunest_core::scan::{Outcome, RULESET};
-use modunest_core::statement::Build;
+use modunest_core::statement::{Build, VerdictOutcome};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -59,6 +59,12 @@ impl Report {
             outcome,
         });
         Ok(())
+    }
+
+    /// What all builds together came to.
+    pub(super) fn outcome(&self) -> VerdictOutcome {
+        let found = self.builds.iter().any(|build| build.outcome != Outcome::Clean);
+        if found { VerdictOutcome::Findings } else { VerdictOutcome::Clean }
     }
 
     /// The findings in words, for whoever follows the session.

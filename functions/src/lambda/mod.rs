@@ -10,7 +10,7 @@
 //! | `modunest-sweep` | schedule events | [`Functions::sweep`](crate::Functions::sweep) |
 //!
 //! Settings come from the environment and are checked before anything runs; [`Settings`]
-//! lists them. The registry's key is an object of its own private bucket. It is read with
+//! lists them. The registry's keys are objects of their own private bucket. They are read with
 //! the first event and not before, as are certificates and clients: the runtime's first poll,
 //! which ends the start of a function, waits for none of it.
 //!

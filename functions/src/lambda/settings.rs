@@ -10,11 +10,12 @@ use url::Url;
 ///
 /// | Variable | Meaning |
 /// |---|---|
-/// | `MODUNEST_ORIGIN` | name of the registry, and of its key |
+/// | `MODUNEST_ORIGIN` | name of the registry, and of its keys |
 /// | `MODUNEST_TABLE` | the DynamoDB table |
 /// | `MODUNEST_STAGING_BUCKET` | the bucket that publishers upload to |
 /// | `MODUNEST_PUBLIC_BUCKET` | the bucket that readers read from |
-/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's key, `registry.key` |
+/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's keys: `log.key`, `head.key` and `statement.key` |
+/// | `MODUNEST_TRUST_CONFIG` | name of the trust configuration in that bucket; optional |
 /// | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | set by Lambda |
 /// | `AWS_SESSION_TOKEN` | set by Lambda; optional elsewhere |
 /// | `MODUNEST_S3_ENDPOINT` | S3 elsewhere than in AWS; optional |
@@ -29,6 +30,7 @@ pub struct Settings {
     pub(super) staging_bucket: String,
     pub(super) public_bucket: String,
     pub(super) keys_bucket: String,
+    pub(super) trust_config: Option<String>,
     pub(super) aws: aws::Settings,
     pub(super) public_s3_endpoint: Option<String>,
 }
@@ -107,7 +109,7 @@ impl Settings {
         }
         if !keys_bucket.is_empty() && [&staging_bucket, &public_bucket].contains(&&keys_bucket) {
             reader.wrong.push(
-                "MODUNEST_KEYS_BUCKET is one of the other buckets: the registry's key is for \
+                "MODUNEST_KEYS_BUCKET is one of the other buckets: the registry's keys are for \
                  the functions alone"
                     .to_owned(),
             );
@@ -120,6 +122,7 @@ impl Settings {
             s3_endpoint: reader.endpoint("MODUNEST_S3_ENDPOINT"),
             dynamodb_endpoint: reader.endpoint("MODUNEST_DYNAMODB_ENDPOINT"),
         };
+        let trust_config = reader.optional("MODUNEST_TRUST_CONFIG");
         let public_s3_endpoint = reader.endpoint("MODUNEST_PUBLIC_S3_ENDPOINT");
         match origin {
             Ok(origin) if reader.wrong.is_empty() => Ok(Settings {
@@ -128,6 +131,7 @@ impl Settings {
                 staging_bucket,
                 public_bucket,
                 keys_bucket,
+                trust_config,
                 aws,
                 public_s3_endpoint,
             }),

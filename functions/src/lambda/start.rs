@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::Client;
 use axum::Router;
+use modunest_core::trust;
 use modunest_runtime::aws;
 use modunest_tlog::SigningKey;
 use tokio::sync::OnceCell;
@@ -10,10 +11,9 @@ use super::Settings;
 use crate::Functions;
 use crate::config::Config;
 use crate::error::Error;
+use crate::signing::Keys;
 use crate::storage::{Fetch, fetch};
 
-/// Name of the object with the registry's key.
-const KEY_OBJECT: &str = "registry.key";
 /// Longest key object that is read: a key's line has below 200 characters.
 const KEY_MAX_BYTES: u64 = 4 * 1024;
 
@@ -41,13 +41,21 @@ impl Start {
 
     async fn begin(&self) -> Result<Started, Error> {
         let settings = &self.settings;
-        let registry_key = read_key(&aws::s3(&settings.aws), &settings.keys_bucket).await?;
+        let s3 = aws::s3(&settings.aws);
+        let bucket = &settings.keys_bucket;
+        let (log, head, statement, trust) = tokio::try_join!(
+            read_key(&s3, bucket, "log.key", "log.key in MODUNEST_KEYS_BUCKET"),
+            read_key(&s3, bucket, "head.key", "head.key in MODUNEST_KEYS_BUCKET"),
+            read_key(&s3, bucket, "statement.key", "statement.key in MODUNEST_KEYS_BUCKET"),
+            read_trust(&s3, bucket, settings.trust_config.as_deref()),
+        )?;
         let functions = Functions::new(Config {
             table: settings.table.clone(),
             staging_bucket: settings.staging_bucket.clone(),
             public_bucket: settings.public_bucket.clone(),
             origin: settings.origin.as_str().to_owned(),
-            registry_key,
+            keys: Keys { log, head, statement },
+            trust,
             aws: settings.aws.clone(),
             public_s3_endpoint: settings.public_s3_endpoint.clone(),
             // Any number of functions work at the same time.
@@ -59,14 +67,39 @@ impl Start {
     }
 }
 
-/// Reads the registry's key. What is wrong with it is told without a byte of it.
-async fn read_key(client: &Client, bucket: &str) -> Result<SigningKey, Error> {
-    let wrong = |rule| Error::Config { setting: "registry.key in MODUNEST_KEYS_BUCKET", rule };
-    let fetched = match fetch(client, bucket, KEY_OBJECT.to_owned(), KEY_MAX_BYTES).await? {
+/// Reads one of the registry's keys. What is wrong with it is told without a byte of it.
+async fn read_key(
+    client: &Client,
+    bucket: &str,
+    object: &str,
+    setting: &'static str,
+) -> Result<SigningKey, Error> {
+    let wrong = |rule| Error::Config { setting, rule };
+    let fetched = match fetch(client, bucket, object.to_owned(), KEY_MAX_BYTES).await? {
         Fetch::Found(fetched) => fetched,
         Fetch::Absent => return Err(wrong("is not there: put the registry's key into the bucket")),
         Fetch::TooLong => return Err(wrong("is longer than a key")),
     };
     let text = std::str::from_utf8(&fetched.bytes).map_err(|_| wrong("is not text"))?;
     text.trim().parse().map_err(|_| wrong("is not a signing key as `modunest key new` writes it"))
+}
+
+/// Reads the trust configuration, where one is named.
+async fn read_trust(
+    client: &Client,
+    bucket: &str,
+    object: Option<&str>,
+) -> Result<Option<trust::Config>, Error> {
+    let Some(object) = object else { return Ok(None) };
+    let wrong = |rule| Error::Config { setting: "MODUNEST_TRUST_CONFIG", rule };
+    let max_bytes = trust::CONFIG_MAX_BYTES as u64;
+    let fetched = match fetch(client, bucket, object.to_owned(), max_bytes).await? {
+        Fetch::Found(fetched) => fetched,
+        Fetch::Absent => return Err(wrong("names an object that is not in MODUNEST_KEYS_BUCKET")),
+        Fetch::TooLong => return Err(wrong("names an object that is longer than one may be")),
+    };
+    trust::Config::parse(&fetched.bytes).map(Some).map_err(|error| {
+        tracing::error!(%error, object, "the trust configuration cannot be used");
+        wrong("names an object that is no trust configuration as `modunest trust` writes it")
+    })
 }

@@ -1,36 +1,224 @@
-//! Which statements may follow their chains. Pure.
+//! Which statements may follow their chains, and where in the log they stand then. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use modunest_core::index::{INDEX_FILE_MAX_BYTES, IndexFile};
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::problem::{Code, Refusal};
-use modunest_core::statement::{FoldError, OrgState, PluginState, STATEMENT_MAX_BYTES, Subject};
-use modunest_tlog::VerifyingKey;
+use modunest_core::statement::{
+    Authorities, FoldError, Link, OrgState, PluginState, RegistryKeys, STATEMENT_MAX_BYTES,
+    SignedStatement, Statement, Subject, Verdict,
+};
 
-use crate::store::pending::Pending;
+use super::bundle::{Entry, Waiting};
+use crate::error::Error;
+use crate::signing::Keys;
+use crate::store::pending::{Checked, Pending};
 
 /// Longest line that an index file puts before a statement.
 const ENTRY_LINE_MAX_BYTES: usize = 42;
 
-/// Statements that follow, in the order they were judged, what their subjects fold to with
-/// them, and the others.
+/// The index files of the subjects that are spoken of, and of the organisations whose keys
+/// prove them; a subject of which nothing was said has none.
+pub(super) type Files = BTreeMap<Subject, IndexFile>;
+
+/// Statements that follow, in the order of the log, and the others.
 #[derive(Default)]
 pub(super) struct Judged {
-    pub(super) accepted: Vec<Pending>,
-    pub(super) plugins: BTreeMap<PluginName, PluginState>,
-    pub(super) orgs: BTreeMap<OrgName, OrgState>,
+    pub(super) entries: Vec<Entry>,
     pub(super) refused: Vec<(Pending, Refusal)>,
+}
+
+/// Judges statements against the files of their subjects, for places in the log from `size`
+/// on. Statements about organisations come first: a key that is revoked in the same batch
+/// signs nothing in it. Behind each release of a session stands its verdict.
+///
+/// # Errors
+/// When a verdict cannot be signed.
+pub(super) fn judge(
+    mut pending: Vec<Pending>,
+    files: &Files,
+    size: u64,
+    keys: &Keys,
+    registry: &RegistryKeys,
+) -> Result<Judged, Error> {
+    pending.sort_by_cached_key(|pending| {
+        let statement = pending.statement.statement();
+        (statement.subject(), statement.chain(), statement.link().sequence)
+    });
+    let mut judge = Judge {
+        files,
+        keys,
+        registry,
+        position: size,
+        orgs: BTreeMap::new(),
+        plugins: BTreeMap::new(),
+        lengths: BTreeMap::new(),
+    };
+    let mut judged = Judged::default();
+    for pending in pending {
+        match judge.statement(&pending.statement, pending.checked.is_some()) {
+            Err(refusal) => judged.refused.push((pending, refusal)),
+            Ok(()) => {
+                let checked = pending.checked;
+                let waiting = match checked {
+                    Some(checked) => Waiting::Session(checked.session),
+                    None => Waiting::Caller,
+                };
+                let release = pending.statement.clone();
+                judged.entries.push(Entry { statement: pending.statement, waiting });
+                if let Some(checked) = checked {
+                    let statement = judge.verdict(&release, &checked)?;
+                    judged.entries.push(Entry { statement, waiting: Waiting::Nobody });
+                }
+            }
+        }
+    }
+    Ok(judged)
+}
+
+struct Judge<'a> {
+    files: &'a Files,
+    keys: &'a Keys,
+    registry: &'a RegistryKeys,
+    /// Where the next statement will stand.
+    position: u64,
+    /// What was folded so far.
+    orgs: BTreeMap<OrgName, OrgState>,
+    plugins: BTreeMap<PluginName, PluginState>,
+    /// How long the subjects' index files are by now.
+    lengths: BTreeMap<Subject, usize>,
+}
+
+impl Judge<'_> {
+    fn statement(&mut self, signed: &SignedStatement, with_verdict: bool) -> Result<(), Refusal> {
+        let subject = signed.statement().subject();
+        let files = self.files;
+        let length = self
+            .lengths
+            .entry(subject.clone())
+            .or_insert_with(|| files.get(&subject).map_or(0, |file| file.to_bytes().len()));
+        let more = ENTRY_LINE_MAX_BYTES + STATEMENT_MAX_BYTES;
+        if *length + if with_verdict { 2 * more } else { more } > INDEX_FILE_MAX_BYTES {
+            let detail = format!("{subject} has as many statements as the index holds");
+            return Err(Refusal::new(Code::TooLarge, detail));
+        }
+        match &subject {
+            Subject::Org(org) => {
+                let (position, registry) = (self.position, self.registry);
+                self.org(org)?.apply(position, signed, registry).map_err(refusal)?;
+            }
+            Subject::Plugin(plugin) => {
+                if let Statement::Ownership(ownership) = signed.statement() {
+                    self.org(&ownership.owner)?;
+                }
+                self.know_plugin(plugin)?;
+                self.apply(plugin, signed).map_err(refusal)?;
+            }
+        }
+        self.took(&subject, signed);
+        Ok(())
+    }
+
+    /// The verdict on a release that was taken just now.
+    fn verdict(
+        &mut self,
+        release: &SignedStatement,
+        checked: &Checked,
+    ) -> Result<SignedStatement, Error> {
+        let Statement::Release(what) = release.statement() else {
+            return Err(Error::Damaged {
+                entity: "pending statement",
+                attribute: "session".to_owned(),
+            });
+        };
+        let state = self.plugins.get(&what.plugin);
+        let Link { sequence, previous } = state.map_or(Link::FIRST, |state| state.registry_next);
+        let signed = self.keys.sign_statement(&Statement::Verdict(Verdict {
+            plugin: what.plugin.clone(),
+            version: what.version.clone(),
+            sequence,
+            previous,
+            statement: release.digest(),
+            ruleset: checked.ruleset,
+            outcome: checked.outcome,
+            report: checked.report,
+        }))?;
+        self.apply(&what.plugin, &signed)
+            .map_err(|_| Error::Broken("a verdict does not follow the release that it is about"))?;
+        self.took(&Subject::Plugin(what.plugin.clone()), &signed);
+        Ok(signed)
+    }
+
+    fn apply(&mut self, plugin: &PluginName, signed: &SignedStatement) -> Result<(), FoldError> {
+        let authorities = Authorities { registry: self.registry, orgs: &self.orgs };
+        let known = self.plugins.entry(plugin.clone());
+        let state = known.or_insert_with(|| PluginState::new(plugin.clone()));
+        state.apply(self.position, signed, authorities)
+    }
+
+    fn took(&mut self, subject: &Subject, signed: &SignedStatement) {
+        self.position += 1;
+        if let Some(length) = self.lengths.get_mut(subject) {
+            *length += ENTRY_LINE_MAX_BYTES + signed.bytes().len();
+        }
+    }
+
+    fn org(&mut self, org: &OrgName) -> Result<&mut OrgState, Refusal> {
+        match self.orgs.entry(org.clone()) {
+            btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            btree_map::Entry::Vacant(place) => {
+                let subject = Subject::Org(org.clone());
+                let state = fold_org(org, self.files.get(&subject), self.registry)
+                    .map_err(|error| damaged(&subject, &error))?;
+                Ok(place.insert(state))
+            }
+        }
+    }
+
+    fn know_plugin(&mut self, plugin: &PluginName) -> Result<(), Refusal> {
+        if self.plugins.contains_key(plugin) {
+            return Ok(());
+        }
+        let subject = Subject::Plugin(plugin.clone());
+        let file = self.files.get(&subject);
+        self.org(&plugin.org())?;
+        for org in file.iter().flat_map(|file| file.orgs()) {
+            self.org(&org)?;
+        }
+        let authorities = Authorities { registry: self.registry, orgs: &self.orgs };
+        let mut state = PluginState::new(plugin.clone());
+        for (position, signed) in file.iter().flat_map(|file| &file.entries) {
+            state
+                .apply(*position, signed, authorities)
+                .map_err(|error| damaged(&subject, &error))?;
+        }
+        self.plugins.insert(plugin.clone(), state);
+        Ok(())
+    }
+}
+
+/// What the statements in an organisation's file come to.
+pub(super) fn fold_org(
+    org: &OrgName,
+    file: Option<&IndexFile>,
+    registry: &RegistryKeys,
+) -> Result<OrgState, FoldError> {
+    let mut state = OrgState::new(org.clone());
+    for (position, signed) in file.iter().flat_map(|file| &file.entries) {
+        state.apply(*position, signed, registry)?;
+    }
+    Ok(state)
 }
 
 fn refusal(error: FoldError) -> Refusal {
     let code = match &error {
         FoldError::Chain { .. } => Code::ChainConflict,
-        FoldError::Statement { .. } => Code::InvalidSignature,
+        FoldError::Statement { .. } | FoldError::NoKeys { .. } => Code::InvalidSignature,
         FoldError::Twice { .. } => Code::VersionConflict,
         FoldError::NoRelease { .. } => Code::NotFound,
         FoldError::Key { .. } => Code::AlreadyExists,
-        FoldError::Subject { .. } => Code::InvalidStatement,
+        FoldError::Subject { .. } | FoldError::Verdict { .. } => Code::InvalidStatement,
     };
     let detail = match &error {
         FoldError::Chain { .. } => {
@@ -45,99 +233,4 @@ fn refusal(error: FoldError) -> Refusal {
 fn damaged(subject: &Subject, error: &FoldError) -> Refusal {
     tracing::error!(%subject, %error, "the stored statements of a subject do not fold");
     Refusal::new(Code::Internal, format!("the stored statements of {subject} are damaged"))
-}
-
-type Files = BTreeMap<Subject, IndexFile>;
-
-/// Judges statements against the files of their subjects, and of the organisations that sign
-/// for them. Statements about organisations come first: a key that is revoked in the same
-/// batch signs nothing in it.
-pub(super) fn judge(mut pending: Vec<Pending>, files: &Files, registry: &[VerifyingKey]) -> Judged {
-    pending.sort_by_key(|pending| {
-        let statement = pending.statement.statement();
-        (statement.subject(), statement.link().sequence)
-    });
-    let (orgs, plugins): (Vec<Pending>, Vec<Pending>) = pending
-        .into_iter()
-        .partition(|pending| matches!(pending.statement.statement().subject(), Subject::Org(_)));
-    let mut judged = Judged::default();
-    let mut known: BTreeMap<OrgName, Result<OrgState, Refusal>> = BTreeMap::new();
-    let mut lengths: BTreeMap<Subject, usize> = BTreeMap::new();
-    for pending in orgs.into_iter().chain(plugins) {
-        let subject = pending.statement.statement().subject();
-        let org = subject.org();
-        let state = known.entry(org.clone()).or_insert_with(|| fold_org(&org, files, registry));
-        let length = lengths
-            .entry(subject.clone())
-            .or_insert_with(|| files.get(&subject).map_or(0, |file| file.to_bytes().len()));
-        let verdict = match state {
-            Err(refusal) => Err(refusal.clone()),
-            Ok(_)
-                if *length + ENTRY_LINE_MAX_BYTES + STATEMENT_MAX_BYTES > INDEX_FILE_MAX_BYTES =>
-            {
-                Err(Refusal::new(
-                    Code::TooLarge,
-                    format!("{subject} has as many statements as the index holds"),
-                ))
-            }
-            Ok(state) => match &subject {
-                Subject::Org(_) => state.apply(&pending.statement, registry).map_err(refusal),
-                Subject::Plugin(plugin) => {
-                    apply_to_plugin(&mut judged, plugin, state, &pending, files)
-                }
-            },
-        };
-        match verdict {
-            Err(refusal) => judged.refused.push((pending, refusal)),
-            Ok(()) => {
-                *length += ENTRY_LINE_MAX_BYTES + pending.statement.bytes().len();
-                if let (Subject::Org(org), Ok(state)) = (&subject, state) {
-                    judged.orgs.insert(org.clone(), state.clone());
-                }
-                judged.accepted.push(pending);
-            }
-        }
-    }
-    // Only what changed is written.
-    let changed = |plugin: &PluginName| {
-        judged
-            .accepted
-            .iter()
-            .any(|p| p.statement.statement().subject() == Subject::Plugin(plugin.clone()))
-    };
-    let plugins = std::mem::take(&mut judged.plugins);
-    judged.plugins = plugins.into_iter().filter(|(plugin, _)| changed(plugin)).collect();
-    judged
-}
-
-fn fold_org(org: &OrgName, files: &Files, registry: &[VerifyingKey]) -> Result<OrgState, Refusal> {
-    let subject = Subject::Org(org.clone());
-    let mut state = OrgState::new(org.clone());
-    for (_, signed) in files.get(&subject).iter().flat_map(|file| &file.entries) {
-        state.apply(signed, registry).map_err(|error| damaged(&subject, &error))?;
-    }
-    Ok(state)
-}
-
-fn apply_to_plugin(
-    judged: &mut Judged,
-    plugin: &PluginName,
-    org: &OrgState,
-    pending: &Pending,
-    files: &Files,
-) -> Result<(), Refusal> {
-    if !judged.plugins.contains_key(plugin) {
-        let subject = Subject::Plugin(plugin.clone());
-        let mut state = PluginState::new(plugin.clone());
-        // What was signed before a key was revoked stays signed.
-        let keys = org.all_keys();
-        for (_, signed) in files.get(&subject).iter().flat_map(|file| &file.entries) {
-            state.apply(signed, &keys).map_err(|error| damaged(&subject, &error))?;
-        }
-        judged.plugins.insert(plugin.clone(), state);
-    }
-    match judged.plugins.get_mut(plugin) {
-        Some(state) => state.apply(&pending.statement, &org.valid_keys()).map_err(refusal),
-        None => Ok(()),
-    }
 }

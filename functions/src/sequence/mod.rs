@@ -1,56 +1,72 @@
-//! The sequencer: pending statements into the index, and a new head for readers.
+//! The sequencer: pending statements into the log and the index, and a new head for readers.
 //!
 //! ```text
-//! read the head item and what is pending
-//! judge each statement against its chain        refused ones leave, with the reason
-//! write the new index objects                   immutable: no harm if nobody names them
-//! swap the head item                            with all that follows from it, or not at all
-//! sign and show the head                        never over a newer one
-//! sessions become published
+//! read the head item                     not carried out yet? carry it out, then go on
+//! read what is pending
+//! judge each statement                   against its chain; a verdict behind each release
+//! work the step out                      tiles, index objects, and the roots they give
+//! stage the bundle                       from it alone the step can be worked out again
+//! swap the head item                     the decision: one winner, and a loser reads anew
+//! store tiles and index objects          unless they are there
+//! show checkpoint, then head             never over newer ones
+//! tell the table                         sessions are published, chains go on
+//! refuse the others                      with the reason
 //! ```
-//! Any number of processes may do this at once: the swap has one winner, and who loses reads
-//! everything anew. A crash between any two lines is repaired by the next run: the first
-//! thing it does, when nothing is pending, is to show the head that the item speaks of.
+//! Any number of processes may do this at once. Everything behind the swap follows from the
+//! bundle that the head item names, so whoever finds a step that is not carried out does it,
+//! with the same code; nothing new is decided before. A second log cannot come to be: a step
+//! is swapped in only behind the one that its positions and roots follow.
 
-mod batch;
+mod bundle;
 mod judge;
+mod log_end;
 mod objects;
+
+mod apply;
 mod show;
+mod step;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use modunest_core::digest::Digest;
-use modunest_core::index::Node;
-use modunest_core::keys::{ObjectKey, SessionId};
+use modunest_core::index::{LogHead, Node};
+use modunest_core::keys::{ObjectKey, StagingKey};
 use modunest_core::problem::Refusal;
+use modunest_tlog::TreeHash;
 use tokio::sync::Mutex;
 
 use crate::Functions;
 use crate::error::Error;
-use crate::store::head::HeadRecord;
+use crate::storage::Fetch;
+use crate::store::Write;
+use crate::store::head::{HeadRecord, Roots};
 use crate::store::pending::Pending;
-use crate::store::{TRANSACTION_MAX_ITEMS, Write};
+use crate::witness::Collector;
 
-use batch::Batch;
+use bundle::{BUNDLE_MAX_BYTES, BUNDLE_MAX_STATEMENTS, Bundle, Previous};
+use judge::Judged;
+use log_end::LogEnd;
 use objects::Objects;
 use show::Shown;
 
-/// Most statements in one swap. Each takes three items of the transaction (its subject, the
-/// pending item, and its release or outcome), the head takes one.
-const BATCH_MAX: usize = (TRANSACTION_MAX_ITEMS - 1) / 3;
+/// Most pending statements in one step: each may bring a verdict.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "it is 2,000")]
+const PENDING_MAX: i32 = (BUNDLE_MAX_STATEMENTS / 2) as i32;
 /// How often a run starts anew because another process was quicker.
 const LOST_MAX: u32 = 20;
 /// The longest random pause after a lost swap.
 const LOST_PAUSE: Duration = Duration::from_millis(50);
+/// How often the head item is looked at while another process seems to carry its step out,
+/// before this one does it as well: a second or so, which is longer than a step takes.
+const PATIENCE: u32 = 40;
 
 /// What a run of the sequencer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sequenced {
     /// Epoch of the head that readers see now.
     pub epoch: u64,
-    /// Statements that this run put into the index.
+    /// Statements that this run put before readers, verdicts of its own among them.
     pub added: usize,
     /// Statements that it refused.
     pub refused: usize,
@@ -63,7 +79,9 @@ pub(crate) struct Sequencer {
     turn: Mutex<Turn>,
     asked: AtomicU64,
     objects: Objects,
-    shown: std::sync::Mutex<Option<Shown>>,
+    end: std::sync::Mutex<Option<LogEnd>>,
+    shown: std::sync::Mutex<Shown>,
+    witnesses: Option<Collector>,
 }
 
 #[derive(Default)]
@@ -73,20 +91,55 @@ struct Turn {
 }
 
 impl Sequencer {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(witnesses: Option<Collector>) -> Self {
         Sequencer {
             turn: Mutex::new(Turn::default()),
             asked: AtomicU64::new(0),
             objects: Objects::new(),
-            shown: std::sync::Mutex::new(None),
+            end: std::sync::Mutex::default(),
+            shown: std::sync::Mutex::default(),
+            witnesses,
         }
+    }
+
+    fn end(&self) -> Option<LogEnd> {
+        // A panic while it was held cannot have left it half-written.
+        self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn keep_end(&self, end: LogEnd) {
+        *self.end.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(end);
+    }
+}
+
+/// Waits for up to `longest`, at random, so that processes that met do not meet again.
+async fn pause(longest: Duration) {
+    let [random] = modunest_runtime::random::bytes::<1>();
+    tokio::time::sleep(longest.mul_f64(f64::from(random) / 256.0)).await;
+}
+
+/// How often other processes were quicker in a run.
+struct Lost(u32);
+
+impl Lost {
+    async fn once_more(&mut self) -> Result<(), Error> {
+        self.0 += 1;
+        if self.0 > LOST_MAX {
+            return Err(Error::Unavailable {
+                service: "sequencer",
+                operation: "swap",
+                detail: format!("other processes were quicker {LOST_MAX} times in a row"),
+            });
+        }
+        pause(LOST_PAUSE).await;
+        Ok(())
     }
 }
 
 impl Functions {
-    /// Puts what is pending into the index and shows the head; signs the head again when it
-    /// gets old. When this returns, everything that was pending before the call is visible
-    /// or refused. Concurrent calls in a process share runs.
+    /// Puts what is pending into the log and shows it to readers; signs head and checkpoint
+    /// again when they get old. When this returns, everything that was pending before the call
+    /// is visible or refused. Concurrent calls in a process share runs.
     ///
     /// # Errors
     /// When a service failed. Nothing is lost: the next call goes on.
@@ -105,100 +158,136 @@ impl Functions {
 
     async fn run(&self) -> Result<Sequenced, Error> {
         let mut sum = Sequenced::default();
-        let mut lost = 0;
+        let mut lost = Lost(0);
         loop {
             let head = self.head().await?;
-            let pending = self.0.store.pending(BATCH_LIMIT).await?;
-            let last_page = pending.len() < BATCH_MAX;
-            if pending.is_empty() {
-                sum.epoch = self.show(head).await?;
-                return Ok(sum);
+            self.check_not_behind(&head).await?;
+            if head.is_pending() {
+                sum.added += self.take_over(&head).await?;
+                continue;
             }
-            let Batch { accepted, refused, swapped } = self.batch(head, pending).await?;
-            let mut progress = false;
+            sum.epoch = head.roots.epoch;
+            let pending = self.0.store.pending(PENDING_MAX).await?;
+            let last_page = pending.len() < PENDING_MAX as usize;
+            let Judged { entries, refused } = self.judge(&head.roots, pending).await?;
+            if entries.is_empty() {
+                self.show(&head.roots).await?;
+            } else {
+                let previous = Previous { roots: head.roots, bundle: head.bundle };
+                let step = self.step(previous, entries).await?;
+                if self.decide(&step).await? == Write::Conflict {
+                    lost.once_more().await?;
+                    continue;
+                }
+                sum.epoch = step.next.epoch;
+                sum.added += Box::pin(self.apply(step)).await?;
+            }
+            // Who is refused follows neither what was before nor what was added just now. That
+            // the swap was won, or nothing was to be swapped, is what makes this final.
+            let mut all_refused = true;
             for (pending, refusal) in refused {
-                if self.refuse(&pending, refusal).await? == Write::Done {
-                    sum.refused += 1;
-                    progress = true;
+                match self.refuse(sum.epoch, &pending, refusal).await? {
+                    Write::Done => sum.refused += 1,
+                    Write::Conflict => all_refused = false,
                 }
             }
-            if let Some(next) = swapped {
-                sum.epoch = self.show(next).await?;
-                sum.added += accepted.len();
-                progress = true;
-                self.mark_all_published(&accepted, next.epoch).await;
-                if last_page {
-                    return Ok(sum);
-                }
-            }
-            if !progress {
-                lost += 1;
-                if lost > LOST_MAX {
-                    return Err(Error::Unavailable {
-                        service: "sequencer",
-                        operation: "swap",
-                        detail: format!("lost {LOST_MAX} swaps of the head in a row"),
-                    });
-                }
-                let [random] = modunest_runtime::random::bytes::<1>();
-                tokio::time::sleep(LOST_PAUSE.mul_f64(f64::from(random) / 256.0)).await;
+            if !all_refused {
+                lost.once_more().await?;
+            } else if last_page {
+                return Ok(sum);
             }
         }
     }
 
-    /// The newest state of the index; that of an empty one at a registry's beginning.
+    /// The newest state; that of an empty log and index at a registry's beginning.
     async fn head(&self) -> Result<HeadRecord, Error> {
         if let Some(head) = self.0.store.head().await? {
             return Ok(head);
         }
         let root = Node::EMPTY.to_bytes();
-        let first = HeadRecord { epoch: 1, index: Digest::of(&root) };
+        let first = Roots {
+            epoch: 1,
+            index: Digest::of(&root),
+            log: LogHead { size: 0, root: Digest::from_bytes(*TreeHash::empty().as_bytes()) },
+        };
         self.0.storage.put_content(ObjectKey::Node(first.index), root.into()).await?;
-        match self.0.store.create_head(first).await? {
-            Write::Done => Ok(first),
-            Write::Conflict => {
-                self.0.store.head().await?.ok_or(Error::Broken("the head item came and went"))
-            }
+        match self.0.store.create_head(&first).await? {
+            Write::Done | Write::Conflict => self.newest().await,
         }
     }
 
-    async fn refuse(&self, pending: &Pending, refusal: Refusal) -> Result<Write, Error> {
+    /// Stages the step's bundle and swaps the head item.
+    async fn decide(&self, step: &step::Step) -> Result<Write, Error> {
+        let bytes = step.bundle.to_bytes()?;
+        let digest = Digest::of(&bytes);
+        let key = StagingKey::Bundle(digest);
+        self.0.storage.put_staged(key, bytes.into()).await?;
+        let last = &step.bundle.previous.roots;
+        if self.0.store.swap_head(last, &step.next, digest).await? == Write::Done {
+            return Ok(Write::Done);
+        }
+        // Won all the same, if only the answer was lost; or another process decided the same.
+        if self.newest().await?.bundle != Some(digest) {
+            self.0.storage.delete_staged(&[key]).await?;
+        }
+        Ok(Write::Conflict)
+    }
+
+    /// Carries out the step that the head item names, unless another process does.
+    async fn take_over(&self, head: &HeadRecord) -> Result<usize, Error> {
+        if !self.0.sole_writer {
+            for _ in 0..PATIENCE {
+                pause(LOST_PAUSE).await;
+                if self.newest().await?.applied >= head.roots.epoch {
+                    return Ok(0);
+                }
+            }
+        }
+        let digest =
+            head.bundle.ok_or(Error::Damaged { entity: "head", attribute: "bundle".to_owned() })?;
+        tracing::info!(epoch = head.roots.epoch, bundle = %digest, "carrying out a step that nobody ended");
+        let fetched =
+            self.0.storage.get_staged(StagingKey::Bundle(digest), BUNDLE_MAX_BYTES).await?;
+        let bytes = match fetched {
+            Fetch::Found(fetched) if Digest::of(&fetched.bytes) == digest => fetched.bytes,
+            Fetch::Found(_) | Fetch::TooLong => {
+                return Err(Error::Broken("the bundle that the head item names has other bytes"));
+            }
+            // Another process may have ended it meanwhile.
+            Fetch::Absent if self.newest().await?.applied >= head.roots.epoch => return Ok(0),
+            Fetch::Absent => {
+                return Err(Error::Broken("the bundle that the head item names is not there"));
+            }
+        };
+        let Bundle { previous, entries } = Bundle::parse(&bytes)?;
+        let step = self.step(previous, entries).await?;
+        if step.next != head.roots {
+            return Err(Error::Broken(
+                "a bundle does not lead to the roots that the head item has",
+            ));
+        }
+        Box::pin(self.apply(step)).await
+    }
+
+    async fn refuse(
+        &self,
+        epoch: u64,
+        pending: &Pending,
+        refusal: Refusal,
+    ) -> Result<Write, Error> {
+        let store = &self.0.store;
         let digest = pending.statement.digest();
         let subject = pending.statement.statement().subject();
         tracing::info!(%subject, statement = %digest, code = refusal.code.as_str(), detail = refusal.detail, "refused a statement");
-        let Some(id) = pending.session else {
+        let Some(checked) = pending.checked else {
             let problem = refusal.into_problem(modunest_runtime::trace::current_id());
-            return self.0.store.reject_statement(&digest, &problem, self.now()).await;
+            return store.reject_statement(epoch, &digest, &problem, self.now()).await;
         };
-        let trace_id = match self.0.store.session(id).await? {
+        let trace_id = match store.session(checked.session).await? {
             Some(session) => session.traceparent.trace_id(),
             None => modunest_runtime::trace::current_id(),
         };
         let problem = refusal.into_problem(trace_id);
-        self.0.store.reject_committing(id, &digest, &problem, self.now()).await
-    }
-
-    /// Who fails here is marked by whoever concludes the session, or by the sweep.
-    async fn mark_all_published(&self, accepted: &[Pending], epoch: u64) {
-        let sessions = accepted.iter().filter_map(|pending| pending.session);
-        let marked = join_all(sessions.map(|id| self.mark_published(id, epoch))).await;
-        for error in marked.into_iter().filter_map(Result::err) {
-            tracing::warn!(%error, epoch, "could not mark a session as published yet");
-        }
-    }
-
-    pub(crate) async fn mark_published(&self, id: SessionId, epoch: u64) -> Result<(), Error> {
-        if let Some(session) = self.0.store.published(id, epoch, self.now()).await? {
-            tracing::info!(
-                session = %id, plugin = %session.plugin, version = %session.version,
-                org = %session.plugin.org(), user = %session.user, epoch,
-                trace_id = %session.traceparent.trace_id(), "published"
-            );
-        }
-        Ok(())
+        store.reject_committing(epoch, checked.session, &digest, &problem, self.now()).await
     }
 }
-
-/// [`BATCH_MAX`] as the SDK wants it.
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "BATCH_MAX is 33")]
-const BATCH_LIMIT: i32 = BATCH_MAX as i32;

@@ -1,7 +1,8 @@
 //! The one table.
 //!
 //! Keys are `pk` and `sk`, both text. Every entity is one item; nothing is kept twice but
-//! what the sequencer folds from the index (marked *fold*), which only its swap writes.
+//! what the sequencer folds from the log (marked *fold*), which only it writes, once readers
+//! see the statements it is folded from.
 //!
 //! | Entity | `pk` | `sk` | Attributes |
 //! |---|---|---|---|
@@ -13,9 +14,9 @@
 //! | Release | `plugin#<org/name>` | `release#<version>` | `session`, `statement`; *fold:* `epoch` once published |
 //! | Reservation | `skeleton#<skeleton>` | `skeleton` | `name`: the organisation or plugin that has it |
 //! | Session | `session#<id>` | `session` | see [`sessions`] |
-//! | Pending statement | `pending` | `<statement digest>` | `subject`, `statement`, `session`, `created_at` |
+//! | Pending statement | `pending` | `<statement digest>` | `subject`, `statement`, `created_at`; of a release also `session`, `ruleset`, `outcome`, `report` |
 //! | Outcome | `statement#<digest>` | `statement` | `epoch`, or `rejection` (JSON) and `ttl`; for statements without session |
-//! | Head | `head` | `head` | `epoch`, `index` |
+//! | Head | `head` | `head` | `epoch`, `index`, `log_size`, `log_root`; `bundle`: what led to it; `applied`: the newest epoch that readers see and the fold has |
 //! | Archive | `archive#<digest>` | `archive` | `plugin`, `version`: the release that it is of |
 //! | Downloads of a version | `downloads#<org/name>` | `version#<version>` | `count` |
 //! | Downloads on a day | `downloads#<org/name>` | `day#<YYYY-MM-DD>` | `count`, `ttl` |
@@ -37,7 +38,9 @@
 //! | One session a version | transaction: release absent, or of the ended session that was seen |
 //! | One worker a session | `fence` grows with each lease; every later write names it |
 //! | A statement is pending exactly while its session is `committing` | one transaction |
-//! | Statements are in the index once, in chain order | swap of the head item on its `epoch`, with everything that follows from it |
+//! | There is one log, and statements are in it once, in chain order | swap of the head item on its `epoch`, and only when `applied` has reached it |
+//! | The fold has every epoch | transactions while the head item is at that epoch, which set the same again when they are repeated; the last one sets `applied` |
+//! | No statement is both refused and in the log | refused only behind the swap, in a transaction with the head item's `epoch` |
 //! | One holder of a look-alike name | reservation absent or one's own |
 //! | An organisation keeps an owner | `members_version` |
 //! | A batch of downloads counts once | transaction: every counter of a part, and its marker absent |
@@ -180,22 +183,34 @@ impl Store {
             .map_err(|error| failed("DeleteItem", &error))
     }
 
-    /// Items of a partition in the order of their sort keys, strongly consistent.
+    /// The first items of a partition in the order of their sort keys, strongly consistent.
+    /// An answer ends at 1 MB (DynamoDB, "Query"), so there may be several.
     pub(crate) async fn partition(&self, partition: &str, limit: i32) -> Result<Vec<Item>, Error> {
-        let answer = Box::pin(
-            self.client
-                .query()
-                .table_name(&self.table)
-                .key_condition_expression("#pk = :pk")
-                .expression_attribute_names("#pk", "pk")
-                .expression_attribute_values(":pk", text(partition))
-                .consistent_read(true)
-                .limit(limit)
-                .send(),
-        )
-        .await
-        .map_err(|error| failed("Query", &error))?;
-        Ok(answer.items.unwrap_or_default())
+        let mut items = Vec::new();
+        let mut start = None;
+        let mut left = limit;
+        loop {
+            let answer = Box::pin(
+                self.client
+                    .query()
+                    .table_name(&self.table)
+                    .key_condition_expression("#pk = :pk")
+                    .expression_attribute_names("#pk", "pk")
+                    .expression_attribute_values(":pk", text(partition))
+                    .consistent_read(true)
+                    .limit(left)
+                    .set_exclusive_start_key(start)
+                    .send(),
+            )
+            .await
+            .map_err(|error| failed("Query", &error))?;
+            left -= answer.count;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() || left <= 0 {
+                return Ok(items);
+            }
+        }
     }
 
     /// Items of a partition with sort keys from `first` to `last`, all of them, eventually

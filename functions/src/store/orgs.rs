@@ -142,10 +142,10 @@ impl Store {
         })
     }
 
-    /// Part of the swap: what an organisation's statements fold to.
+    /// Part of carrying out an epoch: what an organisation's statements fold to.
     pub(crate) fn org_folded(&self, state: &OrgState) -> Result<TransactWriteItem, Error> {
         let keys: Vec<OrgKey> = state.keys.iter().map(OrgKey::of).collect();
-        let change = set_next(Change::present().set("keys", json(&keys)?), NEXT, state.next);
+        let change = set_next(Change::new().set("keys", json(&keys)?), NEXT, state.next);
         self.in_transaction_update(&org_key(&state.org), &change)
     }
 }

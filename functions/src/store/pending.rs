@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::TransactWriteItem;
 use modunest_core::digest::Digest;
 use modunest_core::keys::SessionId;
 use modunest_core::problem::Problem;
-use modunest_core::statement::SignedStatement;
+use modunest_core::statement::{SignedStatement, VerdictOutcome};
 use modunest_core::time::Timestamp;
 
 use super::item::{Change, Item, Key, Row, blob, json, number, text, time};
@@ -21,8 +21,20 @@ const REJECTION_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug)]
 pub(crate) struct Pending {
     pub(crate) statement: SignedStatement,
-    /// The session that waits for it; `None` for yanks and keys.
-    pub(crate) session: Option<SessionId>,
+    /// Of a release, where it comes from; `None` of everything that needs no upload.
+    pub(crate) checked: Option<Checked>,
+}
+
+/// What the checks of a release came to, for the verdict that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checked {
+    /// The session that waits for it.
+    pub(crate) session: SessionId,
+    /// Number of the rules that were applied.
+    pub(crate) ruleset: u32,
+    pub(crate) outcome: VerdictOutcome,
+    /// The report.
+    pub(crate) report: Digest,
 }
 
 /// What became of a statement without a session.
@@ -32,6 +44,27 @@ pub(crate) enum Outcome {
     Applied(u64),
     /// It was refused.
     Rejected(Problem),
+}
+
+fn outcome_of(text: &str) -> Option<VerdictOutcome> {
+    [VerdictOutcome::Clean, VerdictOutcome::Findings, VerdictOutcome::Rejected]
+        .into_iter()
+        .find(|outcome| outcome.as_str() == text)
+}
+
+fn read_pending(item: &Item) -> Result<Pending, Error> {
+    let row = Row::new("pending statement", item);
+    let checked = match row.parse_optional("session")? {
+        None => None,
+        Some(session) => Some(Checked {
+            session,
+            ruleset: u32::try_from(row.number("ruleset")?).map_err(|_| row.damaged("ruleset"))?,
+            outcome: row.required("outcome", outcome_of(row.text("outcome")?))?,
+            report: row.parse("report")?,
+        }),
+    };
+    let statement = SignedStatement::parse(row.blob("statement")?)?;
+    Ok(Pending { statement, checked })
 }
 
 fn pending_key(digest: &Digest) -> Key {
@@ -51,7 +84,10 @@ impl Store {
         let item = pending_key(&pending.statement.digest()).item([
             ("subject", Some(text(pending.statement.statement().subject()))),
             ("statement", Some(blob(pending.statement.bytes()))),
-            ("session", pending.session.map(text)),
+            ("session", pending.checked.map(|checked| text(checked.session))),
+            ("ruleset", pending.checked.map(|checked| number(checked.ruleset.into()))),
+            ("outcome", pending.checked.map(|checked| text(checked.outcome.as_str()))),
+            ("report", pending.checked.map(|checked| text(checked.report))),
             ("created_at", Some(time(now))),
         ]);
         self.in_transaction_put(item, &Change::new())
@@ -63,7 +99,7 @@ impl Store {
         statement: &SignedStatement,
         now: Timestamp,
     ) -> Result<Write, Error> {
-        let pending = Pending { statement: statement.clone(), session: None };
+        let pending = Pending { statement: statement.clone(), checked: None };
         self.transact(vec![
             self.pending_put(&pending, now)?,
             self.in_transaction_check(&outcome_key(&statement.digest()), &Change::absent())?,
@@ -83,22 +119,20 @@ impl Store {
 
     /// What waits, in no particular order.
     pub(crate) async fn pending(&self, limit: i32) -> Result<Vec<Pending>, Error> {
-        let read = |item: &Item| {
-            let row = Row::new("pending statement", item);
-            Ok(Pending {
-                statement: SignedStatement::parse(row.blob("statement")?)?,
-                session: row.parse_optional("session")?,
-            })
-        };
-        self.partition(PENDING, limit).await?.iter().map(read).collect()
+        self.partition(PENDING, limit).await?.iter().map(read_pending).collect()
     }
 
-    /// Part of the swap and of a rejection: it waits no longer.
+    /// Part of carrying out an epoch: it waits no longer.
     pub(crate) fn pending_done(&self, digest: &Digest) -> Result<TransactWriteItem, Error> {
+        self.in_transaction_delete(&pending_key(digest), &Change::new())
+    }
+
+    /// Part of a refusal: it waits no longer, and nobody else ended it.
+    pub(super) fn pending_refused(&self, digest: &Digest) -> Result<TransactWriteItem, Error> {
         self.in_transaction_delete(&pending_key(digest), &Change::present())
     }
 
-    /// Part of the swap: a statement without session is in the index from `epoch` on.
+    /// Part of carrying out an epoch: a statement without session is in the index from `epoch` on.
     pub(crate) fn outcome_applied(
         &self,
         digest: &Digest,
@@ -108,9 +142,10 @@ impl Store {
         self.in_transaction_put(item, &Change::new())
     }
 
-    /// Refuses a statement without session.
+    /// Refuses a statement without session, which was judged against the state of `epoch`.
     pub(crate) async fn reject_statement(
         &self,
+        epoch: u64,
         digest: &Digest,
         problem: &Problem,
         now: Timestamp,
@@ -120,7 +155,8 @@ impl Store {
             ("ttl", Some(number(now.plus(REJECTION_KEPT_FOR).as_secs()))),
         ]);
         self.transact(vec![
-            self.pending_done(digest)?,
+            self.still_newest(epoch)?,
+            self.pending_refused(digest)?,
             self.in_transaction_put(item, &Change::absent())?,
         ])
         .await

@@ -1,10 +1,12 @@
 //! Plugins and their releases.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use modunest_core::Version;
 use modunest_core::keys::SessionId;
 use modunest_core::name::{OrgName, PluginName};
-use modunest_core::statement::{Link, PluginState, SignedStatement};
+use modunest_core::statement::{Chain, Link, SignedStatement};
 use modunest_core::time::Timestamp;
 
 use super::Store;
@@ -108,22 +110,33 @@ impl Store {
         self.in_transaction_put(item, &condition)
     }
 
-    /// Part of the swap: what a plugin's statements fold to.
-    pub(crate) fn plugin_folded(&self, state: &PluginState) -> Result<TransactWriteItem, Error> {
-        let change = Change::present().set("owner", text(&state.owner));
-        let change = set_next(change, NEXT, state.next);
-        let change = set_next(change, REGISTRY_NEXT, state.registry_next);
-        self.in_transaction_update(&plugin_key(&state.plugin), &change)
+    /// Part of carrying out an epoch: what a plugin's statements of this epoch change. `next`
+    /// are the places behind them, by chain.
+    pub(crate) fn plugin_folded(
+        &self,
+        plugin: &PluginName,
+        owner: Option<&OrgName>,
+        next: &BTreeMap<Chain, Link>,
+    ) -> Result<TransactWriteItem, Error> {
+        let mut change = Change::new().set_optional("owner", owner.map(text));
+        for (chain, link) in next {
+            let attributes = match chain {
+                Chain::Owner => NEXT,
+                Chain::Registry => REGISTRY_NEXT,
+            };
+            change = set_next(change, attributes, *link);
+        }
+        self.in_transaction_update(&plugin_key(plugin), &change)
     }
 
-    /// Part of the swap: the release is in the index from `epoch` on.
+    /// Part of carrying out an epoch: the release is in the index from then on.
     pub(crate) fn release_published(
         &self,
         plugin: &PluginName,
         version: &Version,
         epoch: u64,
     ) -> Result<TransactWriteItem, Error> {
-        let change = Change::present().set("epoch", number(epoch));
+        let change = Change::new().set("epoch", number(epoch));
         self.in_transaction_update(&release_key(plugin, version), &change)
     }
 }

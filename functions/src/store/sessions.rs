@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_dynamodb::types::TransactWriteItem;
 use modunest_core::Version;
 use modunest_core::api::SessionView;
 use modunest_core::digest::Digest;
@@ -26,7 +27,7 @@ use modunest_core::time::Timestamp;
 use modunest_core::trace::TraceContext;
 
 use super::item::{Change, Item, Key, Row, blob, json, number, set, text, time};
-use super::pending::Pending;
+use super::pending::{Checked, Pending};
 use super::{DUE_INDEX, Store, Write, failed};
 use crate::error::Error;
 
@@ -75,7 +76,11 @@ fn state_of(text: &str) -> Option<State> {
 /// A move to `to` from one of `from`.
 fn step(from: &[State], to: State, now: Timestamp) -> Change {
     debug_assert!(from.iter().all(|state| state.may_become(to)));
-    only(from).set("state", text(to)).set("changed_at", time(now))
+    moved(only(from), to, now)
+}
+
+fn moved(change: Change, to: State, now: Timestamp) -> Change {
+    change.set("state", text(to)).set("changed_at", time(now))
 }
 
 fn only(from: &[State]) -> Change {
@@ -87,9 +92,15 @@ fn only(from: &[State]) -> Change {
     change
 }
 
-/// An end: nothing but the removal of its uploads is due.
+/// An end that follows one of `from`.
 fn end(from: &[State], to: State, now: Timestamp) -> Change {
-    step(from, to, now)
+    debug_assert!(from.iter().all(|state| state.may_become(to)));
+    ended(only(from), to, now)
+}
+
+/// An end: nothing but the removal of its uploads is due.
+fn ended(change: Change, to: State, now: Timestamp) -> Change {
+    moved(change, to, now)
         .set("due_at", time(now.plus(LEASE)))
         .set("due_kind", text(DUE_KIND))
         .set("ttl", number(now.plus(KEPT_FOR).as_secs()))
@@ -296,22 +307,22 @@ impl Store {
         self.change(session.id, &fenced(change, session.fence)).await
     }
 
-    /// Every check passed: hands the statement to the sequencer.
+    /// Every check passed: hands the statement to the sequencer, with what they came to.
     pub(crate) async fn commit(
         &self,
         session: &Session,
         findings: &[String],
-        report: Digest,
+        checked: Checked,
         now: Timestamp,
     ) -> Result<Write, Error> {
         let until = now.plus(LEASE);
         let change = step(&[State::Scanning], State::Committing, now)
             .set("findings", json(&findings)?)
-            .set("report", text(report))
+            .set("report", text(checked.report))
             .set("lease_until", time(until))
             .set("due_at", time(until));
         let change = fenced(change, session.fence);
-        let pending = Pending { statement: session.statement.clone(), session: Some(session.id) };
+        let pending = Pending { statement: session.statement.clone(), checked: Some(checked) };
         self.transact(vec![
             self.in_transaction_update(&session_key(session.id), &change)?,
             self.pending_put(&pending, now)?,
@@ -344,9 +355,11 @@ impl Store {
         self.change(session.id, &change).await
     }
 
-    /// The sequencer refuses a session's statement.
+    /// The sequencer refuses a session's statement, which was judged against the state of
+    /// `epoch`.
     pub(crate) async fn reject_committing(
         &self,
+        epoch: u64,
         id: SessionId,
         statement: &Digest,
         problem: &Problem,
@@ -355,7 +368,8 @@ impl Store {
         let change =
             end(&[State::Committing], State::Rejected, now).set("rejection", json(problem)?);
         self.transact(vec![
-            self.pending_done(statement)?,
+            self.still_newest(epoch)?,
+            self.pending_refused(statement)?,
             self.in_transaction_update(&session_key(id), &change)?,
         ])
         .await
@@ -371,18 +385,15 @@ impl Store {
         self.change(id, &end(&[State::Created, State::Uploading], to, now)).await
     }
 
-    /// Readers can see it.
-    pub(crate) async fn published(
+    /// Part of carrying out an epoch: readers can see it.
+    pub(crate) fn session_published(
         &self,
         id: SessionId,
         epoch: u64,
         now: Timestamp,
-    ) -> Result<Option<Session>, Error> {
-        self.change(
-            id,
-            &end(&[State::Committing], State::Published, now).set("epoch", number(epoch)),
-        )
-        .await
+    ) -> Result<TransactWriteItem, Error> {
+        let change = ended(Change::new(), State::Published, now).set("epoch", number(epoch));
+        self.in_transaction_update(&session_key(id), &change)
     }
 
     /// Nobody needs to look at an ended session any more.

@@ -57,6 +57,11 @@ impl Collector {
         Collector { policy, client, known: Mutex::default() }
     }
 
+    /// Whose cosignatures are collected.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Asks every witness to cosign `checkpoint`, which carries no cosignature yet, and adds
     /// what they answer. `proofs` makes the consistency proof from a smaller size, which is
     /// not zero, to the checkpoint's; it may be asked for several.

@@ -76,7 +76,7 @@ fn queue_event(bodies: &[String]) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schedule_makes_the_head() {
     let registry = Registry::start_silent().await;
-    registry.put_key().await;
+    registry.put_keys().await;
     let mut sequence = Lambda::start(SEQUENCE, &registry).await;
     assert!(sequence.first_poll_after < START_MAX, "{:?}", sequence.first_poll_after);
     assert_eq!(sequence.invoke(schedule_event()).await, Ok(Value::Null));
@@ -95,7 +95,7 @@ async fn a_schedule_makes_the_head() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_get_their_token_from_the_sequencer() {
     let registry = Registry::start_silent().await;
-    registry.put_key().await;
+    registry.put_keys().await;
     let mut sequence = Lambda::start(SEQUENCE, &registry).await;
     // The registry of these tests has its first administrator already.
     assert_eq!(sequence.invoke(json!({"bootstrap": true})).await, Ok(Value::Null));
@@ -123,7 +123,7 @@ async fn the_api_answers_as_everywhere() {
     // Without the key it says so, and begins once the key is there.
     let answer = api.invoke(who(json!({}))).await.unwrap();
     assert_eq!(answer["statusCode"], 503, "{answer}");
-    registry.put_key().await;
+    registry.put_keys().await;
 
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let answer = api.invoke(who(json!({"traceparent": trace}))).await.unwrap();
@@ -160,7 +160,7 @@ async fn the_api_answers_as_everywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_of_uploads_is_taken() {
     let registry = Registry::start_silent().await;
-    registry.put_key().await;
+    registry.put_keys().await;
     let publisher = registry.publisher("demo").await;
     let package = package("demo/plugin", "1.0.0", Link::FIRST);
     let opened = registry.open(&publisher, &package.sign(&publisher.key)).await;
@@ -211,7 +211,7 @@ async fn one_bad_message_of_three_is_delivered_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweep_finishes_within_its_time() {
     let registry = Registry::start_silent().await;
-    registry.put_key().await;
+    registry.put_keys().await;
     let mut sweep = Lambda::start(SWEEP, &registry).await;
     sweep.time_limit = Duration::from_millis(1);
     assert_eq!(sweep.invoke(schedule_event()).await, Ok(Value::Null));

@@ -35,7 +35,7 @@ async fn a_release_becomes_visible() {
 
     let state = registry.plugin_state("demo/markdown").await;
     let release = &state.releases[&"1.0.0".parse().unwrap()];
-    assert_eq!(release.release, package.release);
+    assert_eq!(*release.release, package.release);
     assert_eq!(release.statement, signed.digest());
     let stored = registry.object(ObjectKey::Blob(archive)).await.unwrap();
     assert_eq!(stored, package.archive);

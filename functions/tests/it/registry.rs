@@ -14,8 +14,10 @@ use modunest_core::index::{Bin, Head, IndexFile, Node, Slot, prove};
 use modunest_core::keys::{ObjectKey, SessionId};
 use modunest_core::problem::Problem;
 use modunest_core::publish::State;
-use modunest_core::statement::{OrgState, PluginState, SignedStatement, Subject};
-use modunest_functions::{Config, Functions};
+use modunest_core::statement::{
+    Authorities, OrgState, PluginState, RegistryKeys, SignedStatement, Subject,
+};
+use modunest_functions::{Config, Functions, Keys};
 use modunest_local::{BoundServices, LocalServices, Subscription};
 use modunest_runtime::aws::Settings;
 use modunest_tlog::SigningKey;
@@ -30,7 +32,7 @@ const KEYS: &str = "keys";
 pub struct Registry {
     pub functions: Functions,
     pub admin: String,
-    pub key: SigningKey,
+    pub keys: Keys,
     pub s3: aws_sdk_s3::Client,
     services: LocalServices,
     router: axum::Router,
@@ -74,7 +76,8 @@ impl Registry {
             s3_endpoint: Some(bound.s3_endpoint()),
             dynamodb_endpoint: Some(bound.dynamodb_endpoint()),
         };
-        let key = SigningKey::from_seed(ORIGIN.parse().unwrap(), &[9; 32]);
+        let key = |seed| SigningKey::from_seed(ORIGIN.parse().unwrap(), &[seed; 32]);
+        let keys = Keys { log: key(7), head: key(8), statement: key(9) };
         let ahead_ms = Arc::new(AtomicU64::new(0));
         let ahead = ahead_ms.clone();
         let config = Config {
@@ -82,7 +85,8 @@ impl Registry {
             staging_bucket: STAGING.into(),
             public_bucket: PUBLIC.into(),
             origin: ORIGIN.into(),
-            registry_key: key.clone(),
+            keys: keys.clone(),
+            trust: None,
             aws: aws.clone(),
             public_s3_endpoint: None,
             sole_writer: false,
@@ -109,7 +113,7 @@ impl Registry {
             router: functions.router(),
             functions,
             admin,
-            key,
+            keys,
             s3: modunest_runtime::aws::s3(&aws),
             services,
             http: modunest_runtime::http::client().unwrap(),
@@ -185,11 +189,14 @@ impl Registry {
         ]
     }
 
-    /// Puts the registry's key where functions read it.
-    pub async fn put_key(&self) {
-        let key = format!("{}\n", self.key.expose());
-        let put = self.s3.put_object().bucket(KEYS).key("registry.key");
-        put.body(key.into_bytes().into()).send().await.unwrap();
+    /// Puts the registry's keys where functions read them.
+    pub async fn put_keys(&self) {
+        let Keys { log, head, statement } = &self.keys;
+        for (object, key) in [("log.key", log), ("head.key", head), ("statement.key", statement)] {
+            let line = format!("{}\n", key.expose());
+            let put = self.s3.put_object().bucket(KEYS).key(object);
+            put.body(line.into_bytes().into()).send().await.unwrap();
+        }
     }
 
     /// A session that cannot be read, and the storage event that speaks of it: what fails
@@ -367,7 +374,7 @@ impl Registry {
 
     pub async fn head(&self) -> Head {
         let bytes = self.object(ObjectKey::Head).await.unwrap();
-        Head::verify(&bytes, ORIGIN, &[self.key.verifying_key()]).unwrap()
+        Head::verify(&bytes, ORIGIN, &[self.keys.head.verifying_key()]).unwrap()
     }
 
     /// Everything below the head, walked and proven as an agent does.
@@ -393,10 +400,14 @@ impl Registry {
         files
     }
 
+    fn registry_keys(&self) -> RegistryKeys {
+        RegistryKeys::in_use([self.keys.statement.verifying_key()])
+    }
+
     pub async fn org_state(&self, org: &str) -> OrgState {
         let mut state = OrgState::new(org.parse().unwrap());
-        for (_, signed) in &self.index().await[&Subject::Org(org.parse().unwrap())].entries {
-            state.apply(signed, &[self.key.verifying_key()]).unwrap();
+        for (position, signed) in &self.index().await[&Subject::Org(org.parse().unwrap())].entries {
+            state.apply(*position, signed, &self.registry_keys()).unwrap();
         }
         state
     }
@@ -404,11 +415,16 @@ impl Registry {
     /// A plugin as an agent folds it, with every signature verified.
     pub async fn plugin_state(&self, plugin: &str) -> PluginState {
         let name: modunest_core::name::PluginName = plugin.parse().unwrap();
-        let keys = self.org_state(name.org().as_str()).await.all_keys();
         let mut state = PluginState::new(name.clone());
         if let Some(file) = self.index().await.get(&Subject::Plugin(name)) {
-            for (_, signed) in &file.entries {
-                state.apply(signed, &keys).unwrap();
+            let mut orgs = BTreeMap::new();
+            for org in file.orgs() {
+                let folded = self.org_state(org.as_str()).await;
+                orgs.insert(org, folded);
+            }
+            let authorities = Authorities { registry: &self.registry_keys(), orgs: &orgs };
+            for (position, signed) in &file.entries {
+                state.apply(*position, signed, authorities).unwrap();
             }
         }
         state

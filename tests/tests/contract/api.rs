@@ -4,7 +4,6 @@
 use modunest_core::api::TokenCreated;
 use modunest_functions::{Config, Functions};
 use modunest_tests::lambda::{API, Lambda};
-use modunest_tests::registry::signing_key;
 use modunest_tests::site::{PUBLIC, STAGING, Server, Store, TABLE};
 use url::Url;
 
@@ -28,7 +27,8 @@ impl Site {
             staging_bucket: STAGING.to_owned(),
             public_bucket: PUBLIC.to_owned(),
             origin: ORIGIN.to_owned(),
-            registry_key: signing_key(ORIGIN, 1),
+            keys: modunest_tests::deployed::registry_keys(ORIGIN),
+            trust: None,
             aws: store.settings.clone(),
             public_s3_endpoint: None,
             sole_writer: false,
@@ -78,8 +78,7 @@ async fn behind_the_worker() {
 async fn under_a_lambda_runtime() {
     let site = Site::start().await;
     let lambda = Lambda::start().await;
-    let environment =
-        modunest_tests::deployed::environment(&site.store, ORIGIN, &signing_key(ORIGIN, 1)).await;
+    let environment = modunest_tests::deployed::environment(&site.store, ORIGIN).await;
     lambda.run(API, &environment);
     site.keeps_the_table("lambda", &lambda.url(API)).await;
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use modunest_functions::{Config, Functions};
 use modunest_local::LocalServices;
 use modunest_runtime::aws;
-use modunest_tlog::SigningKey;
 use serde_json::{Value, json};
 
 use super::template::{list, load};
@@ -60,7 +59,8 @@ async fn made() -> Value {
         staging_bucket: "staging".to_owned(),
         public_bucket: "public".to_owned(),
         origin: ORIGIN.to_owned(),
-        registry_key: SigningKey::from_seed(ORIGIN.parse().unwrap(), &[7; 32]),
+        keys: modunest_tests::deployed::registry_keys(ORIGIN),
+        trust: None,
         aws: settings.clone(),
         public_s3_endpoint: None,
         sole_writer: true,

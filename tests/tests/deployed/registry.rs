@@ -43,7 +43,7 @@ async fn a_plugin_is_published_loaded_called_and_counted() {
         modunest(&["publish", "--key", key, folder.to_str().unwrap()]);
     }
     // Everything that readers see proves, through the worker.
-    let snapshot = Snapshot::read(&registry.url, &registry.key.verifying_key()).await;
+    let snapshot = Snapshot::read(&registry.url, &registry.keys).await;
     assert_eq!(snapshot.plugins.len(), 3, "{:?}", snapshot.plugins.keys());
 
     closures_agree(&registry).await;
@@ -55,7 +55,7 @@ async fn a_plugin_is_published_loaded_called_and_counted() {
     // The harness has read each archive once to prove it.
     until("the harness's own reads to be counted", async || (total() == Some(1)).then_some(()))
         .await;
-    let host = Host::at(registry.url.clone(), registry.key.verifying_key());
+    let host = Host::at(registry.url.clone(), registry.keys.clone());
     let agent = host.wants("demo/gallery", "^1").start().await;
     let page = agent.text("/gallery").await;
     assert!(page.contains("Gallery"), "{page}");
@@ -161,7 +161,7 @@ async fn what_a_killed_function_left_is_finished() {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }
-    let snapshot = Snapshot::read(&registry.url, &registry.key.verifying_key()).await;
+    let snapshot = Snapshot::read(&registry.url, &registry.keys).await;
     assert_eq!(snapshot.plugins.len(), sessions.len());
 }
 

@@ -21,7 +21,7 @@ impl Gate {
     }
 
     async fn snapshot(&self) -> Snapshot {
-        Snapshot::read(&self.registry.started.url, &self.registry.key().await).await
+        Snapshot::read(&self.registry.started.url, &self.registry.keys().await).await
     }
 
     /// The package is rejected with this reason, and nothing of it can be seen.

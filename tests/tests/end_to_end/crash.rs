@@ -73,7 +73,7 @@ fn publisher(started: &Started, folder: &Folder) -> Publisher {
 }
 
 async fn snapshot(registry: &Registry) -> Snapshot {
-    Snapshot::read(&registry.started.url, &registry.key().await).await
+    Snapshot::read(&registry.started.url, &registry.keys().await).await
 }
 
 /// A registry that has an organisation and one release, not running.

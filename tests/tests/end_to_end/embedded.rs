@@ -68,14 +68,14 @@ async fn a_folder_serves_one_process() {
 async fn everything_is_there_after_a_restart() {
     let mut registry = Registry::start().await;
     let publisher = registry.publisher("acme").await;
-    let key = registry.key().await;
+    let keys = registry.keys().await;
     publisher.publish(&Plugin::new("acme/one", "1.0.0").pack()).await;
-    let before = Snapshot::read(&registry.started.url, &key).await;
+    let before = Snapshot::read(&registry.started.url, &keys).await;
     assert!(registry.process.terminate().await.success());
     let registry = Registry::start_in(&registry.folder, &[]).await;
-    assert_eq!(Snapshot::read(&registry.started.url, &key).await, before);
+    assert_eq!(Snapshot::read(&registry.started.url, &keys).await, before);
     let registry = registry.kill_and_restart().await;
-    assert_eq!(Snapshot::read(&registry.started.url, &key).await, before);
+    assert_eq!(Snapshot::read(&registry.started.url, &keys).await, before);
     // The same token, key and organisation still publish.
     let publisher =
         modunest_tests::client::Publisher { client: registry.admin(), key: publisher.key };
@@ -94,20 +94,20 @@ async fn damaged(file: &str, damage: impl FnOnce(&Path)) -> Finished {
 #[tokio::test]
 async fn half_written_secrets_are_named() {
     let empty = |path: &Path| fs::write(path, "").unwrap();
-    for secret in ["registry.key", "s3.secret"] {
+    for secret in ["log.key", "head.key", "statement.key", "s3.secret"] {
         fails_clearly(&damaged(secret, empty).await, secret);
     }
     let cut = |path: &Path| {
         let text = fs::read_to_string(path).unwrap();
         fs::write(path, &text[..text.len() / 2]).unwrap();
     };
-    fails_clearly(&damaged("registry.key", cut).await, "registry.key");
+    fails_clearly(&damaged("head.key", cut).await, "head.key");
     let opened = |path: &Path| {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     };
-    let finished = damaged("registry.key", opened).await;
-    fails_clearly(&finished, "registry.key");
+    let finished = damaged("head.key", opened).await;
+    fails_clearly(&finished, "head.key");
     assert!(finished.stderr.contains("chmod 600"), "no way out: {finished:?}");
     fails_clearly(
         &damaged("profile.toml", |path| fs::write(path, "[").unwrap()).await,

@@ -27,7 +27,7 @@ impl Scene {
     }
 
     async fn host(&self) -> Host {
-        Host::at(self.liar.url.clone(), self.registry.key().await).wants("acme/one", "^1")
+        Host::at(self.liar.url.clone(), self.registry.keys().await).wants("acme/one", "^1")
     }
 }
 

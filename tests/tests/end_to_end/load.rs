@@ -92,7 +92,7 @@ async fn nothing_acknowledged_is_lost_by_kills_under_load() {
     let load = Load { library, ledger: Arc::default() };
 
     let mut registry = Registry::start().await;
-    let key = registry.key().await;
+    let keys = registry.keys().await;
     registry.publisher("acme").await;
     for (round, seed) in SEEDS.into_iter().enumerate() {
         let before = load.acknowledged();
@@ -110,7 +110,7 @@ async fn nothing_acknowledged_is_lost_by_kills_under_load() {
         while let Some(ended) = publishers.join_next().await {
             ended.unwrap();
         }
-        let snapshot = Snapshot::read(&registry.started.url, &key).await;
+        let snapshot = Snapshot::read(&registry.started.url, &keys).await;
         for (name, version) in &load.ledger.lock().unwrap().acknowledged {
             assert!(snapshot.has(name, version), "seed {seed}: {name} {version} is lost");
         }
@@ -136,7 +136,7 @@ async fn nothing_acknowledged_is_lost_by_kills_under_load() {
         }
     });
     join_all(repeated).await;
-    let snapshot = Snapshot::read(&registry.started.url, &key).await;
+    let snapshot = Snapshot::read(&registry.started.url, &keys).await;
     assert!(begun.iter().all(|(name, version)| snapshot.has(name, version)));
     let releases: usize = snapshot.plugins.values().map(|plugin| plugin.releases.len()).sum();
     assert_eq!(releases, begun.len());

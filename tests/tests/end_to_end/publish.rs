@@ -11,7 +11,7 @@ use modunest_tests::snapshot::Snapshot;
 use reqwest::Method;
 
 async fn snapshot(registry: &Registry) -> Snapshot {
-    Snapshot::read(&registry.started.url, &registry.key().await).await
+    Snapshot::read(&registry.started.url, &registry.keys().await).await
 }
 
 #[tokio::test]

@@ -40,7 +40,9 @@ async fn no_secret_is_ever_logged() {
         ("the administrator's token", file("admin.token")),
         ("another token", token),
         ("the secret of S3", file("s3.secret")),
-        ("the registry's key", file("registry.key")),
+        ("the log's key", file("log.key")),
+        ("the head's key", file("head.key")),
+        ("the key of the registry's statements", file("statement.key")),
         ("a publisher's key", publisher.key.expose()),
         ("a presigned URL's signature", signature.split('&').next().unwrap().to_owned()),
     ];
@@ -68,7 +70,7 @@ async fn what_the_registry_keeps_is_its_owners() {
     let mode =
         |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&data), 0o700);
-    for secret in ["admin.token", "s3.secret", "registry.key"] {
+    for secret in ["admin.token", "s3.secret", "log.key", "head.key", "statement.key"] {
         assert_eq!(mode(&data.join(secret)), 0o600, "{secret}");
     }
 }

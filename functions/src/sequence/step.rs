@@ -1,0 +1,167 @@
+//! One step of the log: from a state and the statements that follow it to the next state, and
+//! every object that this makes. The normal path and the recovery both go through here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use modunest_core::digest::Digest;
+use modunest_core::index::{IndexFile, LogHead, Source, Update, Written, update};
+use modunest_core::keys::ObjectKey;
+use modunest_core::statement::{OrgState, SignedStatement, Statement, Subject};
+use modunest_tlog::TileId;
+
+use super::bundle::{Bundle, Entry, Previous};
+use super::judge::{Files, Judged, fold_org, judge};
+use super::log_end::LogEnd;
+use super::objects::TRANSFERS_AT_ONCE;
+use crate::Functions;
+use crate::error::Error;
+use crate::storage::Fetch;
+use crate::store::head::Roots;
+use crate::store::pending::Pending;
+
+/// A step that was worked out.
+pub(super) struct Step {
+    pub(super) bundle: Bundle,
+    /// The state that it leads to.
+    pub(super) next: Roots,
+    /// New tiles of the log.
+    pub(super) tiles: Vec<(TileId, Bytes)>,
+    /// New objects of the index.
+    pub(super) objects: Vec<(ObjectKey, Digest, Bytes)>,
+    /// What the organisations come to that are spoken of.
+    pub(super) orgs: Vec<OrgState>,
+    /// The end of the log behind the step.
+    pub(super) end: LogEnd,
+}
+
+/// Objects at hand for the pure update.
+#[derive(Default)]
+struct AtHand(BTreeMap<Digest, Bytes>);
+
+impl Source for AtHand {
+    fn get(&self, digest: Digest) -> Option<&[u8]> {
+        self.0.get(&digest).map(AsRef::as_ref)
+    }
+}
+
+impl Functions {
+    /// Decides which of the statements follow `roots`.
+    pub(super) async fn judge(
+        &self,
+        roots: &Roots,
+        pending: Vec<Pending>,
+    ) -> Result<Judged, Error> {
+        let mut subjects = BTreeSet::new();
+        for pending in &pending {
+            let statement = pending.statement.statement();
+            subjects.insert(Subject::Org(statement.subject().org()));
+            subjects.insert(statement.subject());
+            if let Statement::Ownership(ownership) = statement {
+                subjects.insert(Subject::Org(ownership.owner.clone()));
+            }
+        }
+        let mut files = self.files(roots.index, subjects.clone()).await?;
+        // Plugins that changed hands are proven by the keys of all who owned them.
+        let owners: BTreeSet<Subject> =
+            files.values().flat_map(IndexFile::orgs).map(Subject::Org).collect();
+        files.extend(self.files(roots.index, &owners - &subjects).await?);
+        let (keys, registry) = (self.0.keys.clone(), self.0.registry_keys.clone());
+        let size = roots.log.size;
+        // Up to some thousands of signatures, each 34 µs or more.
+        tokio::task::spawn_blocking(move || judge(pending, &files, size, &keys, &registry))
+            .await
+            .map_err(|_| Error::Broken("judging statements panicked"))?
+    }
+
+    /// The index files of subjects, as far as they have one.
+    async fn files(&self, root: Digest, subjects: BTreeSet<Subject>) -> Result<Files, Error> {
+        let objects = &self.0.sequencer.objects;
+        let walks = subjects.into_iter().map(|subject| async move {
+            let file = objects.file(&self.0.storage, root, &subject).await?;
+            Ok::<_, Error>(file.map(|file| (subject, file)))
+        });
+        let found: Vec<_> =
+            stream::iter(walks).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Works a step out. Nothing is written.
+    pub(super) async fn step(
+        &self,
+        previous: Previous,
+        entries: Vec<Entry>,
+    ) -> Result<Step, Error> {
+        let mut end = self.log_end(&previous.roots.log).await?;
+        let mut additions: Vec<(u64, SignedStatement)> = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            additions.push((end.append(entry.statement.bytes())?, entry.statement.clone()));
+        }
+        let tiles = end.take_tiles().into_iter().map(|(id, bytes)| (id, bytes.into())).collect();
+        let (index, written, files) = self.update_index(previous.roots.index, &additions).await?;
+        let objects = written
+            .into_iter()
+            .map(|object| match object {
+                Written::Node(digest, bytes) => (ObjectKey::Node(digest), digest, bytes.into()),
+                Written::Bin(digest, bytes) => (ObjectKey::Bin(digest), digest, bytes.into()),
+                Written::File(digest, bytes) => (ObjectKey::Index(digest), digest, bytes.into()),
+            })
+            .collect();
+        let mut orgs = Vec::new();
+        for (subject, file) in &files {
+            if let Subject::Org(org) = subject {
+                let folded = fold_org(org, Some(file), &self.0.registry_keys);
+                orgs.push(folded.map_err(|error| {
+                    tracing::error!(%org, %error, "the statements of a step do not fold");
+                    Error::Broken("the statements of a step do not fold")
+                })?);
+            }
+        }
+        let next = Roots { epoch: previous.roots.epoch + 1, index, log: end.head() };
+        Ok(Step { bundle: Bundle { previous, entries }, next, tiles, objects, orgs, end })
+    }
+
+    /// The end of the log: the one that is kept, or read from the tiles.
+    async fn log_end(&self, log: &LogHead) -> Result<LogEnd, Error> {
+        if let Some(end) = self.0.sequencer.end().filter(|end| end.head() == *log) {
+            return Ok(end);
+        }
+        let reads = LogEnd::tiles(log.size).into_iter().map(|(id, max_bytes)| async move {
+            match self.0.storage.get_public(ObjectKey::Tile(id), max_bytes).await? {
+                Fetch::Found(fetched) => Ok((id, fetched.bytes)),
+                Fetch::Absent => Err(Error::Broken("a tile at the end of the log is not there")),
+                Fetch::TooLong => Err(Error::Broken("a tile at the end of the log is too long")),
+            }
+        });
+        let tiles: BTreeMap<TileId, Bytes> =
+            stream::iter(reads).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+        LogEnd::load(log, &tiles)
+    }
+
+    /// Appends to the index: its new root, its new objects, and the new files by subject.
+    async fn update_index(
+        &self,
+        root: Digest,
+        additions: &[(u64, SignedStatement)],
+    ) -> Result<(Digest, Vec<Written>, Files), Error> {
+        let objects = &self.0.sequencer.objects;
+        let mut at_hand = AtHand::default();
+        loop {
+            match update(Some(root), additions, &at_hand)? {
+                Update::Done { root, written, files } => return Ok((root, written, files)),
+                Update::Need { nodes, bins, files } => {
+                    let keys = (nodes.into_iter().map(ObjectKey::Node))
+                        .chain(bins.into_iter().map(ObjectKey::Bin))
+                        .chain(files.into_iter().map(ObjectKey::Index));
+                    let fetches = keys.map(|key| objects.get(&self.0.storage, key));
+                    let fetched: Vec<(Digest, Bytes)> = stream::iter(fetches)
+                        .buffer_unordered(TRANSFERS_AT_ONCE)
+                        .try_collect()
+                        .await?;
+                    at_hand.0.extend(fetched);
+                }
+            }
+        }
+    }
+}
