@@ -166,7 +166,7 @@ impl VerifiedTiles {
             self.add_edge(partial)?;
         }
         // What proves a tile stands a level above it.
-        full.sort_by(|a, b| b.0.cmp(&a.0));
+        full.sort_by_key(|(level, ..)| std::cmp::Reverse(*level));
         for (level, tile, found, hashes) in full {
             let expected = self.hash(level + 1, tile.index())?;
             if found != expected {

@@ -57,6 +57,8 @@ enum Command {
     Run(run::Arguments),
     /// Bring the store and the lock file to what the configuration wants
     Sync(sync::SyncArguments),
+    /// Write all that another host needs to prove and load the lock file without a network
+    Bundle(sync::BundleArguments),
     /// Show what would be chosen, and change nothing
     Resolve(sync::ResolveArguments),
     /// Show what the running agent does
@@ -118,6 +120,7 @@ impl Cli {
         match &self.command {
             Command::Run(arguments) => run::run(config, arguments).await,
             Command::Sync(arguments) => sync::sync(&config, arguments, json).await,
+            Command::Bundle(arguments) => sync::bundle(&config, arguments, json).await,
             Command::Resolve(arguments) => sync::resolve(&config, arguments, json).await,
             Command::Status => query::status(&config, json).await,
             Command::Plugins => query::plugins(&config, json).await,

@@ -1,10 +1,11 @@
 //! `sync` and `resolve`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use modunest_agent::sync::{Locked, Options, Outcome, Resolved, Syncer, age_text};
+use modunest_agent::sync::{Bundled, Locked, Options, Outcome, Resolved, Syncer, age_text};
 use modunest_agent::{Config, EXIT_OK, Error};
 use serde_json::json;
 
@@ -21,6 +22,18 @@ pub(super) struct SyncArguments {
     /// Let go of the lock file's versions and take the newest
     #[arg(long)]
     update: bool,
+    /// Ask this bundle in place of the registry, and take its versions
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline"])]
+    bundle: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(super) struct BundleArguments {
+    /// File to write
+    out: PathBuf,
+    /// Also hold what a host needs that knows the log up to this size
+    #[arg(long, value_name = "ENTRIES")]
+    known_size: Option<u64>,
 }
 
 #[derive(Args)]
@@ -35,10 +48,14 @@ pub(super) async fn sync(
     arguments: &SyncArguments,
     json: bool,
 ) -> Result<u8, Error> {
-    let SyncArguments { frozen, offline, update } = *arguments;
+    let SyncArguments { frozen, offline, update, bundle } = arguments;
+    let (frozen, offline, update) = (*frozen, *offline, *update);
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
-    let syncer = Syncer::open(config)?;
+    let syncer = match bundle {
+        Some(path) => Syncer::open_bundle(config, path)?,
+        None => Syncer::open(config)?,
+    };
     let bar = progress(json);
     let outcome = syncer.sync(config, Options { frozen, offline, update }, &bar).await;
     bar.finish_and_clear();
@@ -66,6 +83,23 @@ pub(super) async fn sync(
         "warnings": warnings,
         "plugins": generation.lock.plugins,
     });
+    print::text_or_json(json, &text, &value)?;
+    Ok(EXIT_OK)
+}
+
+pub(super) async fn bundle(
+    config: &Config,
+    arguments: &BundleArguments,
+    json: bool,
+) -> Result<u8, Error> {
+    let BundleArguments { out, known_size } = arguments;
+    let Bundled { plugins, objects, log_size } =
+        Syncer::open(config)?.bundle(config, out, *known_size).await?;
+    let text = format!(
+        "{}: {plugins} plugins and what proves them, {objects} objects, log of {log_size} entries",
+        out.display()
+    );
+    let value = json!({ "plugins": plugins, "objects": objects, "log_size": log_size });
     print::text_or_json(json, &text, &value)?;
     Ok(EXIT_OK)
 }

@@ -90,7 +90,7 @@ impl Client {
             }
             let Some(entry) = entry else { break };
             frontier.append(TreeHash::of_leaf(entry));
-            bundle_bytes = if (position + 1) % TILE_WIDTH == 0 {
+            bundle_bytes = if (position + 1).is_multiple_of(TILE_WIDTH) {
                 Some(0)
             } else {
                 bundle_bytes.map(|bytes| bytes + 2 + entry.len() as u64)
@@ -110,7 +110,7 @@ impl Client {
         let bundles = from / TILE_WIDTH..=(to - 1) / TILE_WIDTH;
         let first = *bundles.start();
         let offset = |index: u64| match kept.bundle_bytes {
-            Some(offset) if index == first && from % TILE_WIDTH != 0 => offset,
+            Some(offset) if index == first && !from.is_multiple_of(TILE_WIDTH) => offset,
             _ => 0,
         };
         // Collected first: a stream that maps lazily is not `Send` for every lifetime.

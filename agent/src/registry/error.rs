@@ -192,6 +192,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file is no bundle, or cannot be read.
+    #[error("{} is no bundle: {rule}; write it anew with `modunest-agent bundle`", .path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        rule: String,
+    },
     /// No HTTP client can be made.
     #[error("cannot make an HTTP client: {0}")]
     Client(String),
@@ -243,9 +251,11 @@ impl Error {
             | Error::Rewritten { .. }
             | Error::Index(_)
             | Error::Fold(_) => Kind::Refused,
-            Error::NoHead | Error::Cache { .. } | Error::Client(_) | Error::Blocking(_) => {
-                Kind::Failed
-            }
+            Error::NoHead
+            | Error::Bundle { .. }
+            | Error::Cache { .. }
+            | Error::Client(_)
+            | Error::Blocking(_) => Kind::Failed,
         }
     }
 }

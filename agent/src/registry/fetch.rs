@@ -1,17 +1,20 @@
 //! Requests to the registry: bounded in length and time, with the trace, tried again where
 //! that can help.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use ::http as http_crate;
 use bytes::Bytes;
+use modunest_core::archive::ARCHIVE_MAX_BYTES;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_runtime::http;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use super::Error;
+use super::{Bundle, Error};
 
 /// Objects that are fetched at the same time: small ones, so latency is what counts.
 pub(super) const PARALLEL: usize = 32;
@@ -26,6 +29,20 @@ const OBJECT_TIMEOUT: Duration = Duration::from_secs(90);
 pub(crate) struct Fetcher {
     base: Url,
     client: OnceLock<Client>,
+    /// What answers in place of the network.
+    bundle: Option<Arc<Bundle>>,
+    recorded: Option<Recorded>,
+}
+
+/// Objects that were fetched since, whole and as they came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded(Arc<Mutex<BTreeMap<ObjectKey, Vec<u8>>>>);
+
+impl Recorded {
+    /// Takes them out.
+    pub(crate) fn take(&self) -> BTreeMap<ObjectKey, Vec<u8>> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 pub(super) enum Answer {
@@ -40,12 +57,27 @@ pub(super) enum Answer {
 
 impl Fetcher {
     pub(super) fn new(base: Url) -> Self {
-        Fetcher { base, client: OnceLock::new() }
+        Fetcher { base, client: OnceLock::new(), bundle: None, recorded: None }
     }
 
     /// Another fetcher over the same connections.
     pub(crate) fn share(&self) -> Self {
-        Fetcher { base: self.base.clone(), client: self.client.clone() }
+        Fetcher {
+            base: self.base.clone(),
+            client: self.client.clone(),
+            bundle: self.bundle.clone(),
+            recorded: self.recorded.clone(),
+        }
+    }
+
+    /// From now on, asks the bundle and no network.
+    pub(super) fn read_from(&mut self, bundle: Bundle) {
+        self.bundle = Some(Arc::new(bundle));
+    }
+
+    /// From now on, keeps what is fetched.
+    pub(super) fn record(&mut self, recorded: Recorded) {
+        self.recorded = Some(recorded);
     }
 
     /// An object's address.
@@ -66,7 +98,7 @@ impl Fetcher {
     }
 
     /// An object that must exist, tried again while nobody answers.
-    pub(super) async fn object(&self, key: ObjectKey, limit: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn object(&self, key: ObjectKey, limit: usize) -> Result<Vec<u8>, Error> {
         self.object_from(key, limit, 0).await.map(|(bytes, _)| bytes)
     }
 
@@ -102,6 +134,11 @@ impl Fetcher {
         etag: Option<&str>,
         from: u64,
     ) -> Result<Answer, Error> {
+        if let Some(bundle) = &self.bundle {
+            let bytes = bundle.object(key, limit)?;
+            let absent = || Error::Status { url: self.url(key), status: 404 };
+            return Ok(Answer::Body { bytes: bytes.ok_or_else(absent)?, etag: None, start: 0 });
+        }
         let url = self.url(key);
         let mut request = self.client()?.get(&url);
         if let Some(etag) = etag {
@@ -130,6 +167,10 @@ impl Fetcher {
                     return Err(too_long());
                 }
                 bytes.extend_from_slice(&piece);
+            }
+            if let Some(recorded) = self.recorded.as_ref().filter(|_| start == 0) {
+                let mut recorded = recorded.0.lock().unwrap_or_else(PoisonError::into_inner);
+                recorded.insert(key, bytes.clone());
             }
             Ok(Answer::Body { bytes, etag, start })
         };
@@ -169,6 +210,11 @@ impl Fetcher {
         from: u64,
     ) -> Result<(Response, u64), Error> {
         let url = self.url(key);
+        if let Some(bundle) = &self.bundle {
+            let bytes = bundle.object(key, ARCHIVE_MAX_BYTES)?;
+            let bytes = bytes.ok_or(Error::Status { url, status: 404 })?;
+            return Ok((Response::from(http_crate::Response::new(bytes)), 0));
+        }
         let mut request = self.client()?.get(&url);
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));

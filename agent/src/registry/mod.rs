@@ -41,6 +41,7 @@
 
 mod advance;
 mod authority;
+mod bundle;
 mod cache;
 mod catch_up;
 mod checkpoint;
@@ -69,9 +70,10 @@ use modunest_tlog::{TreeHash, VerifiedTiles, VerifyingKey};
 use url::Url;
 
 pub use authority::Authority;
+pub(crate) use bundle::{Bundle, Writer as BundleWriter};
 use cache::Cache;
 pub use error::{Error, Kind};
-pub(crate) use fetch::Fetcher;
+pub(crate) use fetch::{Fetcher, Recorded};
 use fold::Files;
 use state::{Kept, Rows, StateFiles};
 use trusted::Believed;
@@ -236,6 +238,20 @@ impl Client {
         let plugins =
             names.iter().map(|name| (name.clone(), folded.plugins.remove(name))).collect();
         Ok(Read { plugins, files })
+    }
+
+    /// From now on, asks a bundle in place of the registry.
+    pub(crate) fn read_from(&mut self, bundle: Bundle) {
+        self.no_closure = AtomicBool::new(true);
+        self.fetcher.read_from(bundle);
+    }
+
+    /// From now on, keeps what is fetched, object by object.
+    pub(crate) fn record(&mut self) -> Recorded {
+        self.no_closure = AtomicBool::new(true);
+        let recorded = Recorded::default();
+        self.fetcher.record(recorded.clone());
+        recorded
     }
 
     pub(crate) fn fetcher(&self) -> &Fetcher {

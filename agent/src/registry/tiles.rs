@@ -69,6 +69,18 @@ impl Client {
         Ok(())
     }
 
+    /// Proves that the newest checkpoint's log begins with its own first `size` entries: reads
+    /// all that a host needs which knows the log up to there.
+    ///
+    /// # Errors
+    /// [`Error::NoHead`], [`Error::Tile`], or why a tile is not to be had.
+    pub(crate) async fn prove_growth_from(&self, size: u64) -> Result<(), Error> {
+        let kept = self.kept().ok_or(Error::NoHead)?;
+        let mut tiles = self.tiles_of(&kept.checkpoint).await;
+        let wanted = tiles.missing_for_root(size);
+        self.add_tiles(&mut tiles, wanted).await
+    }
+
     /// Fetches and proves tiles.
     ///
     /// # Errors

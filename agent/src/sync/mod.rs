@@ -4,6 +4,7 @@
 //! not fetched again. When the registry cannot be reached, the current generation serves,
 //! if it holds everything that is wanted.
 
+mod bundle;
 mod download;
 mod lock;
 mod policy;
@@ -22,6 +23,7 @@ use modunest_core::relation::HostFacts;
 use modunest_core::resolve::{Exceeded, Report, Root, Warning};
 use serde::Serialize;
 
+pub use bundle::Bundled;
 pub use lock::{LOCK_MAX_BYTES, LOCK_NAME, Lock, Locked};
 pub use policy::{Judgement, Policy};
 pub use resolve::{Resolved, resolve};
@@ -161,6 +163,8 @@ pub struct Syncer {
     store: Store,
     generations: Generations,
     host: HostFacts,
+    /// The lock file of a bundle: its versions are taken before all others.
+    offered: Option<Lock>,
 }
 
 impl Syncer {
@@ -169,29 +173,15 @@ impl Syncer {
     /// # Errors
     /// A folder or the trust root cannot be used, or what was kept is damaged.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        let registry = &config.registry;
-        let settings = registry::Settings {
-            url: registry.url.clone(),
-            origin: registry.origin.clone(),
-            keys: registry.keys.clone(),
-            cache_dir: config.state_dir.join("registry").join(folder_name(&registry.origin)),
-        };
-        let client = match &registry.root {
-            Some(path) => {
-                let root = trust::Root::load(path);
-                Client::open_rooted(
-                    settings,
-                    root.map_err(|e| registry::Error::Trust(Box::new(e)))?,
-                )?
-            }
-            None => Client::open(settings)?,
-        };
+        let folder = folder_name(&config.registry.origin);
+        let client = client(config, config.state_dir.join("registry").join(folder))?;
         Ok(Syncer {
             state_dir: config.state_dir.clone(),
             client,
             store: Store::open(&config.state_dir)?,
             generations: Generations::open(&config.state_dir)?,
             host: crate::host::facts(),
+            offered: None,
         })
     }
 
@@ -258,7 +248,9 @@ impl Syncer {
         let head = self.head(config, last.as_ref()).await?;
         let current = self.generations.current()?;
         let known = last.as_ref().is_some_and(|lock| {
-            lock.index == head.index && wanted_in(lock, &config.plugins).is_ok()
+            lock.index == head.index
+                && self.offered.is_none()
+                && wanted_in(lock, &config.plugins).is_ok()
         });
         let policy = self.policy(config)?;
         // The same index gives the same answer, if nothing else is wanted.
@@ -275,6 +267,7 @@ impl Syncer {
             _ => {
                 progress.set_message("resolving");
                 let kept = last.as_ref().filter(|_| !options.update);
+                let kept = self.offered.as_ref().or(kept);
                 let versions = kept.map(Lock::versions).unwrap_or_default();
                 let host = self.host.clone();
                 let resolved =
@@ -415,6 +408,24 @@ impl Syncer {
             Err(std::fs::TryLockError::Error(error)) => Err(store::Error::io(&path, error).into()),
         }
     }
+}
+
+/// Reads of the configured registry, kept in `cache_dir`.
+fn client(config: &Config, cache_dir: PathBuf) -> Result<Client, Error> {
+    let registry = &config.registry;
+    let settings = registry::Settings {
+        url: registry.url.clone(),
+        origin: registry.origin.clone(),
+        keys: registry.keys.clone(),
+        cache_dir,
+    };
+    Ok(match &registry.root {
+        Some(path) => {
+            let root = trust::Root::load(path);
+            Client::open_rooted(settings, root.map_err(|e| registry::Error::Trust(Box::new(e)))?)?
+        }
+        None => Client::open(settings)?,
+    })
 }
 
 /// How long ago a head was signed, for people.

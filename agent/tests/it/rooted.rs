@@ -224,3 +224,67 @@ async fn witnesses_by_policy() {
     registry.fill(size);
     sync_anew(&agent).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_serves_a_host_without_a_network_and_is_not_believed() {
+    let registry = registry().await;
+    let operator = Operator::new(&registry, &config());
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let agent = operator.agent(one.path());
+    let syncer = Syncer::open(&agent).unwrap();
+    let out = one.path().join("bundle");
+    // Nothing is locked yet.
+    assert!(matches!(syncer.bundle(&agent, &out, None).await, Err(Error::Frozen(_))));
+    sync(&syncer, &agent).await.unwrap();
+    // A second host knows the log as it is now; then it grows.
+    let known = operator.agent(two.path());
+    sync_anew(&known).await.unwrap();
+    let known_size = registry.size();
+    registry.fill(300);
+    registry.publish(release("demo/back", "1.1.0", &[], ECHO));
+    let update = Options { update: true, ..Options::default() };
+    syncer.sync(&agent, update, &ProgressBar::hidden()).await.unwrap();
+    // Newer ones that are not locked do not matter.
+    registry.publish(release("demo/back", "1.2.0", &[], ECHO));
+    let bundled = syncer.bundle(&agent, &out, Some(known_size)).await.unwrap();
+    assert_eq!((bundled.plugins, bundled.log_size), (1, registry.size()));
+    registry.stop();
+
+    let load = async |config: &Config, path: &Path| {
+        sync(&Syncer::open_bundle(config, path)?, config).await
+    };
+    let cold = tempfile::tempdir().unwrap();
+    for agent in [&operator.agent(cold.path()), &known] {
+        let outcome = load(agent, &out).await.unwrap();
+        assert_eq!(outcome.offline, None);
+        assert_eq!(outcome.generation.lock.plugins[0].version.to_string(), "1.1.0");
+        // And from then on without the bundle.
+        assert_eq!(sync_anew(agent).await.unwrap().proven.len(), 1);
+    }
+    // Not with an object altered or missing.
+    let good = std::fs::read(&out).unwrap();
+    let bad = one.path().join("bad");
+    let mut at = b"modunest/bundle/v1\n".len();
+    let mut tried = 0;
+    while at < good.len() {
+        let line = at + good[at..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let text = std::str::from_utf8(&good[at..line - 1]).unwrap();
+        let (name, length) = text.split_once(' ').unwrap();
+        let end = line + length.parse::<usize>().unwrap();
+        let mut altered = good.clone();
+        altered[end - 2] ^= 1;
+        let without = [&good[..at], &good[end..]].concat();
+        // The lock file is no proof of anything: its versions are preferred.
+        let lies = [("altered", altered), ("missing", without)];
+        for (what, bytes) in lies.into_iter().filter(|_| name != "modunest.lock") {
+            std::fs::write(&bad, bytes).unwrap();
+            let fresh = tempfile::tempdir().unwrap();
+            let outcome = load(&operator.agent(fresh.path()), &bad).await;
+            // Some tiles are for the host that knows the log's beginning alone.
+            assert!(outcome.is_err() || name.starts_with("tile/"), "{what} {name}");
+            tried += usize::from(outcome.is_err());
+        }
+        at = end;
+    }
+    assert!(tried > 20, "{tried}");
+}
