@@ -34,8 +34,8 @@
 //!
 //! # What a refresh costs
 //!
-//! An unchanged head is one conditional request. Where few entries are new, they are read
-//! ([`catch_up`]), and nothing else: they prove themselves, and kept index files are continued
+//! An unchanged head is one conditional request. Where few entries are new, they are read,
+//! and nothing else: they prove themselves, and kept index files are continued
 //! with them. Where many are, tiles prove that the log grew, the tree is walked, and only
 //! statements that were never proven before are proven. Statements proven once stay proven.
 

@@ -184,7 +184,7 @@ impl Registry {
     fn log(&self, index: &mut Index, entry: &[u8]) -> u64 {
         let position = index.frontier.append(TreeHash::of_leaf(entry));
         push_entry(&mut index.bundle, entry).unwrap();
-        if index.frontier.size() % TILE_WIDTH == 0 {
+        if index.frontier.size().is_multiple_of(TILE_WIDTH) {
             let bundle = std::mem::take(&mut index.bundle);
             let tile = TileId::entries(position / TILE_WIDTH, index.frontier.size()).unwrap();
             self.set(&ObjectKey::Tile(tile).path(), bundle);
