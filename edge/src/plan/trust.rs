@@ -18,8 +18,8 @@ use modunest_core::statement::STATEMENT_MAX_BYTES;
 use modunest_tlog::{CHECKPOINT_MAX_BYTES, TILE_MAX_BYTES, TILE_WIDTH, TileKind};
 
 /// Largest object that the worker reads into memory, proves and keeps, in bytes: all but the
-/// longest index files, and more than half of all archives. From this size on an answer from
-/// an isolate's memory costs more than one that streams.
+/// longest index files, and more than half of all archives. The memory of one isolate keeps
+/// fifteen of this size.
 pub const SMALL_MAX_BYTES: u64 = 1024 * 1024;
 
 /// What was asked of an origin.

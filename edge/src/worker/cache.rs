@@ -32,10 +32,10 @@ enum Form {
 /// Bytes that lie on JavaScript's side and need not cross again, with the header fields of
 /// the answers that are given most.
 ///
-/// They are a blob because its streams are the body that costs least: the runtime gives back
-/// what a stream took when it is sent, and what an array took when the answer is collected as
-/// garbage. By then, with arrays of a mebibyte, it has let the system take the memory back,
-/// and gets it anew page by page.
+/// They are a blob because its streams are the body that costs least and the same each time.
+/// The runtime copies a body; it frees a stream's copy once it is sent, and an array's when the
+/// answer is collected as garbage. Of arrays of a mebibyte so many wait for that, that the
+/// allocator returns their memory to the system, and has each page of the next ones cleared.
 pub struct Small {
     /// The bytes.
     pub blob: Blob,
