@@ -33,9 +33,9 @@ enum Form {
 /// the answers that are given most.
 ///
 /// They are a blob because its streams are the body that costs least and the same each time.
-/// The runtime copies a body; it frees a stream's copy once it is sent, and an array's when the
-/// answer is collected as garbage. Of arrays of a mebibyte so many wait for that, that the
-/// allocator returns their memory to the system, and has each page of the next ones cleared.
+/// The runtime copies a body, and keeps an array's copy until the answer is collected as
+/// garbage, which for a mebibyte at times takes several times as long as to send it
+/// (docs/benchmarks.md).
 pub struct Small {
     /// The bytes.
     pub blob: Blob,
