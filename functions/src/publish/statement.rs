@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures_util::future;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use modunest_core::Version;
 use modunest_core::api::{StatementRequest, StatementResponse};
 use modunest_core::name::{OrgName, PluginName};
@@ -23,6 +25,8 @@ use crate::store::plugins::Plugin;
 /// statement in hand.
 const OUTCOME_TRIES: u32 = 40;
 const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
+/// Statements that are recorded at the same time.
+const RECORDS_AT_ONCE: usize = 16;
 /// How often a statement of the registry is signed anew because another one of its chain came
 /// first. Only other requests about the same subject at the same moment come first.
 const SAY_TRIES: u32 = 8;
@@ -173,6 +177,24 @@ impl Functions {
             Code::Unavailable,
             "other statements of the registry about this keep coming first; try again",
         )
+    }
+
+    /// Records statements for the sequencer, which judges them in its next run: see
+    /// [`Functions::sequence`]. What has been before it once is not recorded again. Nothing is
+    /// checked and nobody is asked for a right: this is for who has the services anyway.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; some of the statements may be recorded then.
+    pub async fn hand_in(&self, statements: &[SignedStatement]) -> Result<(), Error> {
+        let now = self.now();
+        // Collected first: a stream that maps lazily is not `Send` for every lifetime.
+        let records: Vec<_> =
+            statements.iter().map(|signed| self.0.store.append(signed, now)).collect();
+        stream::iter(records)
+            .buffer_unordered(RECORDS_AT_ONCE)
+            // A conflict: it has been there, and has an outcome.
+            .try_for_each(|(Write::Done | Write::Conflict)| future::ready(Ok(())))
+            .await
     }
 
     /// Puts a statement into the index and waits until readers can see it.
