@@ -180,10 +180,11 @@ impl Deployed {
         std::fs::write(&token, &self.admin.token).unwrap();
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let keys: Vec<String> = self.keys.iter().map(|key| format!("\"{key}\"")).collect();
         let text = format!(
-            "url = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = [\"{}\"]\ntoken_file = \"token\"\n",
+            "url = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = [{}]\ntoken_file = \"token\"\n",
             self.url,
-            self.key.verifying_key()
+            keys.join(", ")
         );
         std::fs::write(&profile, text).unwrap();
         let mut command = command();

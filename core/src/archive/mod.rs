@@ -44,7 +44,7 @@ pub use invariants::check_invariants;
 #[cfg(not(target_arch = "wasm32"))]
 pub use pack::{PackError, PackFile, pack};
 
-/// Name of the manifest within an archive; [`pack`] puts it first.
+/// Name of the manifest within an archive; [`pack()`] puts it first.
 pub const MANIFEST_NAME: &str = "plugin.toml";
 
 /// Largest archive: 50 MB, the published limit of an artifact.
