@@ -72,7 +72,8 @@ async fn a_restarted_host_needs_no_registry() {
     assert_eq!(agent.text("/page").await, "acme/page 1.0.0 acme/base 1.0.0");
     drop(agent);
     // What was never fetched cannot run.
-    let stranger = Host::at(registry.started.url.clone(), signing_key()).wants("acme/page", "^1");
+    let stranger =
+        Host::at(registry.started.url.clone(), vec![signing_key()]).wants("acme/page", "^1");
     let synced = stranger.run(&["sync"]);
     assert_eq!(synced.code, Some(4), "{synced:?}");
 }
