@@ -15,6 +15,7 @@ mod report;
 mod edge;
 mod host;
 mod publish;
+mod trust;
 
 mod demo;
 mod memory;
@@ -61,6 +62,8 @@ enum Bench {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Proof checks, sequencing, an agent's catching up, and the bytes of a large registry.
+    Trust,
     /// Memory of the idle agent and the idle registry.
     Memory,
     /// Starts of the demo.
@@ -106,6 +109,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         Bench::Edge => show(edge::run()?),
         Bench::Host => show(host::run()?),
         Bench::Publish { seconds } => show(publish::run(*seconds)?),
+        Bench::Trust => show(trust::run()?),
         Bench::Memory => show(memory::run()?),
         Bench::Demo => show(demo::run()?),
         Bench::All => {
@@ -113,7 +117,8 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
             show(demo::run()?)?;
             show(edge::run()?)?;
             show(host::run()?)?;
-            show(publish::run(publish::SECONDS)?)
+            show(publish::run(publish::SECONDS)?)?;
+            show(trust::run()?)
         }
         Bench::Child(child) => run_child(child),
     }

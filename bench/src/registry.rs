@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use modunest_runtime::aws::Settings;
 use serde::Deserialize;
 use url::Url;
 
@@ -56,4 +57,29 @@ impl Registry {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         Ok(text.trim().to_owned())
     }
+
+    /// Objects that readers can reach.
+    pub async fn objects(&self) -> Result<i64, Error> {
+        let settings = Settings {
+            region: "local".to_owned(),
+            access_key_id: "modunest-local".to_owned(),
+            secret_access_key: self.secret("s3.secret")?,
+            session_token: None,
+            s3_endpoint: Some(self.s3.clone()),
+            dynamodb_endpoint: None,
+        };
+        objects(&settings, "modunest-public").await
+    }
+}
+
+/// Objects in a bucket.
+pub async fn objects(settings: &Settings, bucket: &str) -> Result<i64, Error> {
+    let s3 = modunest_runtime::aws::s3(settings);
+    let mut pages = s3.list_objects_v2().bucket(bucket).into_paginator().send();
+    let mut count = 0;
+    while let Some(page) = pages.next().await {
+        count +=
+            i64::from(page.map_err(Error::wrong("the list of objects"))?.key_count.unwrap_or(0));
+    }
+    Ok(count)
 }

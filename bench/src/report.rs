@@ -64,6 +64,10 @@ pub enum Target {
     RatioMin(f64),
     /// Our figure is below this.
     Below(f64),
+    /// Our figure is at least this.
+    AtLeast(f64),
+    /// Our figure is at most this.
+    AtMost(f64),
 }
 
 impl fmt::Display for Target {
@@ -72,6 +76,8 @@ impl fmt::Display for Target {
             Target::RatioMax(ratio) => write!(f, "<= {ratio}x"),
             Target::RatioMin(ratio) => write!(f, ">= {ratio}x"),
             Target::Below(value) => write!(f, "< {}", figure(*value)),
+            Target::AtLeast(value) => write!(f, ">= {}", figure(*value)),
+            Target::AtMost(value) => write!(f, "<= {}", figure(*value)),
         }
     }
 }
@@ -97,6 +103,8 @@ impl Row {
             Target::RatioMax(limit) => self.ratio.map(|ratio| ratio <= limit),
             Target::RatioMin(limit) => self.ratio.map(|ratio| ratio >= limit),
             Target::Below(limit) => Some(self.ours < limit),
+            Target::AtLeast(limit) => Some(self.ours >= limit),
+            Target::AtMost(limit) => Some(self.ours <= limit),
         };
         self.target = Some(target);
         self
@@ -207,6 +215,13 @@ mod tests {
         assert_eq!((least(1.0).met, least(0.9).met), (Some(true), Some(false)));
         let below = |ours| Row::new("x", "MB", ours).target(Target::Below(20.0)).met;
         assert_eq!((below(19.9), below(20.0)), (Some(true), Some(false)));
+        let met = |target| Row::new("x", "1/s", 20.0).target(target).met;
+        assert_eq!(met(Target::AtLeast(20.0)), Some(true));
+        assert_eq!(met(Target::AtLeast(20.1)), Some(false));
+        assert_eq!(
+            (met(Target::AtMost(20.0)), met(Target::AtMost(19.9))),
+            (Some(true), Some(false))
+        );
     }
 
     #[test]

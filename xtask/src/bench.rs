@@ -23,6 +23,8 @@ pub enum Bench {
     Publish,
     /// Resolution over 100,000 plugins, against the bare engine.
     Resolve,
+    /// Proof checks, sequencing, an agent's catching up, and the bytes of a large registry.
+    Trust,
     /// All of them, one after another.
     All,
 }

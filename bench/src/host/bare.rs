@@ -21,13 +21,16 @@ use crate::error::Error;
 
 /// All steps, from files to answers.
 pub fn run(plugins: &Path, work: &Path, threads: usize) -> Result<Steps, Error> {
-    let public = *plugins::publisher_key()?.public_bytes();
-    let key = ed25519_dalek::VerifyingKey::from_bytes(&public).map_err(Error::wrong("the key"))?;
+    let publisher = bare_key(&plugins::publisher_key()?)?;
+    let registry = bare_key(&plugins::registry_key()?)?;
     let digests = expected_digests(plugins)?;
     let numbers: Vec<usize> = (0..plugins::COUNT).collect();
 
     let mut watch = Watch::start();
-    in_parallel(&numbers, threads, |&number| verify(&plugins::statement(plugins, number), &key))?;
+    in_parallel(&numbers, threads, |&number| {
+        verify(&plugins::statement(plugins, number), &publisher)?;
+        verify(&plugins::verdict(plugins, number), &registry)
+    })?;
     watch.step();
 
     let libraries = in_parallel(&numbers, threads, |&number| {
@@ -87,6 +90,10 @@ fn expected_digests(plugins: &Path) -> Result<Vec<[u8; 32]>, Error> {
         }
     };
     (0..plugins::COUNT).map(one).collect()
+}
+
+fn bare_key(key: &modunest_tlog::VerifyingKey) -> Result<ed25519_dalek::VerifyingKey, Error> {
+    ed25519_dalek::VerifyingKey::from_bytes(key.public_bytes()).map_err(Error::wrong("the key"))
 }
 
 /// Reads a signed note and proves it by the one key.

@@ -68,7 +68,8 @@ impl Watch {
     }
 }
 
-fn process_cpu_time() -> Duration {
+/// Time that all processors have spent on this process so far.
+pub fn process_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

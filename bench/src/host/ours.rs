@@ -18,8 +18,7 @@ pub fn run(plugins: &Path, work: &Path) -> Result<Steps, Error> {
     let settings =
         HostSettings { in_process: vec![Pattern::Org(plugins::org()?)], ..HostSettings::default() };
     let keys = RegistryKeys::in_use([plugins::registry_key()?]);
-    // The evidence at hand is of the releases alone.
-    let policy = Policy { require_verdict: false, ..Policy::default() };
+    let policy = Policy::default();
     // Where the download of each archive would have left it.
     let numbers: BTreeMap<_, _> = (0..plugins::COUNT)
         .map(|number| Ok((plugins::name(number)?, number)))

@@ -12,16 +12,17 @@ use modunest_agent::store::{Evidence, Generations};
 use modunest_agent::sync::{Lock, Locked};
 use modunest_core::archive::{Archive, MANIFEST_NAME, PackFile, pack};
 use modunest_core::digest::Digest;
-use modunest_core::index::{HEAD_LIVES_FOR, Head, IndexFile};
+use modunest_core::index::{HEAD_LIVES_FOR, Head, IndexFile, LogHead};
 use modunest_core::manifest::Manifest;
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::relation::{BuildTarget, NATIVE_ABI};
 use modunest_core::scan::{self, LIBRARY_NAME};
-use modunest_core::statement::{Build, Key, Link, Release, SignedStatement, Statement, Subject};
-use modunest_tlog::{SigningKey, VerifyingKey};
+use modunest_core::statement::{Build, Link, Release, SignedStatement, Statement, Subject};
+use modunest_tlog::{Frontier, SigningKey, TreeHash, VerifyingKey};
 
 use crate::error::Error;
 use crate::folders;
+use crate::trust::population;
 
 /// How many there are: the figure of issue 2.
 pub const COUNT: usize = 500;
@@ -34,7 +35,7 @@ const ORG: &str = "bench";
 const TEMPLATE: &str = include_str!("plugin.c");
 const HEADER: &str = include_str!("../../../sdk/include/modunest.h");
 /// Counts changes of what is made from the template.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 const FLAGS: [&str; 6] =
     ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-z,relro,-z,now", "-s"];
 
@@ -54,12 +55,15 @@ pub struct Packed {
     pub build: Build,
 }
 
-/// The plugin with a number. Digits are letters that look like no others, because a registry
-/// refuses names that look alike.
-pub fn name(number: usize) -> Result<PluginName, Error> {
+/// A number in letters that look like no others: a registry refuses names that look alike.
+pub fn letters(number: usize) -> String {
     let digits = number.to_string();
-    let letters = digits.bytes().map(|digit| char::from(b"acefghjkmp"[usize::from(digit - b'0')]));
-    let name = format!("{ORG}/plug{}", letters.collect::<String>());
+    digits.bytes().map(|digit| char::from(b"acefghjkmp"[usize::from(digit - b'0')])).collect()
+}
+
+/// The plugin with a number.
+pub fn name(number: usize) -> Result<PluginName, Error> {
+    let name = format!("{ORG}/plug{}", letters(number));
     name.parse().map_err(Error::wrong("a plugin's name"))
 }
 
@@ -93,6 +97,11 @@ pub fn statement(plugins: &Path, number: usize) -> PathBuf {
     plugins.join("statements").join(number.to_string())
 }
 
+/// Where the registry's verdict about the release is.
+pub fn verdict(plugins: &Path, number: usize) -> PathBuf {
+    plugins.join("verdicts").join(number.to_string())
+}
+
 /// Where a plugin's library is, for whoever only opens it.
 pub fn library(plugins: &Path, number: usize) -> PathBuf {
     plugins.join("libraries").join(format!("{number}.so"))
@@ -115,7 +124,7 @@ pub fn folder() -> Result<PathBuf, Error> {
 }
 
 fn make(folder: &Path) -> Result<(), Error> {
-    for name in ["archives", "statements", "libraries"] {
+    for name in ["archives", "statements", "verdicts", "libraries"] {
         let path = folder.join(name);
         fs::create_dir(&path).map_err(Error::io(&path))?;
     }
@@ -123,10 +132,15 @@ fn make(folder: &Path) -> Result<(), Error> {
     write(&folder.join("modunest.h"), HEADER.as_bytes())?;
     compile(folder)?;
     let publisher = signing_key(ORG, &PUBLISHER_SEED)?;
+    let registry = signing_key(ORIGIN, &REGISTRY_SEED)?;
     let mut evidence = Evidence::default();
-    let org = Subject::Org(org()?);
-    let index = index_file(org.clone(), key_statement(&publisher)?);
-    evidence.0.insert(org, Arc::from(index));
+    let mut log = Frontier::new();
+    let mut append =
+        |statement: SignedStatement| (log.append(TreeHash::of_leaf(statement.bytes())), statement);
+    let key = population::key(org()?, &publisher.verifying_key());
+    let (subject, entries) = (key.subject(), vec![append(population::signed(&key, &registry)?)]);
+    let index = IndexFile { subject: subject.clone(), entries }.to_bytes();
+    evidence.0.insert(subject, Arc::from(index));
     let mut locked = Vec::new();
     for number in 0..COUNT {
         let path = library(folder, number);
@@ -136,8 +150,13 @@ fn make(folder: &Path) -> Result<(), Error> {
         let signed = release(&packed, &publisher)?;
         write(&statement(folder, number), signed.bytes())?;
         let digest = signed.digest();
+        let scanned = population::verdict(&signed, Link::FIRST)?;
+        let scanned = population::signed(&scanned, &registry)?;
+        write(&verdict(folder, number), scanned.bytes())?;
         let subject = Subject::Plugin(packed.manifest.name.clone());
-        evidence.0.insert(subject.clone(), Arc::from(index_file(subject, signed)));
+        let entries = vec![append(signed), append(scanned)];
+        let index = IndexFile { subject: subject.clone(), entries }.to_bytes();
+        evidence.0.insert(subject, Arc::from(index));
         locked.push(Locked {
             plugin: packed.manifest.name,
             version: packed.manifest.version,
@@ -153,7 +172,7 @@ fn make(folder: &Path) -> Result<(), Error> {
     let head = Head {
         origin: ORIGIN.to_owned(),
         epoch: 1,
-        log: None,
+        log: LogHead { size: log.size(), root: Digest::from_bytes(*log.root().as_bytes()) },
         index: Digest::of(b"no tree: the evidence is at hand"),
         revocations: None,
         issued_at: now,
@@ -224,20 +243,7 @@ pub fn release(packed: &Packed, key: &SigningKey) -> Result<SignedStatement, Err
     let builds = vec![packed.build.clone()];
     let release =
         Release::declared_by(&packed.manifest, packed.manifest_digest, Link::FIRST, builds);
-    Statement::Release(Box::new(release)).sign(key).map_err(Error::wrong("a release statement"))
-}
-
-fn key_statement(publisher: &SigningKey) -> Result<SignedStatement, Error> {
-    let Link { sequence, previous } = Link::FIRST;
-    let key = publisher.verifying_key().to_string();
-    let statement = Statement::Key(Key { org: org()?, sequence, previous, key, valid: true });
-    statement.sign(&signing_key(ORIGIN, &REGISTRY_SEED)?).map_err(Error::wrong("a key statement"))
-}
-
-fn index_file(subject: Subject, signed: SignedStatement) -> Vec<u8> {
-    let mut file = IndexFile::new(subject);
-    file.entries.push((None, signed));
-    file.to_bytes()
+    Statement::Release(Arc::new(release)).sign(key).map_err(Error::wrong("a release statement"))
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Error> {

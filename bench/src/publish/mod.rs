@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use modunest_core::api::Discovery;
-use modunest_runtime::aws::Settings;
 
 use self::publisher::Publisher;
 use self::reader::Reader;
@@ -71,12 +70,12 @@ async fn measure(seconds: u32) -> Result<Report, Error> {
 
     let mut ours = Vec::new();
     let (objects, written) =
-        (objects(&registry).await?, process::written_bytes(registry.server.id())?);
+        (registry.objects().await?, process::written_bytes(registry.server.id())?);
     for rate in RATES {
         ours.push(load(&publisher, &reader, &mut next, rate, seconds).await?);
     }
     let published = f64::from(next - 1);
-    let objects = (self::objects(&registry).await? - objects) as f64 / published;
+    let objects = (registry.objects().await? - objects) as f64 / published;
     let written = process::written_bytes(registry.server.id())? - written;
     reader.stop().await?;
     registry.server.stop()?;
@@ -185,24 +184,4 @@ async fn peer_load(
         times.push(seen.as_secs_f64() * 1e3);
     }
     Ok(times)
-}
-
-/// Objects in the registry's buckets that readers can reach.
-async fn objects(registry: &Registry) -> Result<i64, Error> {
-    let settings = Settings {
-        region: "local".to_owned(),
-        access_key_id: "modunest-local".to_owned(),
-        secret_access_key: registry.secret("s3.secret")?,
-        session_token: None,
-        s3_endpoint: Some(registry.s3.clone()),
-        dynamodb_endpoint: None,
-    };
-    let s3 = modunest_runtime::aws::s3(&settings);
-    let mut pages = s3.list_objects_v2().bucket("modunest-public").into_paginator().send();
-    let mut count = 0;
-    while let Some(page) = pages.next().await {
-        count +=
-            i64::from(page.map_err(Error::wrong("the list of objects"))?.key_count.unwrap_or(0));
-    }
-    Ok(count)
 }
