@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use modunest_core::api::{Discovery, PROTOCOL_VERSION, TokenCreated};
+use modunest_core::statement::RegistryKeys;
+use modunest_core::trust::{self, Config, TrustPolicy, WitnessPolicy};
 use modunest_edge::native::{Downloads, serve};
 use modunest_functions::{Functions, Keys};
 use modunest_local::{BoundServices, LocalServices, Subscription, Timer};
@@ -17,6 +19,9 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::commands::key::generate;
+use crate::commands::trust::NO_WITNESSES;
+use crate::commands::trust::ceremony::{self, Founders};
+use crate::commands::trust::folder::Folder;
 use crate::error::Error;
 use crate::files;
 use crate::profile::{PROFILE_FILE, Profile};
@@ -31,6 +36,8 @@ pub const DEFAULT_PORT: u16 = 7878;
 const TOKEN_FILE: &str = "admin.token";
 /// File with the token that the read side counts downloads with, in the data folder.
 const COUNT_TOKEN_FILE: &str = "count.token";
+/// Folder of the trust root in the data folder: exactly what is served below `/trust/`.
+const TRUST_FOLDER: &str = "trust";
 const TABLE: &str = "modunest";
 const STAGING_BUCKET: &str = "modunest-staging";
 const PUBLIC_BUCKET: &str = "modunest-public";
@@ -42,6 +49,8 @@ const ACCESS_KEY_ID: &str = "modunest-local";
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often the head is looked at. It is signed anew every six hours.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
+/// How often the trust root is looked at. Its timestamp is signed anew every day.
+const TRUST_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Memory for small objects at the read side: an idle registry stays below 100 MB, and the
 /// machine is shared with the developer.
 const MEMORY_CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -80,6 +89,8 @@ pub struct LocalRegistry {
     pub profile: Profile,
     /// File of that profile.
     pub profile_file: PathBuf,
+    /// The root that hosts are given.
+    pub root_file: PathBuf,
     /// The administrator's token, when it was made just now.
     pub first_token: Option<TokenCreated>,
     services: LocalServices,
@@ -146,6 +157,7 @@ impl LocalRegistry {
             statement: registry_key(&options.data.join("statement.key"))?,
         };
         let public_keys = keys.verifying().map(|key| key.to_string());
+        let trust = TrustRoot::open(&options.data, &keys)?;
 
         let bound = BoundServices::bind(modunest_local::Config {
             data_dir: (!options.ephemeral).then(|| options.data.join("services")),
@@ -173,7 +185,8 @@ impl LocalRegistry {
             public_bucket: PUBLIC_BUCKET.to_owned(),
             origin: ORIGIN.to_owned(),
             keys,
-            trust: None,
+            trust: Some(trust.config),
+            online_key: Some(trust.online_key),
             aws: aws.clone(),
             public_s3_endpoint: None,
             sole_writer: true,
@@ -202,6 +215,8 @@ impl LocalRegistry {
         // Whatever a crash left is finished before anybody is answered, and there is a head.
         functions.sweep().await.map_err(failed)?;
         functions.sequence().await.map_err(failed)?;
+        functions.offer_trust(trust.files).await.map_err(failed)?;
+        functions.renew_trust().await.map_err(failed)?;
 
         let count_token = count_token(&functions, &options.data.join(COUNT_TOKEN_FILE)).await?;
         let downloads = match installed {
@@ -235,6 +250,8 @@ impl LocalRegistry {
         let read_side = Server::start(|stopped| serve(read_side, edge, until(stopped)));
         let write_side = Server::start(|stopped| serve(write_side, api, until(stopped)));
         let profile_file = options.data.join(PROFILE_FILE);
+        let root_file = options.data.join(TRUST_FOLDER).join(trust::File::Root(1).to_string());
+        let root_file = std::path::absolute(&root_file).unwrap_or(root_file);
         let profile = write_profile(&profile_file, &url, &public_keys, first_token.as_ref())?;
         let worker = match installed {
             None => None,
@@ -252,6 +269,7 @@ impl LocalRegistry {
             dynamodb_endpoint,
             profile,
             profile_file,
+            root_file,
             first_token,
             services,
             read_side,
@@ -291,6 +309,72 @@ impl LocalRegistry {
     }
 }
 
+/// The trust root of a registry on one machine. Its one holder is this machine: root key and
+/// online key lie in the data folder, and whoever can read that can change everything. Only a
+/// registry with more than one person needs more (`modunest trust`).
+struct TrustRoot {
+    config: Config,
+    online_key: trust::SigningKey,
+    /// What is served below `/trust/`; the timestamp last.
+    files: Vec<(trust::File, Vec<u8>)>,
+}
+
+impl TrustRoot {
+    /// The trust root in the data folder, made on the first start.
+    fn open(data: &Path, keys: &Keys) -> Result<TrustRoot, Error> {
+        let root_key = trust_key(&data.join("root.key"))?;
+        let online_key = trust_key(&data.join("online.key"))?;
+        let folder = Folder::new(&data.join(TRUST_FOLDER));
+        let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
+        if folder.newest::<trust::Root>()?.is_none() {
+            let [log_key, head, statement] = keys.verifying();
+            let config = Config {
+                origin: log_key.name().clone(),
+                log_key,
+                head_keys: RegistryKeys::in_use([head]),
+                statement_keys: RegistryKeys::in_use([statement]),
+                witnesses: WitnessPolicy::parse(NO_WITNESSES.to_owned())
+                    .map_err(|error| failed(&error))?,
+                policy: TrustPolicy::default(),
+            };
+            let founders = Founders {
+                root: vec![root_key.public()],
+                threshold: 1,
+                targets: (vec![root_key.public()], 1),
+                online: vec![online_key.public()],
+            };
+            let at_hand = [root_key, online_key.clone()];
+            let now = modunest_runtime::clock::now();
+            ceremony::create(&folder, &founders, &config, &at_hand, now)?;
+        }
+        let Some((targets, _)) = folder.newest::<trust::Targets>()? else {
+            return Err(Error::Input(format!(
+                "{} has no configuration; delete the folder and start again",
+                folder.path().display()
+            )));
+        };
+        let config = ceremony::read_config(&folder, &targets.signed)?;
+        let config = Config::parse(&config).map_err(|error| failed(&error))?;
+        let mut files = Vec::new();
+        for file in folder.list()? {
+            files.extend(folder.read(file)?.map(|bytes| (file, bytes)));
+        }
+        files.sort_by_key(|(file, _)| *file == trust::File::Timestamp);
+        Ok(TrustRoot { config, online_key, files })
+    }
+}
+
+/// A key of the trust root, made on the first start.
+fn trust_key(file: &Path) -> Result<trust::SigningKey, Error> {
+    let text = secret(file, || {
+        Ok(trust::SigningKey::from_seed(&modunest_runtime::random::bytes())
+            .expose()
+            .trim()
+            .to_owned())
+    })?;
+    text.parse().map_err(|error| Error::Input(format!("{}: {error}", file.display())))
+}
+
 /// The token that the read side counts with: the one in the folder, while it is good.
 async fn count_token(functions: &Functions, file: &Path) -> Result<String, Error> {
     let existing = if file.exists() { Some(files::read_secret(file)?) } else { None };
@@ -306,7 +390,7 @@ async fn count_token(functions: &Functions, file: &Path) -> Result<String, Error
 }
 
 fn timers(functions: &Functions) -> Vec<Timer> {
-    let (sweep, heartbeat) = (functions.clone(), functions.clone());
+    let (sweep, heartbeat, trust) = (functions.clone(), functions.clone(), functions.clone());
     vec![
         Timer::every("sweep", SWEEP_EVERY, move || {
             let functions = sweep.clone();
@@ -321,6 +405,14 @@ fn timers(functions: &Functions) -> Vec<Timer> {
             async move {
                 if let Err(error) = functions.sequence().await {
                     tracing::warn!(%error, "the sequencer failed; it runs again");
+                }
+            }
+        }),
+        Timer::every("trust", TRUST_EVERY, move || {
+            let functions = trust.clone();
+            async move {
+                if let Err(error) = functions.renew_trust().await {
+                    tracing::warn!(%error, "the trust root could not be renewed; it is tried again");
                 }
             }
         }),

@@ -32,6 +32,9 @@ pub struct Config {
     /// It names the statement keys of former times, and whose cosignatures a checkpoint needs
     /// before it is published.
     pub trust: Option<trust::Config>,
+    /// The trust root's online key: signs snapshot and timestamp. `None` where the operator
+    /// does that with `modunest trust refresh`.
+    pub online_key: Option<trust::SigningKey>,
     /// Where DynamoDB and S3 are.
     pub aws: Settings,
     /// Where publishers reach S3, when that is not where this process reaches it.

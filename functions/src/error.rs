@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use modunest_core::index::IndexError;
 use modunest_core::problem::{Code, Refusal};
 use modunest_core::statement::StatementError;
+use modunest_core::trust::MetadataError;
 use modunest_tlog::{BundleError, CheckpointError, TileError, TileId};
 
 /// "No" ([`Error::Refused`]), "cannot find out" ([`Error::Unavailable`]) and "found what must
@@ -52,6 +53,9 @@ pub enum Error {
     /// Too few witnesses cosigned the checkpoint.
     #[error("the checkpoint is not published: {0}")]
     Witnesses(#[from] crate::witness::Error),
+    /// The published trust root is none, or not one of the online key here.
+    #[error("trust root: {0}")]
+    Trust(#[from] MetadataError),
     /// A statement of our own could not be made, or a stored one not be read.
     #[error("statement: {0}")]
     Statement(#[from] StatementError),

@@ -16,6 +16,7 @@
 mod config;
 mod error;
 mod signing;
+mod trust;
 
 #[cfg(feature = "faults")]
 pub mod faults;
@@ -74,6 +75,7 @@ struct Inner {
     storage: Storage,
     origin: String,
     keys: Keys,
+    online: Option<trust::Online>,
     /// The statement keys, present and past.
     registry_keys: RegistryKeys,
     clock: Clock,
@@ -134,6 +136,7 @@ impl Functions {
             storage: Storage::new(s3, presigner, config.staging_bucket, config.public_bucket),
             origin: config.origin,
             keys: config.keys,
+            online: config.online_key.map(trust::Online::new),
             registry_keys,
             clock: config.clock,
             sole_writer: config.sole_writer,

@@ -208,6 +208,7 @@ async fn create_table(store: &Store) {
         origin: ORIGIN.to_owned(),
         keys: registry_keys(ORIGIN),
         trust: None,
+        online_key: None,
         aws: store.settings.clone(),
         public_s3_endpoint: None,
         sole_writer: false,

@@ -100,6 +100,7 @@ impl Registry {
             origin: ORIGIN.to_owned(),
             keys: keys.clone(),
             trust: None,
+            online_key: None,
             aws: settings.clone(),
             public_s3_endpoint: None,
             sole_writer: true,

@@ -25,6 +25,7 @@ use std::time::Duration;
 use modunest_tlog::{KeyError, KeyName, Policy, PolicyError, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
+use crate::index::HEAD_LIVES_FOR;
 use crate::statement::{RegistryKey, RegistryKeys, TrustLevel};
 
 use super::metadata::json_line;
@@ -145,6 +146,19 @@ pub struct TrustPolicy {
     pub verdict_required: bool,
     /// Plugins below this level are not loaded.
     pub lowest_level: TrustLevel,
+}
+
+/// As strict as a registry without witnesses can be: ages as long as a head lives, and a
+/// verdict for every release.
+impl Default for TrustPolicy {
+    fn default() -> Self {
+        TrustPolicy {
+            head_max_age: HEAD_LIVES_FOR,
+            checkpoint_max_age: HEAD_LIVES_FOR,
+            verdict_required: true,
+            lowest_level: TrustLevel::default(),
+        }
+    }
 }
 
 /// The registry's own keys, and what it asks of agents.

@@ -78,7 +78,8 @@ async fn carry_out(
         match task {
             Task::Sequence => {
                 let sequenced = Box::pin(functions.sequence()).await?;
-                tracing::debug!(?sequenced, "sequenced");
+                let renewed = Box::pin(functions.renew_trust()).await?;
+                tracing::debug!(?sequenced, renewed, "sequenced");
             }
             Task::Sweep => {
                 let swept = Box::pin(functions.sweep()).await?;

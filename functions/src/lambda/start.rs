@@ -43,11 +43,12 @@ impl Start {
         let settings = &self.settings;
         let s3 = aws::s3(&settings.aws);
         let bucket = &settings.keys_bucket;
-        let (log, head, statement, trust) = tokio::try_join!(
+        let (log, head, statement, trust, online_key) = tokio::try_join!(
             read_key(&s3, bucket, "log.key", "log.key in MODUNEST_KEYS_BUCKET"),
             read_key(&s3, bucket, "head.key", "head.key in MODUNEST_KEYS_BUCKET"),
             read_key(&s3, bucket, "statement.key", "statement.key in MODUNEST_KEYS_BUCKET"),
             read_trust(&s3, bucket, settings.trust_config.as_deref()),
+            read_online_key(&s3, bucket),
         )?;
         let functions = Functions::new(Config {
             table: settings.table.clone(),
@@ -56,6 +57,7 @@ impl Start {
             origin: settings.origin.as_str().to_owned(),
             keys: Keys { log, head, statement },
             trust,
+            online_key,
             aws: settings.aws.clone(),
             public_s3_endpoint: settings.public_s3_endpoint.clone(),
             // Any number of functions work at the same time.
@@ -82,6 +84,21 @@ async fn read_key(
     };
     let text = std::str::from_utf8(&fetched.bytes).map_err(|_| wrong("is not text"))?;
     text.trim().parse().map_err(|_| wrong("is not a signing key as `modunest key new` writes it"))
+}
+
+/// The trust root's online key, where the operator put it.
+async fn read_online_key(
+    client: &Client,
+    bucket: &str,
+) -> Result<Option<trust::SigningKey>, Error> {
+    let wrong = |rule| Error::Config { setting: "online.key in MODUNEST_KEYS_BUCKET", rule };
+    let fetched = match fetch(client, bucket, "online.key".to_owned(), KEY_MAX_BYTES).await? {
+        Fetch::Found(fetched) => fetched,
+        Fetch::Absent => return Ok(None),
+        Fetch::TooLong => return Err(wrong("is longer than a key")),
+    };
+    let key = std::str::from_utf8(&fetched.bytes).ok().and_then(|text| text.parse().ok());
+    key.map(Some).ok_or(wrong("is no key as `modunest trust key new` writes it"))
 }
 
 /// Reads the trust configuration, where one is named.

@@ -7,15 +7,16 @@ mod uploads;
 
 use modunest_core::api::{PublishRequest, PublishResponse, SessionView};
 use modunest_core::keys::{SessionId, StagingKey};
-use modunest_core::name::UserName;
+use modunest_core::name::{PluginName, UserName};
 use modunest_core::problem::{Code, Refusal};
 use modunest_core::publish::{self, Lease, Missing, Plan, State, UPLOAD_WINDOW};
-use modunest_core::statement::{Release, SignedStatement, Statement, StatementError};
+use modunest_core::statement::{Link, Release, SignedStatement, Statement, StatementError};
 
 use crate::Functions;
 use crate::error::Error;
 use crate::identity::Caller;
 use crate::store::Write;
+use crate::store::plugins::Plugin;
 use crate::store::sessions::Session;
 
 /// How often facts are read again because they changed while the session was opened.
@@ -47,7 +48,7 @@ impl Functions {
             .into());
         };
         for _ in 0..OPEN_TRIES {
-            let plugin = self.0.store.plugin(&release.plugin).await?;
+            let plugin = self.plugin_at(&release.plugin, signed.statement().link()).await?;
             let owner = plugin.as_ref().map_or_else(|| release.plugin.org(), |it| it.owner.clone());
             let org = self.authorise_publish(caller, &owner).await?;
             let read = self.facts(release, plugin, &org).await?;
@@ -79,6 +80,22 @@ impl Functions {
             "others publish this version at the same moment; try again",
         )
         .into())
+    }
+
+    /// What the table knows of a plugin, as new as who signed a statement for the place `link`
+    /// has seen: readers see a step of the log a moment before the table has it.
+    pub(super) async fn plugin_at(
+        &self,
+        plugin: &PluginName,
+        link: Link,
+    ) -> Result<Option<Plugin>, Error> {
+        let found = self.0.store.plugin(plugin).await?;
+        let next = found.as_ref().map_or(Link::FIRST, |found| found.next);
+        if link.sequence <= next.sequence {
+            return Ok(found);
+        }
+        self.sequence().await?;
+        self.0.store.plugin(plugin).await
     }
 
     fn new_session(

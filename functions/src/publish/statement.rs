@@ -78,7 +78,7 @@ impl Functions {
                 );
             }
         };
-        let found = self.0.store.plugin(said.plugin).await?;
+        let found = self.plugin_at(said.plugin, signed.statement().link()).await?;
         let plugin = found.unwrap_or_else(|| Plugin::new(said.plugin));
         let org = self.authorise_publish(caller, &plugin.owner).await?;
         // The same statement again is answered as before, whatever followed it.

@@ -29,6 +29,7 @@ impl Site {
             origin: ORIGIN.to_owned(),
             keys: modunest_tests::deployed::registry_keys(ORIGIN),
             trust: None,
+            online_key: None,
             aws: store.settings.clone(),
             public_s3_endpoint: None,
             sole_writer: false,

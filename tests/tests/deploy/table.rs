@@ -61,6 +61,7 @@ async fn made() -> Value {
         origin: ORIGIN.to_owned(),
         keys: modunest_tests::deployed::registry_keys(ORIGIN),
         trust: None,
+        online_key: None,
         aws: settings.clone(),
         public_s3_endpoint: None,
         sole_writer: true,

@@ -4,19 +4,18 @@
 //! Root keys stay with their holders. A ceremony that lacks signatures leaves drafts beside the
 //! folder; the two folders go from holder to holder, and each runs `modunest trust sign`.
 
-mod ceremony;
-mod folder;
+pub mod ceremony;
+pub mod folder;
 mod keys;
 mod show;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use modunest_core::digest::Digest;
-use modunest_core::statement::{RegistryKeys, TrustLevel};
+use modunest_core::statement::RegistryKeys;
 use modunest_core::trust::{Config, PublicKey, RoleKeys, TrustPolicy, WitnessPolicy};
 use modunest_tlog::{KeyName, VerifyingKey};
 use serde::Serialize;
@@ -25,6 +24,9 @@ use super::Context;
 use crate::error::Error;
 use ceremony::{Founders, Missing, Report};
 use folder::Folder;
+
+/// The policy that asks for nobody's cosignature (C2SP tlog-policy).
+pub const NO_WITNESSES: &str = "quorum none\n";
 
 /// What to do with a trust root.
 #[derive(Subcommand)]
@@ -278,7 +280,7 @@ impl Template {
                 WitnessPolicy::parse(text)
                     .map_err(|error| Error::Input(format!("{}: {error}", path.display())))?
             }
-            None => WitnessPolicy::parse("quorum none\n".to_owned())
+            None => WitnessPolicy::parse(NO_WITNESSES.to_owned())
                 .map_err(|error| Error::Failed(error.to_string()))?,
         };
         let config = Config {
@@ -287,20 +289,12 @@ impl Template {
             head_keys: RegistryKeys::in_use([self.head_key.clone()]),
             statement_keys: RegistryKeys::in_use([self.statement_key.clone()]),
             witnesses,
-            policy: TrustPolicy {
-                head_max_age: DAY,
-                checkpoint_max_age: DAY,
-                verdict_required: true,
-                lowest_level: TrustLevel::default(),
-            },
+            policy: TrustPolicy::default(),
         };
         // Whatever the rules refuse is refused here, and not only when it is signed.
         Config::parse(&config.to_bytes()).map_err(|error| Error::Usage(error.to_string()))
     }
 }
-
-/// What a new configuration says of ages: as long as a head lives.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn config_json(config: &Config) -> Result<serde_json::Value, Error> {
     serde_json::from_slice(&config.to_bytes()).map_err(|error| Error::Failed(error.to_string()))

@@ -195,10 +195,12 @@ async fn all_holders_are_replaced_by_the_old_and_the_new_ones() {
 async fn a_stolen_online_key_is_replaced_however_far_ahead_the_thief_went() {
     let world = World::created();
     let far = 1 << 40;
-    let mut snapshot = Signed::new(Snapshot::new(far, NOW.plus(DAY), Meta::of(far, b"")));
+    let mut snapshot =
+        Signed::new(Snapshot::new(far, NOW.plus(TIMESTAMP_LIVES_FOR), Meta::of(far, b"")));
     snapshot.sign(&key(9));
     let bytes = snapshot.to_bytes();
-    let mut timestamp = Signed::new(Timestamp::new(far, NOW.plus(DAY), Meta::of(far, &bytes)));
+    let mut timestamp =
+        Signed::new(Timestamp::new(far, NOW.plus(TIMESTAMP_LIVES_FOR), Meta::of(far, &bytes)));
     timestamp.sign(&key(9));
     world.folder.write(File::Snapshot(far), &bytes).unwrap();
     world.folder.write(File::Timestamp, &timestamp.to_bytes()).unwrap();

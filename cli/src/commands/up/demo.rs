@@ -233,7 +233,7 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
          state_dir = {}\n\n\
          [gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\n\n\
          [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n\
-         [[registry]]\nname = \"local\"\nurl = {}\norigin = {}\nkeys = [{}]\n\n\
+         [[registry]]\nname = \"local\"\nurl = {}\norigin = {}\nroot = {}\n\n\
          [plugins]\n\"{ORG}/gallery\" = \"^1\"\n\n\
          [host]\n\
          # The demo trusts its own samples; others run in a process of their own.\n\
@@ -241,7 +241,7 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
         text(&state.display().to_string()),
         text(registry.url.as_str()),
         text(&registry.profile.origin),
-        registry.profile.keys.iter().map(|key| text(key)).collect::<Vec<_>>().join(", "),
+        text(&registry.root_file.display().to_string()),
     )
 }
 
