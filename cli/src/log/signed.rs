@@ -87,3 +87,65 @@ pub fn check_age(
 fn whole(duration: Duration) -> String {
     format!("{} s", duration.as_secs())
 }
+
+#[cfg(test)]
+mod tests {
+    use modunest_core::digest::Digest;
+    use modunest_core::index::LogHead;
+    use modunest_tlog::{Checkpoint, SigningKey, TreeHash};
+
+    use super::*;
+
+    /// In seconds: the registry's day is the longest that a head or a cosignature may be old.
+    const DAY: u64 = 24 * 60 * 60;
+
+    fn judged(issued_secs: u64, cosigned_secs: Option<u64>, now_secs: u64) -> Result<(), String> {
+        let key = SigningKey::from_seed("registry.example".parse().unwrap(), &[1; 32]);
+        let mut authority = Authority::pinned("registry.example", &[key.verifying_key()]);
+        authority.policy.head_max_age = Duration::from_secs(DAY);
+        authority.policy.checkpoint_max_age = Duration::from_secs(DAY);
+        let at = |secs: u64| Timestamp::from_millis(secs * 1000);
+        let origin = || "registry.example".to_owned();
+        let checkpoint = Checkpoint { origin: origin(), size: 0, root: TreeHash::empty() };
+        let checkpoint = Checkpointed {
+            signed: checkpoint.sign(&key).unwrap(),
+            cosigned: cosigned_secs.map(|secs| ("w".to_owned(), secs)).into_iter().collect(),
+        };
+        let head = Head {
+            origin: origin(),
+            epoch: 1,
+            log: LogHead { size: 0, root: Digest::ZERO },
+            index: Digest::ZERO,
+            revocations: None,
+            issued_at: at(issued_secs),
+            expires_at: at(issued_secs + 2 * DAY),
+        };
+        check_age(&authority, &checkpoint, &head, at(now_secs))
+    }
+
+    #[test]
+    fn what_is_too_old_or_of_the_future_is_said() {
+        let start = 10 * DAY;
+        assert_eq!(judged(start, Some(start), start + DAY), Ok(()));
+        assert_eq!(judged(start, None, start + DAY), Ok(()));
+        let said: Vec<String> = [
+            judged(start, None, start + DAY + 1),
+            judged(start, None, start + 2 * DAY),
+            judged(start, None, start - 600),
+            judged(start, Some(start - DAY), start + 1),
+            judged(start, Some(start + 601), start),
+        ]
+        .into_iter()
+        .map(|judged| judged.unwrap_err())
+        .collect();
+        for (said, why) in said.iter().zip([
+            "the head was signed 24 hours ago, and the trust policy allows 86400 s",
+            "it expired at",
+            "in the future of this clock",
+            "the checkpoint was last cosigned 24 hours ago, and the trust policy allows 86400 s",
+            "the checkpoint was cosigned at",
+        ]) {
+            assert!(said.contains(why), "{why}: {said}");
+        }
+    }
+}

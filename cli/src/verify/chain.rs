@@ -99,7 +99,7 @@ impl<'a> Chain<'a> {
             let subject = Subject::Org(org);
             orgs.extend(self.file(&root, &subject, &mut lines).await?);
         }
-        Ok(Found { file, orgs, lines, states: BTreeMap::new() }.with_states(self.authority)?)
+        Found { file, orgs, lines, states: BTreeMap::new() }.with_states(self.authority)
     }
 
     async fn file(
