@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use modunest_core::problem::Code;
 use modunest_core::publish::{ATTEMPTS_MAX, LEASE, State};
-use modunest_core::statement::Link;
+use modunest_core::statement::{Link, Statement};
 
 use crate::package::{Package, package};
 use crate::registry::{Publisher, Registry};
@@ -51,7 +51,9 @@ async fn published_once(
     let view = registry.session(publisher, id).await;
     assert_eq!(view.state, State::Published, "{plugin}: {view:?}");
     let file = &registry.index().await[&plugin.parse().unwrap()];
-    assert_eq!(file.entries.len(), 1, "{plugin}");
+    let kinds: Vec<&Statement> = file.entries.iter().map(|(_, it)| it.statement()).collect();
+    let whole = matches!(kinds[..], [Statement::Release(_), Statement::Verdict(_)]);
+    assert!(whole, "{plugin}: {kinds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

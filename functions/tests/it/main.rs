@@ -2,6 +2,8 @@
 //! see, and what readers find in the public bucket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod faulty;
+mod log;
 mod package;
 mod registry;
 mod runtime_api;
@@ -13,4 +15,5 @@ mod lambda;
 mod publish;
 mod refuse;
 mod sequence;
+mod simulate;
 mod statements;

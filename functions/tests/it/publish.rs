@@ -5,7 +5,7 @@ use modunest_core::digest::Digest;
 use modunest_core::keys::ObjectKey;
 use modunest_core::problem::Code;
 use modunest_core::publish::State;
-use modunest_core::statement::Link;
+use modunest_core::statement::{Link, VerdictOutcome};
 use serde_json::Value;
 
 use crate::package::{files, manifest, of_files, package};
@@ -37,6 +37,9 @@ async fn a_release_becomes_visible() {
     let release = &state.releases[&"1.0.0".parse().unwrap()];
     assert_eq!(*release.release, package.release);
     assert_eq!(release.statement, signed.digest());
+    assert_eq!(release.verdict, Some((VerdictOutcome::Clean, view.report.unwrap())));
+    // Behind the key of the organisation, and in front of the verdict.
+    assert_eq!((release.position, registry.log().await.len()), (1, 3));
     let stored = registry.object(ObjectKey::Blob(archive)).await.unwrap();
     assert_eq!(stored, package.archive);
     let files = Archive::open(&stored).unwrap().file_list().unwrap();

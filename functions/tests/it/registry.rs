@@ -24,6 +24,8 @@ use modunest_tlog::SigningKey;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::faulty::Faulty;
+
 pub const ORIGIN: &str = "test.modunest";
 const STAGING: &str = "staging";
 const PUBLIC: &str = "public";
@@ -87,6 +89,7 @@ impl Registry {
             origin: ORIGIN.into(),
             keys: keys.clone(),
             trust: None,
+            online_key: None,
             aws: aws.clone(),
             public_s3_endpoint: None,
             sole_writer: false,
@@ -129,6 +132,23 @@ impl Registry {
     /// Another process over the same services.
     pub async fn another(&self, sole_writer: bool) -> Functions {
         Functions::new(Config { sole_writer, ..self.config.clone() }).await.unwrap()
+    }
+
+    /// A way to the services on which things can go wrong.
+    pub async fn faulty(&self, seed: u64) -> Faulty {
+        let aws = &self.config.aws;
+        let (s3, dynamodb) = (aws.s3_endpoint.as_deref(), aws.dynamodb_endpoint.as_deref());
+        Faulty::start(s3.unwrap(), dynamodb.unwrap(), seed).await
+    }
+
+    /// Another process, on that way.
+    pub async fn through(&self, faulty: &Faulty, sole_writer: bool) -> Functions {
+        let aws = Settings {
+            s3_endpoint: Some(faulty.s3.clone()),
+            dynamodb_endpoint: Some(faulty.dynamodb.clone()),
+            ..self.config.aws.clone()
+        };
+        Functions::new(Config { sole_writer, aws, ..self.config.clone() }).await.unwrap()
     }
 
     pub fn move_clock(&self, by: Duration) {
@@ -363,8 +383,11 @@ impl Registry {
         listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
     }
 
+    /// What publishers and their sessions left in the staging bucket.
     pub async fn staged(&self) -> Vec<String> {
-        self.keys_in(STAGING, "").await
+        let mut keys = self.keys_in(STAGING, "upload/").await;
+        keys.extend(self.keys_in(STAGING, "ready/").await);
+        keys
     }
 
     /// The storage event of a staging key.

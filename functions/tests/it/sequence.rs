@@ -24,9 +24,14 @@ async fn twenty_plugins_at_once_are_all_in_the_index() {
     assert!(views.iter().all(|view| view.state == State::Published), "{views:?}");
     let index = registry.index().await;
     assert_eq!(index.len(), 21);
-    assert!(index.values().all(|file| file.entries.len() == 1));
-    let epoch = registry.head().await.epoch;
-    assert!(views.iter().all(|view| view.epoch.unwrap() <= epoch));
+    // A key, and of each plugin a release with its verdict.
+    let mut lengths: Vec<usize> = index.values().map(|file| file.entries.len()).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [&[1][..], &[2; 20]].concat());
+    let head = registry.head().await;
+    assert_eq!(head.log.size, 41);
+    assert!(views.iter().all(|view| view.epoch.unwrap() <= head.epoch));
+    registry.log().await;
     registry.stop().await;
 }
 
