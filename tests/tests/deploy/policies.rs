@@ -15,21 +15,31 @@ const TABLE_ARN: &str = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::Ac
 
 /// What every function is granted.
 const EVERY_FUNCTION: &[&str] = &[
-    "s3:GetObject ${KeysBucket.Arn}/registry.key",
+    "s3:GetObject ${KeysBucket.Arn}/*",
     "s3:GetObject ${PublicBucket.Arn}/bin/*",
+    "s3:GetObject ${PublicBucket.Arn}/checkpoint",
     "s3:GetObject ${PublicBucket.Arn}/head",
     "s3:GetObject ${PublicBucket.Arn}/index/*",
     "s3:GetObject ${PublicBucket.Arn}/node/*",
+    "s3:GetObject ${PublicBucket.Arn}/tile/*",
     "s3:ListBucket ${PublicBucket.Arn}",
+    "s3:ListBucket ${StagingBucket.Arn}",
     // All four sequence: what a publisher waits for does not wait for a schedule.
     "s3:PutObject ${PublicBucket.Arn}/bin/*",
+    "s3:PutObject ${PublicBucket.Arn}/checkpoint",
     "s3:PutObject ${PublicBucket.Arn}/head",
     "s3:PutObject ${PublicBucket.Arn}/index/*",
     "s3:PutObject ${PublicBucket.Arn}/node/*",
+    "s3:PutObject ${PublicBucket.Arn}/tile/*",
+    // What one of them decided, any other may have to carry out.
+    "s3:DeleteObject ${StagingBucket.Arn}/bundle/*",
+    "s3:GetObject ${StagingBucket.Arn}/bundle/*",
+    "s3:PutObject ${StagingBucket.Arn}/bundle/*",
 ];
 
 /// What those are granted on the table that have no business with users and tokens.
 const HALF_TABLE: &[&str] = &[
+    "dynamodb:ConditionCheckItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys head,pending,session#*,plugin#*,org#*,statement#*",
     "dynamodb:DeleteItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys head,pending,session#*,plugin#*,org#*,statement#*",
     "dynamodb:GetItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys head,pending,session#*,plugin#*,org#*,statement#*",
     "dynamodb:PutItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys head,pending,session#*,plugin#*,org#*,statement#*",
@@ -53,12 +63,9 @@ const UPLOADS: &[&str] = &[
     "s3:DeleteObject ${StagingBucket.Arn}/ready/*",
     "s3:DeleteObject ${StagingBucket.Arn}/upload/*",
     "s3:GetObject ${StagingBucket.Arn}/upload/*",
-    "s3:ListBucket ${StagingBucket.Arn}",
 ];
 
 const VIA_BOTH: &str = "if StringEquals kms:ViaService dynamodb.${AWS::Region}.${AWS::URLSuffix},s3.${AWS::Region}.${AWS::URLSuffix}";
-const VIA_DYNAMODB: &str =
-    "if StringEquals kms:ViaService dynamodb.${AWS::Region}.${AWS::URLSuffix}";
 
 fn logs(function: &str) -> Vec<String> {
     ["logs:CreateLogStream", "logs:PutLogEvents"]
@@ -76,7 +83,6 @@ fn expected() -> Vec<(&'static str, Vec<String>)> {
     };
     let decrypt_both = format!("kms:Decrypt ${{DataKey.Arn}} {VIA_BOTH}");
     let encrypt_both = format!("kms:GenerateDataKey ${{DataKey.Arn}} {VIA_BOTH}");
-    let decrypt_table = format!("kms:Decrypt ${{DataKey.Arn}} {VIA_DYNAMODB}");
     vec![
         (
             "ApiPolicy",
@@ -111,6 +117,7 @@ fn expected() -> Vec<(&'static str, Vec<String>)> {
                     &[
                         NOTES_ARCHIVES,
                         &decrypt_both,
+                        &encrypt_both,
                         "sqs:DeleteMessage ${StorageEvents.Arn}",
                         "sqs:GetQueueAttributes ${StorageEvents.Arn}",
                         "sqs:ReceiveMessage ${StorageEvents.Arn}",
@@ -138,7 +145,8 @@ fn expected() -> Vec<(&'static str, Vec<String>)> {
                         // The first administrator, made by whoever may invoke it.
                         "dynamodb:GetItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys user#admin",
                         "dynamodb:PutItem TABLE if ForAllValues:StringLike dynamodb:LeadingKeys bootstrap,user#admin,token#*",
-                        &decrypt_table,
+                        &decrypt_both,
+                        &encrypt_both,
                     ],
                 ),
             ),
