@@ -12,7 +12,9 @@ use modunest_core::keys::SessionId;
 use modunest_core::name::PluginName;
 use modunest_core::problem::{Code, PROBLEM_CONTENT_TYPE, Problem};
 use modunest_core::publish::State;
-use modunest_core::statement::{Link, SignedStatement, Statement, Yank};
+use modunest_core::statement::{
+    Chain, Deprecation, Link, Ownership, SignedStatement, Statement, Yank,
+};
 use modunest_runtime::http::traced;
 use modunest_tlog::SigningKey;
 use reqwest::header::HeaderMap;
@@ -194,8 +196,11 @@ impl Publisher {
     /// As [`Publisher::next_link`]; `None` when the connection breaks.
     pub async fn try_next_link(&self, plugin: &PluginName) -> Option<Link> {
         let file = crate::snapshot::file_of(&self.client, plugin).await?;
-        let last = file.as_ref().and_then(|file| file.entries.last());
-        Some(last.map_or(Link::FIRST, |(_, last)| last.next_link()))
+        let entries = file.map(|file| file.entries).unwrap_or_default();
+        // What the registry says of the plugin is a chain of its own.
+        let mut owners = entries.iter().rev().map(|(_, signed)| signed);
+        let last = owners.find(|signed| signed.statement().chain() == Chain::Owner);
+        Some(last.map_or(Link::FIRST, SignedStatement::next_link))
     }
 
     /// The release statement of a package at a place.
@@ -355,12 +360,67 @@ impl Publisher {
     ) -> Option<Result<StatementResponse, Problem>> {
         let plugin: PluginName = plugin.parse().unwrap();
         let version: Version = version.parse().unwrap();
-        let link = self.try_next_link(&plugin).await?;
         let reason = yanked.then(|| "for a test".to_owned());
-        let (sequence, previous) = (link.sequence, link.previous);
+        let Link { sequence, previous } = self.try_next_link(&plugin).await?;
         let yank = Yank { plugin, version, sequence, previous, yanked, reason };
-        let signed = Statement::Yank(yank).sign(&self.key).unwrap();
-        let request = StatementRequest { statement: text(&signed) };
+        self.try_say(&Statement::Yank(yank)).await
+    }
+
+    /// Deprecates a release, or a whole plugin, with a message; without one, takes that back.
+    ///
+    /// # Errors
+    /// The problem that the registry answers.
+    ///
+    /// # Panics
+    /// When nothing is answered, or `plugin` or `version` is none.
+    pub async fn deprecate(
+        &self,
+        plugin: &str,
+        version: Option<&str>,
+        message: Option<&str>,
+    ) -> Result<StatementResponse, Problem> {
+        let plugin: PluginName = plugin.parse().unwrap();
+        let version = version.map(|version| version.parse().unwrap());
+        let Link { sequence, previous } = self.next_link(&plugin).await;
+        let (deprecated, message) = (message.is_some(), message.map(str::to_owned));
+        self.say(&Statement::Deprecation(Deprecation {
+            plugin,
+            version,
+            sequence,
+            previous,
+            deprecated,
+            message,
+        }))
+        .await
+    }
+
+    /// Gives a plugin to another organisation.
+    ///
+    /// # Errors
+    /// The problem that the registry answers.
+    ///
+    /// # Panics
+    /// When nothing is answered, or `plugin` or `owner` is none.
+    pub async fn give(&self, plugin: &str, owner: &str) -> Result<StatementResponse, Problem> {
+        let plugin: PluginName = plugin.parse().unwrap();
+        let owner = owner.parse().unwrap();
+        let Link { sequence, previous } = self.next_link(&plugin).await;
+        self.say(&Statement::Ownership(Ownership { plugin, sequence, previous, owner })).await
+    }
+
+    /// Says something as a plugin's owner.
+    ///
+    /// # Errors
+    /// The problem that the registry answers.
+    ///
+    /// # Panics
+    /// When nothing is answered, or the statement breaks a rule.
+    pub async fn say(&self, statement: &Statement) -> Result<StatementResponse, Problem> {
+        self.try_say(statement).await.expect("the registry to answer")
+    }
+
+    async fn try_say(&self, statement: &Statement) -> Option<Result<StatementResponse, Problem>> {
+        let request = StatementRequest { statement: text(&statement.sign(&self.key).unwrap()) };
         let sent = self.client.try_answer(Method::POST, "/v1/statements", Some(&request));
         Some(sent.await?.value())
     }

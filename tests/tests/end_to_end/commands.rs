@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use modunest_tests::agent::{Host, sample};
+use modunest_tests::client::Publisher;
+use modunest_tests::fixtures::Plugin;
 use modunest_tests::process::{Finished, run};
 use modunest_tests::registry::{Folder, Registry, command};
 use modunest_tests::stable::stable;
@@ -61,10 +63,84 @@ async fn a_plugin_is_published_shown_loaded_and_yanked() {
     assert_shown!("yank", registry.run(&yank));
     let info = registry.run(&["--json", "info", "demo/markdown"]).good().json();
     assert_eq!(
-        (&info["releases"][0]["yanked"], &info["releases"][0]["reason"]),
-        (&true.into(), &"a test".into())
+        (&info["releases"][0]["status"], &info["releases"][0]["reason"]),
+        (&"yanked".into(), &"a test".into())
     );
     assert_shown!("yank-undo", registry.run(&["yank", &release, "--undo", "--key", key]));
+}
+
+#[tokio::test]
+async fn everything_else_that_can_be_said_of_a_plugin() {
+    let registry = Registry::start().await;
+    let key_of = |org: &str, file: &str| {
+        let file = registry.folder.file(file).to_str().unwrap().to_owned();
+        let _made = registry.run(&["key", "new", org, "--out", &file]).good();
+        file
+    };
+    let found = |org: &str, file: &str| {
+        let _founded = registry.run(&["org", "new", org]).good();
+        let key = key_of(org, file);
+        let _registered = registry.run(&["key", "register", &key]).good();
+        key
+    };
+    let key = found("demo", "demo.key");
+    let secret = std::fs::read_to_string(&key).unwrap();
+    let publisher = Publisher { client: registry.admin(), key: secret.trim().parse().unwrap() };
+    publisher.publish(&Plugin::new("demo/markdown", "1.0.0").pack()).await;
+    let info = || registry.run(&["--json", "info", "demo/markdown"]).good().json();
+    let release = "demo/markdown@1.0.0";
+    let status = || {
+        let info = info();
+        let field = |name: &str| info["releases"][0][name].as_str().unwrap_or("-").to_owned();
+        format!("{}: {}", field("status"), field("reason"))
+    };
+
+    let what = ["deprecate", release, "--message", "take another", "--key", &key];
+    assert_shown!("deprecate", registry.run(&what));
+    assert_eq!(status(), "deprecated: take another");
+    assert_shown!("deprecate-undo", registry.run(&["deprecate", release, "--undo", "--key", &key]));
+    assert_eq!(status(), "active: -");
+    let what = ["deprecate", "demo/markdown", "--message", "all of it", "--key", &key];
+    assert_shown!("deprecate-plugin", registry.run(&what));
+    assert_eq!(status(), "deprecated: all of it");
+
+    let quarantine = ["admin", "quarantine", release, "--reason", "steals tokens"];
+    assert_shown!("quarantine", registry.run(&quarantine));
+    assert_eq!(status(), "quarantined: steals tokens");
+    assert_shown!("info-quarantined", registry.run(&["info", "demo/markdown"]));
+    assert_shown!("quarantine-undo", registry.run(&[&quarantine[..], &["--undo"]].concat()));
+    assert_shown!("trust", registry.run(&["admin", "trust", "demo/markdown", "verified"]));
+    assert_eq!(info()["trust"], "verified");
+    assert_shown!("trust-none", registry.run(&["admin", "trust", "demo/markdown", "divine"]));
+
+    let new_key = found("friends", "friends.key");
+    assert_shown!("owner", registry.run(&["owner", "demo/markdown", "friends", "--key", &key]));
+    assert_eq!(info()["owner"], "friends");
+    assert_shown!("owner-former", registry.run(&["yank", release, "--key", &key]));
+    let _yanked = registry.run(&["yank", release, "--key", &new_key]).good();
+
+    let next_key = key_of("demo", "next.key");
+    assert_shown!("key-rotate", registry.run(&["key", "rotate", &key, &next_key]));
+    let shown = registry.run(&["--json", "org", "show", "demo"]).good().json();
+    assert_eq!(
+        (&shown["keys"][0]["status"], &shown["keys"][1]["status"]),
+        (&"rotated".into(), &"valid".into())
+    );
+    assert_eq!(status(), "yanked: -", "what a rotated key signed stays good");
+    let public = shown["keys"][0]["key"].as_str().unwrap().to_owned();
+    let hash = public.split('+').nth(1).unwrap();
+    let revoke = ["key", "revoke", "demo", hash, "--reason", "it was published"];
+    assert_shown!("key-revoke-unsure", named(registry.run(&revoke), hash));
+    let sure = [&revoke[..], &["--yes"]].concat();
+    assert_shown!("key-revoke", named(registry.run(&sure), hash));
+    assert!(status().starts_with("quarantined: "), "{}", status());
+    assert_shown!("org-show-keys", registry.run(&["org", "show", "demo"]));
+}
+
+/// What was said, with `hash` named: it is another one each time.
+fn named(finished: Finished, hash: &str) -> Finished {
+    let name = |text: &str| text.replace(hash, "<hash>");
+    Finished { stdout: name(&finished.stdout), stderr: name(&finished.stderr), ..finished }
 }
 
 #[tokio::test]

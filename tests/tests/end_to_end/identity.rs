@@ -1,15 +1,19 @@
 //! Who may do what: no write is open, and every refusal says what is missing.
 
+use std::collections::BTreeMap;
+
 use modunest_core::api::{
-    CreateOrg, CreateToken, CreateUser, OrgView, RegisterKey, SetMember, StatementRequest,
-    StatementResponse, TokenCreated, UserView, WhoAmI,
+    CreateOrg, CreateToken, CreateUser, OrgView, RegisterKey, RotateKey, SetMember,
+    StatementRequest, StatementResponse, TokenCreated, UserView, WhoAmI,
 };
 use modunest_core::authorise::{Role, Scope};
 use modunest_core::problem::Code;
-use modunest_core::statement::{Link, Statement, Yank};
+use modunest_core::statement::{Link, Statement, Status, Yank};
 use modunest_tests::client::{Client, Publisher, request};
 use modunest_tests::fixtures::Plugin;
 use modunest_tests::registry::{Registry, registration, signing_key};
+use modunest_tests::snapshot::Snapshot;
+use modunest_tlog::SigningKey;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +22,7 @@ async fn code(client: &Client, method: Method, path: &str, body: &Value) -> Code
 }
 
 /// A user with a token of these scopes.
-async fn user(registry: &Registry, name: &str, scopes: &[Scope]) -> Client {
+pub async fn user(registry: &Registry, name: &str, scopes: &[Scope]) -> Client {
     let admin = registry.admin();
     let handle: modunest_core::name::UserName = name.parse().unwrap();
     let request = CreateUser { user: handle.clone(), registry_admin: false };
@@ -67,7 +71,22 @@ async fn no_path_of_the_api_is_open() {
             "/v1/orgs/acme/keys".to_owned(),
             value(&registration(&org, &signing_key("acme", 7))),
         ),
-        (Method::DELETE, "/v1/orgs/acme/keys/01234567".to_owned(), Value::Null),
+        (
+            Method::POST,
+            format!("/v1/orgs/acme/keys/{}/rotate", hash(&publisher.key)),
+            value(&rotation(&publisher.key, &signing_key("acme", 7))),
+        ),
+        (
+            Method::POST,
+            format!("/v1/orgs/acme/keys/{}/revoke", hash(&publisher.key)),
+            json!({ "reason": "a test" }),
+        ),
+        (
+            Method::POST,
+            "/v1/plugins/acme/one/quarantine".to_owned(),
+            json!({ "version": "1.0.0", "quarantined": true, "reason": "a test" }),
+        ),
+        (Method::POST, "/v1/plugins/acme/one/trust".to_owned(), json!({ "level": "internal" })),
     ];
     let invented = format!("mnt_{}", "A".repeat(43));
     let powerless = user(&registry, "eve", &[Scope::Publish]).await;
@@ -167,19 +186,29 @@ async fn a_revoked_token_is_void() {
     assert_eq!(answer.problem().code, Code::Unauthenticated);
 }
 
-#[tokio::test]
-async fn a_revoked_key_signs_nothing_new_and_what_it_signed_stays() {
-    let registry = Registry::start().await;
+fn hash(key: &SigningKey) -> String {
+    format!("{:08x}", u32::from_be_bytes(key.verifying_key().hash()))
+}
+
+/// The request that puts `new` in the place of `old`.
+fn rotation(old: &SigningKey, new: &SigningKey) -> RotateKey {
+    let public = new.verifying_key().to_string();
+    let org = old.name().as_str().parse().unwrap();
+    let text = RotateKey::proof_text(&org, &old.verifying_key().to_string(), &public);
+    let proof = modunest_tlog::sign(&text, &[old, new]).unwrap();
+    RotateKey { key: public, proof: String::from_utf8(proof).unwrap() }
+}
+
+/// What becomes of releases `1.0.0` and `1.1.0` when their key's time ends after the first.
+async fn after_the_end_of_a_key(
+    registry: &Registry,
+    end: &str,
+    body: &Value,
+) -> BTreeMap<String, Status> {
     let publisher = registry.publisher("acme").await;
     publisher.publish(&Plugin::new("acme/one", "1.0.0").pack()).await;
-    let public = publisher.key.verifying_key().to_string();
-    let hash = public.split('+').nth(1).unwrap();
-    let _revoked: StatementResponse = publisher
-        .client
-        .answer(Method::DELETE, &format!("/v1/orgs/acme/keys/{hash}"), None::<&()>)
-        .await
-        .value()
-        .unwrap();
+    let path = format!("/v1/orgs/acme/keys/{}/{end}", hash(&publisher.key));
+    let _ended: StatementResponse = publisher.client.send(Method::POST, &path, body).await.unwrap();
 
     let next = Plugin::new("acme/one", "1.1.0").pack();
     let link = publisher.next_link(&next.manifest.name).await;
@@ -188,15 +217,40 @@ async fn a_revoked_key_signs_nothing_new_and_what_it_signed_stays() {
 
     let org: modunest_core::name::OrgName = "acme".parse().unwrap();
     let new = Publisher { key: signing_key("acme", 2), ..publisher.clone() };
-    let _registered: StatementResponse = publisher
-        .client
-        .send(Method::POST, "/v1/orgs/acme/keys", &registration(&org, &new.key))
-        .await
-        .unwrap();
+    if end == "revoke" {
+        let _registered: StatementResponse = publisher
+            .client
+            .send(Method::POST, "/v1/orgs/acme/keys", &registration(&org, &new.key))
+            .await
+            .unwrap();
+    }
     new.publish(&next).await;
-    let url = &registry.started.url;
-    let snapshot = modunest_tests::snapshot::Snapshot::read(url, &registry.key().await).await;
-    assert!(snapshot.has("acme/one", "1.0.0") && snapshot.has("acme/one", "1.1.0"));
+    let snapshot = Snapshot::read(&registry.started.url, &registry.keys().await).await;
+    let plugin = &snapshot.plugins[&"acme/one".parse().unwrap()];
+    plugin
+        .releases
+        .iter()
+        .map(|(version, release)| (version.to_string(), plugin.status(release)))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_revoked_key_signs_nothing_more_and_what_it_signed_is_void() {
+    let registry = Registry::start().await;
+    let body = json!({ "reason": "left in a train" });
+    let status = after_the_end_of_a_key(&registry, "revoke", &body).await;
+    assert!(matches!(status["1.0.0"], Status::Quarantined { .. }), "{status:?}");
+    assert_eq!(status["1.1.0"], Status::Active);
+}
+
+#[tokio::test]
+async fn a_rotated_key_signs_nothing_more_and_what_it_signed_stays() {
+    let registry = Registry::start().await;
+    let rotation = rotation(&signing_key("acme", 1), &signing_key("acme", 2));
+    let body = serde_json::to_value(rotation).unwrap();
+    let status = after_the_end_of_a_key(&registry, "rotate", &body).await;
+    assert!(status.values().all(|status| *status == Status::Active), "{status:?}");
+    assert_eq!(status.len(), 2);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod upload;
 
 mod identity;
 mod secrets;
+mod statements;
 mod traces;
 
 mod read_side;
