@@ -165,7 +165,7 @@ impl Publisher {
     fn sign(&self, statement: &Statement, owner: &OrgName) -> Result<SignedStatement, Error> {
         if self.key.name().as_str() != owner.as_str() {
             return Err(Error::Input(format!(
-                "the key is {}'s, and {} is {owner}'s; sign with a key of {owner}",
+                "the key is {}'s, and {} belongs to {owner}; sign with a key of {owner}",
                 self.key.name(),
                 statement.subject()
             )));

@@ -69,7 +69,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Error> {
             let done = Quarantined { plugin, version, quarantined: !undo, epoch: answer.epoch };
             context.output.print(&done, |done| {
                 if done.quarantined {
-                    format!("{} {} is quarantined from epoch {} on: no host takes it, and hosts that have it stop it", done.plugin, done.version, done.epoch)
+                    format!("{} {} is quarantined from epoch {} on: no host takes it, and hosts that locked it refuse it at their next sync", done.plugin, done.version, done.epoch)
                 } else {
                     format!("{} {} is released from quarantine from epoch {} on", done.plugin, done.version, done.epoch)
                 }

@@ -40,7 +40,7 @@ pub async fn run(
     let done = Done { plugin, owner, epoch: answer.epoch };
     context.output.print(&done, |done| {
         format!(
-            "{} is {}'s from epoch {} on: its keys sign for it, and its name stays",
+            "{} belongs to {} from epoch {} on: its keys sign for it, and its name stays",
             done.plugin, done.owner, done.epoch
         )
     })

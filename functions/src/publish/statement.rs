@@ -115,7 +115,7 @@ impl Functions {
         }
         if let Some(new_owner) = said.new_owner {
             if *new_owner == org.org {
-                let detail = format!("{} is {new_owner}'s already", said.plugin);
+                let detail = format!("{} belongs to {new_owner} already", said.plugin);
                 return refuse(Code::AlreadyExists, detail);
             }
             let new = self.authorise_publish(caller, new_owner).await?;
