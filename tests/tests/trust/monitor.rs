@@ -1,6 +1,8 @@
 //! `modunest monitor`, against honest registries and against every way in which one can
 //! contradict itself.
 
+use std::path::Path;
+
 use modunest_core::keys::ObjectKey;
 use modunest_core::statement::KeyChange;
 use modunest_core::time::Timestamp;
@@ -10,7 +12,7 @@ use modunest_tlog::{TILE_WIDTH, TileId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::ledger::{Ledger, ORIGIN, Site, config, log_key};
+use crate::ledger::{Files, Ledger, ORIGIN, Site, config, log_key};
 
 /// A registry's files, and a monitor with its memory.
 struct Scene {
@@ -418,4 +420,55 @@ async fn a_run_that_was_cut_off_costs_nothing_and_damage_is_said() {
     let damaged = scene.run(&[]);
     assert_eq!(damaged.code, Some(3), "{damaged:?}");
     assert!(damaged.stderr.contains("replayed from its beginning"), "{damaged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_to_believe_can_be_learnt_from_a_pinned_root() {
+    let ledger = Ledger::with_releases(1);
+    let scene = Scene::start(&ledger).await;
+    let file = |name: &str| scene.folder.path().join(name);
+    let trust = file("trust");
+    for key in ["root.key", "online.key"] {
+        let _made = run(command().args(["trust", "key", "new"]).arg(file(key))).good();
+    }
+    let _created = run(command()
+        .args(["trust", "create", "--folder"])
+        .arg(&trust)
+        .arg("--root-key")
+        .arg(file("root.key"))
+        .arg("--online-key")
+        .arg(file("online.key"))
+        .arg("--config")
+        .arg(file("trust.json")))
+    .good();
+    let monitor = || {
+        run(command()
+            .args(["monitor", "--json", scene.site.url.as_str(), "--root"])
+            .arg(trust.join("1.root.json"))
+            .arg("--state")
+            .arg(file("state"))
+            .env("XDG_CACHE_HOME", file("cache")))
+    };
+    // The root is pinned, and what it leads to is not served.
+    let refused = monitor();
+    assert!(matches!(refused.code, Some(5 | 6)), "{refused:?}");
+    scene.site.serve(below(&trust, "/trust"));
+    let report = monitor().good().json();
+    assert_eq!(report["origin"], ORIGIN);
+    assert_eq!(report["statements"], 3);
+}
+
+/// The files of a folder, named by where they stand below `path`.
+fn below(folder: &Path, path: &str) -> Files {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{path}/{}", entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(below(&entry.path(), &path));
+        } else {
+            files.insert(path, std::fs::read(entry.path()).unwrap().into());
+        }
+    }
+    files
 }
