@@ -78,17 +78,3 @@ pub fn dynamodb(settings: &Settings) -> aws_sdk_dynamodb::Client {
     }
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
-
-/// A KMS client; `endpoint` where KMS is elsewhere than in AWS.
-#[cfg(feature = "kms")]
-pub fn kms(settings: &Settings, endpoint: Option<&str>) -> aws_sdk_kms::Client {
-    let mut config = aws_sdk_kms::Config::builder()
-        .behavior_version(aws_sdk_kms::config::BehaviorVersion::latest())
-        .region(aws_sdk_kms::config::Region::new(settings.region.clone()))
-        .credentials_provider(settings.credentials())
-        .http_client(http_client());
-    if let Some(endpoint) = endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    aws_sdk_kms::Client::from_conf(config.build())
-}
