@@ -14,7 +14,7 @@ use modunest_core::name::{OrgName, PluginName};
 use modunest_core::statement::{Chain, Link, Statement, Subject};
 
 use super::bundle::Waiting;
-use super::objects::TRANSFERS_AT_ONCE;
+use super::objects::WRITES_AT_ONCE;
 use super::step::Step;
 use crate::Functions;
 use crate::error::Error;
@@ -40,7 +40,7 @@ impl Functions {
         let kept = &self.0.sequencer.objects;
         let tiles = stream::iter(std::mem::take(&mut step.tiles))
             .map(|(id, bytes)| storage.put_tile(id, bytes))
-            .buffer_unordered(TRANSFERS_AT_ONCE)
+            .buffer_unordered(WRITES_AT_ONCE)
             .try_collect::<()>();
         let objects = stream::iter(std::mem::take(&mut step.objects))
             .map(|(key, digest, bytes)| async move {
@@ -48,7 +48,7 @@ impl Functions {
                 kept.keep(digest, bytes);
                 Ok::<_, Error>(())
             })
-            .buffer_unordered(TRANSFERS_AT_ONCE)
+            .buffer_unordered(WRITES_AT_ONCE)
             .try_collect::<()>();
         // The step before was carried out to the end, or this one could not have followed it.
         let before = async {

@@ -14,8 +14,11 @@ use quick_cache::sync::Cache;
 use crate::error::Error;
 use crate::storage::{Fetch, Storage};
 
-/// Reads and writes of objects that run at once.
-pub(super) const TRANSFERS_AT_ONCE: usize = 16;
+/// Reads of objects that run at once.
+pub(super) const READS_AT_ONCE: usize = 16;
+/// Writes of objects that run at once: a store that syncs many writes together, as the
+/// embedded one does, is then busy with one group while the next gathers.
+pub(super) const WRITES_AT_ONCE: usize = 64;
 /// Memory for objects: the root, all 64 nodes and the bins of 100,000 plugins (8 MB of
 /// them) with room for the index files that change just now.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;

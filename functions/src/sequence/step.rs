@@ -14,7 +14,7 @@ use modunest_tlog::TileId;
 use super::bundle::{Bundle, Entry, Previous};
 use super::judge::{Files, Judged, fold_org, judge};
 use super::log_end::LogEnd;
-use super::objects::TRANSFERS_AT_ONCE;
+use super::objects::READS_AT_ONCE;
 use crate::Functions;
 use crate::error::Error;
 use crate::storage::Fetch;
@@ -83,7 +83,7 @@ impl Functions {
             Ok::<_, Error>(file.map(|file| (subject, file)))
         });
         let found: Vec<_> =
-            stream::iter(walks).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+            stream::iter(walks).buffer_unordered(READS_AT_ONCE).try_collect().await?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -135,7 +135,7 @@ impl Functions {
             }
         });
         let tiles: BTreeMap<TileId, Bytes> =
-            stream::iter(reads).buffer_unordered(TRANSFERS_AT_ONCE).try_collect().await?;
+            stream::iter(reads).buffer_unordered(READS_AT_ONCE).try_collect().await?;
         LogEnd::load(log, &tiles)
     }
 
@@ -156,7 +156,7 @@ impl Functions {
                         .chain(files.into_iter().map(ObjectKey::Index));
                     let fetches = keys.map(|key| objects.get(&self.0.storage, key));
                     let fetched: Vec<(Digest, Bytes)> = stream::iter(fetches)
-                        .buffer_unordered(TRANSFERS_AT_ONCE)
+                        .buffer_unordered(READS_AT_ONCE)
                         .try_collect()
                         .await?;
                     at_hand.0.extend(fetched);
