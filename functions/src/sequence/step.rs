@@ -155,10 +155,8 @@ impl Functions {
                         .chain(bins.into_iter().map(ObjectKey::Bin))
                         .chain(files.into_iter().map(ObjectKey::Index));
                     let fetches = keys.map(|key| objects.get(&self.0.storage, key));
-                    let fetched: Vec<(Digest, Bytes)> = stream::iter(fetches)
-                        .buffer_unordered(READS_AT_ONCE)
-                        .try_collect()
-                        .await?;
+                    let fetched: Vec<(Digest, Bytes)> =
+                        stream::iter(fetches).buffer_unordered(READS_AT_ONCE).try_collect().await?;
                     at_hand.0.extend(fetched);
                 }
             }
