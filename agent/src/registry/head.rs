@@ -13,9 +13,7 @@ pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// A head that a head key signed which is believed for its log size.
 pub(super) fn proven(bytes: &[u8], authority: &Authority) -> Result<Head, Error> {
-    let size = Head::read_unproven(bytes).map_err(Error::Head)?.log.size;
-    let keys: Vec<_> = authority.head_keys.at(size).cloned().collect();
-    Head::verify(bytes, &authority.origin, &keys).map_err(Error::Head)
+    Head::verify_at_its_size(bytes, &authority.origin, &authority.head_keys).map_err(Error::Head)
 }
 
 /// Whether a head may be believed now, after `kept`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modunest_agent::registry::Authority;
 use modunest_core::index::{Head, IndexError};
 use modunest_core::time::Timestamp;
-use modunest_tlog::{QuorumError, SignedCheckpoint, VerifyingKey};
+use modunest_tlog::{QuorumError, SignedCheckpoint};
 
 use crate::output::ago;
 
@@ -37,9 +37,7 @@ pub fn checkpoint(bytes: &[u8], authority: &Authority) -> Result<Checkpointed, Q
 /// # Errors
 /// [`IndexError::Head`].
 pub fn head(bytes: &[u8], authority: &Authority) -> Result<Head, IndexError> {
-    let size = Head::read_unproven(bytes)?.log.size;
-    let keys: Vec<VerifyingKey> = authority.head_keys.at(size).cloned().collect();
-    Head::verify(bytes, &authority.origin, &keys)
+    Head::verify_at_its_size(bytes, &authority.origin, &authority.head_keys)
 }
 
 /// Whether both are as new as the trust policy asks.

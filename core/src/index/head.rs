@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::IndexError;
 use crate::digest::Digest;
+use crate::statement::RegistryKeys;
 use crate::time::Timestamp;
 
 const FIRST_LINE: &str = "modunest/head/v1";
@@ -94,6 +95,26 @@ impl Head {
             )));
         }
         Ok(head)
+    }
+
+    /// Reads a head that was signed by one of the keys which are believed at its log's size: a
+    /// key that was retired is believed below the size at which it ended. Nothing is read before
+    /// a signature is proven.
+    ///
+    /// # Errors
+    /// [`IndexError::Head`], with the reason.
+    pub fn verify_at_its_size(
+        bytes: &[u8],
+        origin: &str,
+        keys: &RegistryKeys,
+    ) -> Result<Head, IndexError> {
+        let all: Vec<VerifyingKey> = keys.0.iter().map(|key| key.key.clone()).collect();
+        let head = Head::verify(bytes, origin, &all)?;
+        let believed: Vec<VerifyingKey> = keys.at(head.log.size).cloned().collect();
+        if believed.len() == all.len() {
+            return Ok(head);
+        }
+        Head::verify(bytes, origin, &believed)
     }
 
     /// Reads what a head says, unproven: for who hands it on and believes nothing of it.

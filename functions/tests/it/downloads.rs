@@ -9,9 +9,9 @@ use modunest_core::problem::Code;
 use modunest_core::statement::Link;
 use serde_json::{Value, json};
 
-use crate::crash::cut;
+use crate::faulty::Death;
 use crate::package::package;
-use crate::registry::Registry;
+use crate::registry::{Registry, send};
 
 const PATH: &str = "/v1/downloads";
 
@@ -169,20 +169,24 @@ async fn a_batch_that_was_cut_off_is_counted_once() {
     for (archive, back) in archives.iter().flat_map(|a| (0..4).map(move |back| (*a, back))) {
         entries.push((archive, day.back(back), 1));
     }
-    let mut expected = 0;
-    for polls in 1.. {
-        let mut body = batch(polls, &entries);
-        let call = registry.call("POST", PATH, Some(&registry.admin), Some(&body));
-        let ended = cut(call, polls).await;
+    let mut batches = 0;
+    for death in (1..).flat_map(|write| [Death::After(write), Death::Before(write)]) {
+        batches += 1;
+        let mut body = batch(batches, &entries);
+        let faulty = registry.faulty(0).await;
+        let worker = registry.through(&faulty, false).await.router();
+        let call = send(&worker, "POST", PATH, Some(&registry.admin), Some(&body));
+        let ended = faulty.live(Some(death), call).await;
         // Whoever gets no answer sends it again; in whichever order.
         body["downloads"].as_array_mut().unwrap().reverse();
         registry.tell(&body).await;
-        expected += 8;
-        assert_eq!(registry.downloads("demo/plugin").await.total, expected, "{polls}");
+        let expected = u64::from(batches) * 8;
+        assert_eq!(registry.downloads("demo/plugin").await.total, expected, "{death:?}");
         if ended.is_some() {
-            assert!(polls > 5, "the request ended after {polls} polls");
             break;
         }
     }
+    // Dead behind the first write, before it, and then behind the last.
+    assert!(batches >= 3, "nothing died");
     registry.stop().await;
 }

@@ -48,6 +48,34 @@ pub struct Publisher {
     pub token: String,
 }
 
+/// A call of a process's routes.
+pub async fn send(
+    router: &axum::Router,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> (StatusCode, Value) {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if let Some(context) = modunest_runtime::trace::current() {
+        request = request.header("traceparent", context.to_string());
+    }
+    let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
+    let response = router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let status = response.status();
+    if !(method == "GET" && status == StatusCode::OK && path.ends_with("/downloads")) {
+        assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
+    }
+    assert!(response.headers().contains_key("traceparent"));
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let value =
+        if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+    (status, value)
+}
+
 impl Registry {
     /// With storage events delivered as they come.
     pub async fn start() -> Self {
@@ -162,24 +190,7 @@ impl Registry {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> (StatusCode, Value) {
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if let Some(context) = modunest_runtime::trace::current() {
-            request = request.header("traceparent", context.to_string());
-        }
-        let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
-        let response = self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let status = response.status();
-        if !(method == "GET" && status == StatusCode::OK && path.ends_with("/downloads")) {
-            assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
-        }
-        assert!(response.headers().contains_key("traceparent"));
-        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        let value =
-            if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
-        (status, value)
+        send(&self.router, method, path, token, body).await
     }
 
     /// A call that anybody may make, and caches answer for a while.
