@@ -115,6 +115,9 @@ typedef struct modunest_host_table {
     uint64_t (*now_ms)(void *context); /* Unix time in milliseconds */
     /* UTF-8 path of the read-only folder into which the plugin was unpacked */
     modunest_bytes (*assets_dir)(void *context);
+    /* An operation by its number: see modunest_sdk::operation */
+    int32_t (*operate)(void *context, uint32_t operation, modunest_bytes request,
+                       modunest_buffer *out);
 } modunest_host_table;
 
 /* What a plugin offers. No function may be null. */

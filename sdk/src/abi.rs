@@ -320,6 +320,17 @@ pub struct HostTable {
     /// unpacked (the folder that holds `plugin.toml` and what `[build] include`
     /// names). The bytes live as long as the table.
     pub assets_dir: Option<unsafe extern "C" fn(context: *mut c_void) -> Bytes>,
+    /// Asks for an operation of the host beyond those above, by its number
+    /// ([`crate::operation`] lists them with the forms of request and answer). An
+    /// unknown number, and one that the operator did not grant, answer an error.
+    pub operate: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            operation: u32,
+            request: Bytes,
+            out: *mut Buffer,
+        ) -> i32,
+    >,
 }
 
 /// The number of bytes of `T`, as its `size` field carries it.

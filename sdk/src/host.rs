@@ -64,6 +64,17 @@ impl Host {
         self.handle.service(plugin, service, payload)
     }
 
+    /// Asks for an operation by its number. The methods that [`crate::operation`] adds to this
+    /// type say the same in types of their own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the host does not know the operation, [`Error::Denied`] if the
+    /// operator did not grant it, and what the operation itself answers.
+    pub fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+        self.handle.operate(operation, request)
+    }
+
     /// Milliseconds since the Unix epoch, on the host's clock; zero if the host
     /// has none.
     #[must_use]

@@ -37,6 +37,7 @@ mod error;
 mod host;
 pub mod http;
 pub mod native;
+pub mod operation;
 mod plugin;
 pub mod testing;
 

@@ -34,6 +34,9 @@ use crate::{Error, Hook, HttpRequest, HttpResponse, Level, Plugin};
 /// What a scripted service does with a call.
 type Service = dyn Fn(&ServiceRequest) -> Result<Vec<u8>, Error> + Send + Sync;
 
+/// What a scripted operation does with a request.
+type Operation = dyn Fn(&[u8]) -> Result<Vec<u8>, Error> + Send + Sync;
+
 /// A plugin's call to a scripted service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceRequest {
@@ -48,6 +51,7 @@ pub struct ServiceRequest {
 #[derive(Default)]
 struct State {
     services: Mutex<BTreeMap<(String, String), &'static Service>>,
+    operations: Mutex<BTreeMap<u32, &'static Operation>>,
     logs: Mutex<Vec<(Level, String)>>,
     assets_dir: Mutex<&'static str>,
     now_ms: Mutex<u64>,
@@ -87,6 +91,7 @@ impl TestHost {
             call_service: Some(call_service),
             now_ms: Some(now_ms),
             assets_dir: Some(assets_dir),
+            operate: Some(operate),
         }));
         Self { table, state }
     }
@@ -102,6 +107,17 @@ impl TestHost {
     ) -> Self {
         let key = (plugin.to_owned(), service.to_owned());
         lock(&self.state.services).insert(key, Box::leak(Box::new(serve)));
+        self
+    }
+
+    /// Answers this operation ([`crate::operation`]). Any other is denied.
+    #[must_use]
+    pub fn with_operation(
+        self,
+        operation: u32,
+        serve: impl Fn(&[u8]) -> Result<Vec<u8>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        lock(&self.state.operations).insert(operation, Box::leak(Box::new(serve)));
         self
     }
 
@@ -177,13 +193,38 @@ unsafe extern "C" fn call_service(
         Some(serve) => serve(&request),
         None => Err(Error::Denied(format!("{} of {} is not imported", key.1, key.0))),
     };
+    // SAFETY: called through the table, by the ABI's rules.
+    unsafe { hand_over(answer, out) }
+}
+
+/// # Safety
+///
+/// `out` is writable.
+unsafe fn hand_over(answer: Result<Vec<u8>, Error>, out: *mut Buffer) -> i32 {
     let (code, bytes) = match answer {
         Ok(bytes) => (0, bytes),
         Err(error) => (error.status().code(), error.text().as_bytes().to_vec()),
     };
-    // SAFETY: called through the table, by the ABI's rules.
+    // SAFETY: promised by the caller.
     unsafe { out.write(Buffer::from_vec(bytes)) };
     code
+}
+
+unsafe extern "C" fn operate(
+    context: *mut c_void,
+    operation: u32,
+    request: Bytes,
+    out: *mut Buffer,
+) -> i32 {
+    // SAFETY: called through the table, by the ABI's rules.
+    let (state, request) = unsafe { (state(context), request.as_slice()) };
+    let serve = lock(&state.operations).get(&operation).copied();
+    let answer = match serve {
+        Some(serve) => serve(request),
+        None => Err(Error::Denied(format!("operation {operation} is not granted"))),
+    };
+    // SAFETY: called through the table, by the ABI's rules.
+    unsafe { hand_over(answer, out) }
 }
 
 unsafe extern "C" fn now_ms(context: *mut c_void) -> u64 {

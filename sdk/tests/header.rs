@@ -45,7 +45,7 @@ fn the_header_and_the_module_agree() {
         "modunest_buffer" = Buffer { ptr, len, capacity, free }
         "modunest_request" = Request { size, kind, target, payload, trace, caller, deadline_ms }
         "modunest_service_call" = ServiceCall { size, flags, plugin, service, payload, trace, deadline_ms }
-        "modunest_host_table" = HostTable { size, abi_version, context, log, call_service, now_ms, assets_dir }
+        "modunest_host_table" = HostTable { size, abi_version, context, log, call_service, now_ms, assets_dir, operate }
         "modunest_plugin_table" = PluginTable {
             size, abi_version, create, destroy, call, health, snapshot, restore, stop
         }

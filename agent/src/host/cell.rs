@@ -16,6 +16,7 @@ use modunest_sdk::{Error, Hook};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::ask::ServiceAsk;
 use super::frame::{self, DEPTH_MAX, Frame};
 use super::{Call, Instance};
 
@@ -286,14 +287,8 @@ impl Cell {
     }
 
     /// A call from one plugin to a service of another.
-    pub(super) fn call_service(
-        &self,
-        plugin: &str,
-        service: &str,
-        payload: &[u8],
-        trace: &str,
-        deadline_ms: u64,
-    ) -> Result<Vec<u8>, Error> {
+    pub(super) fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+        let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask;
         let import = self
             .imports
             .iter()

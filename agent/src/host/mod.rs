@@ -9,6 +9,7 @@
 //! A plugin that fails takes down those that need it, with the chain as their reason, and
 //! nothing else. All `unsafe` is in the files named `native*`.
 
+mod ask;
 mod cell;
 mod frame;
 mod instance;

@@ -9,10 +9,8 @@ use modunest_sdk::abi::{
 };
 use modunest_sdk::{Error, Status};
 
+use super::ask::ServiceAsk;
 use super::cell::Cell;
-
-/// Longest log message that is kept, in bytes.
-const LOG_MAX_BYTES: usize = 16 * 1024;
 
 /// Who calls. Stays until the process ends, by the ABI's rules; a plugin that was stopped
 /// finds its cell gone.
@@ -37,6 +35,7 @@ pub(super) fn table(cell: &std::sync::Arc<Cell>) -> &'static HostTable {
         call_service: Some(call_service),
         now_ms: Some(now_ms),
         assets_dir: Some(assets_dir),
+        operate: Some(operate),
     }))
 }
 
@@ -55,15 +54,9 @@ unsafe extern "C" fn log(raw: *mut c_void, level: u32, message: Bytes) {
     drop(catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: promised by the caller.
         let (context, bytes) = unsafe { (context(raw), message.as_slice()) };
-        let cut = bytes.get(..LOG_MAX_BYTES).unwrap_or(bytes);
-        let message = String::from_utf8_lossy(cut);
-        let plugin = context.plugin.as_str();
-        match level {
-            1 => tracing::error!(plugin, "{message}"),
-            2 => tracing::warn!(plugin, "{message}"),
-            4 => tracing::debug!(plugin, "{message}"),
-            5 => tracing::trace!(plugin, "{message}"),
-            _ => tracing::info!(plugin, "{message}"),
+        match context.cell.upgrade() {
+            Some(cell) => cell.log(level, bytes),
+            None => tracing::debug!(plugin = context.plugin, "a line of a plugin that is gone"),
         }
     })));
 }
@@ -80,15 +73,61 @@ unsafe extern "C" fn call_service(
     // SAFETY: promised by the caller.
     let served = catch_unwind(AssertUnwindSafe(|| unsafe { serve(context(raw), call) }));
     let answer = served.unwrap_or_else(|_| Err(Error::Failed("the host panicked".to_owned())));
+    // SAFETY: `out` is null or writable by the ABI's rules; what was there is empty.
+    unsafe { hand_over(answer, out) }
+}
+
+/// # Safety
+///
+/// `out` is null or writable.
+unsafe fn hand_over(answer: Result<Vec<u8>, Error>, out: *mut Buffer) -> i32 {
     let (status, bytes) = match answer {
         Ok(bytes) => (Status::Ok, bytes),
         Err(error) => (error.status(), error.text().as_bytes().to_vec()),
     };
     if !out.is_null() {
-        // SAFETY: not null, and writable by the ABI's rules; what was there is empty.
+        // SAFETY: not null, and promised writable.
         unsafe { out.write(Buffer::from_vec(bytes)) };
     }
     status.code()
+}
+
+/// # Safety
+///
+/// By the ABI: the table's context, a request that lives through the call, an empty buffer.
+unsafe extern "C" fn operate(
+    raw: *mut c_void,
+    operation: u32,
+    request: Bytes,
+    out: *mut Buffer,
+) -> i32 {
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: promised by the caller.
+        let context = unsafe { context(raw) };
+        check_size(request)?;
+        // SAFETY: promised by the caller.
+        living(context)?.operate(operation, unsafe { request.as_slice() })
+    }));
+    let answer = served.unwrap_or_else(|_| Err(Error::Failed("the host panicked".to_owned())));
+    // SAFETY: promised by the caller.
+    unsafe { hand_over(answer, out) }
+}
+
+/// The plugin's cell, while it may still ask.
+fn living(context: &Context) -> Result<std::sync::Arc<Cell>, Error> {
+    context.cell.upgrade().ok_or_else(|| {
+        Error::Unavailable(format!("{} was stopped and may call nobody", context.plugin))
+    })
+}
+
+fn check_size(payload: Bytes) -> Result<(), Error> {
+    if payload.len > MAX_MESSAGE_BYTES {
+        return Err(Error::InvalidInput(format!(
+            "a payload of {} bytes is above the limit of {MAX_MESSAGE_BYTES}",
+            payload.len
+        )));
+    }
+    Ok(())
 }
 
 /// # Safety
@@ -105,12 +144,7 @@ unsafe fn serve(context: &Context, call: *const ServiceCall) -> Result<Vec<u8>, 
     }
     // SAFETY: covers all fields, and lives through this call.
     let call = unsafe { &*call };
-    if call.payload.len > MAX_MESSAGE_BYTES {
-        return Err(Error::InvalidInput(format!(
-            "a payload of {} bytes is above the limit of {MAX_MESSAGE_BYTES}",
-            call.payload.len
-        )));
-    }
+    check_size(call.payload)?;
     // SAFETY: all of these live through this call, by the ABI's rules.
     let (plugin, service, payload, trace) = unsafe {
         (
@@ -120,10 +154,13 @@ unsafe fn serve(context: &Context, call: *const ServiceCall) -> Result<Vec<u8>, 
             text(call.trace, "trace")?,
         )
     };
-    let cell = context.cell.upgrade().ok_or_else(|| {
-        Error::Unavailable(format!("{} was stopped and may call nobody", context.plugin))
-    })?;
-    cell.call_service(plugin, service, payload, trace, call.deadline_ms)
+    living(context)?.call_service(ServiceAsk {
+        plugin,
+        service,
+        payload,
+        trace,
+        deadline_ms: call.deadline_ms,
+    })
 }
 
 /// # Safety

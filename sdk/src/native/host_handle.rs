@@ -87,6 +87,26 @@ impl HostHandle {
         outcome(code, &answer).map(|()| answer.to_vec())
     }
 
+    /// Asks for an operation of [`crate::operation`].
+    pub(crate) fn operate(self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let Some(operate) = self.table.operate else {
+            return Err(Error::Unsupported("this host offers no operations".to_owned()));
+        };
+        if request.len() > MAX_MESSAGE_BYTES {
+            return Err(Error::InvalidInput(format!(
+                "a request of {} bytes is above the limit of {MAX_MESSAGE_BYTES}",
+                request.len()
+            )));
+        }
+        let mut out = Buffer::EMPTY;
+        // SAFETY: the context belongs to the table; request and `out` live through the call.
+        let code =
+            unsafe { operate(self.table.context, operation, Bytes::new(request), &raw mut out) };
+        // SAFETY: the host has filled `out` by the ABI's rules, and nobody else has it.
+        let answer = unsafe { out.into_owned() };
+        outcome(code, &answer).map(|()| answer.to_vec())
+    }
+
     pub(crate) fn now_ms(self) -> u64 {
         // SAFETY: the context belongs to the table.
         self.table.now_ms.map_or(0, |now_ms| unsafe { now_ms(self.table.context) })

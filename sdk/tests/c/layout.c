@@ -43,6 +43,7 @@ int main(void) {
     OFFSET(modunest_host_table, call_service);
     OFFSET(modunest_host_table, now_ms);
     OFFSET(modunest_host_table, assets_dir);
+    OFFSET(modunest_host_table, operate);
 
     SIZE(modunest_plugin_table);
     OFFSET(modunest_plugin_table, size);

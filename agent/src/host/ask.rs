@@ -1,0 +1,49 @@
+//! What plugins ask of their host, whatever tier they run in: the tiers carry it, and answer
+//! nothing themselves.
+
+use modunest_sdk::Error;
+
+use super::Cell;
+
+/// Longest log message that is kept, in bytes.
+pub(super) const LOG_MAX_BYTES: usize = 16 * 1024;
+
+/// A call from a plugin to a service of another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServiceAsk<'a> {
+    /// `org/name` of the plugin that exports it.
+    pub(super) plugin: &'a str,
+    /// The service.
+    pub(super) service: &'a str,
+    /// What it is called with.
+    pub(super) payload: &'a [u8],
+    /// W3C `traceparent` of the call being served, or empty.
+    pub(super) trace: &'a str,
+    /// When the caller stops waiting, in Unix milliseconds; zero for never.
+    pub(super) deadline_ms: u64,
+}
+
+impl Cell {
+    /// Writes a line of the plugin's to the host's log, at a level of [`modunest_sdk::Level`].
+    pub(super) fn log(&self, level: u32, message: &[u8]) {
+        let cut = message.get(..LOG_MAX_BYTES).unwrap_or(message);
+        let message = String::from_utf8_lossy(cut);
+        let plugin = self.name().as_str();
+        match level {
+            1 => tracing::error!(plugin, "{message}"),
+            2 => tracing::warn!(plugin, "{message}"),
+            4 => tracing::debug!(plugin, "{message}"),
+            5 => tracing::trace!(plugin, "{message}"),
+            _ => tracing::info!(plugin, "{message}"),
+        }
+    }
+
+    /// An operation of [`modunest_sdk::operation`], on behalf of the plugin. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the number is unknown, [`Error::Denied`] where the operator
+    /// did not grant it, else what the operation answers.
+    pub(super) fn operate(&self, operation: u32, _request: &[u8]) -> Result<Vec<u8>, Error> {
+        Err(Error::Unsupported(format!("this host knows no operation {operation}")))
+    }
+}
