@@ -11,6 +11,7 @@ use modunest_core::statement::{Build, Release};
 use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
+use super::ask::ServiceAsk;
 use super::cell::Parts;
 use super::*;
 use crate::config::HostSettings;
@@ -201,7 +202,15 @@ fn services_need_an_import_a_dependency_and_an_export() {
     let imports = "[dependencies]\n\"demo/back\" = \"1\"\n[[import]]\nplugin = \"demo/back\"\nservice = \"echo\"\n[[import]]\nplugin = \"demo/back\"\nservice = \"other\"\n";
     let front = cell("demo/front", imports, &[&back]);
     let alone = cell("demo/front", imports, &[]);
-    let ask = |cell: &Cell, service| cell.call_service("demo/back", service, b"", "", 0);
+    let ask = |cell: &Cell, service| {
+        cell.call_service(ServiceAsk {
+            plugin: "demo/back",
+            service,
+            payload: b"",
+            trace: "",
+            deadline_ms: 0,
+        })
+    };
     assert!(ask(&front, "echo").is_ok());
     assert!(matches!(ask(&front, "other"), Err(Error::NotFound(_))));
     assert!(matches!(ask(&front, "third"), Err(Error::Denied(_))));
