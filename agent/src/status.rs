@@ -1,5 +1,8 @@
 //! What a running agent says about itself.
 
+use std::collections::BTreeMap;
+
+use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Counters, Host, State};
@@ -68,6 +71,14 @@ pub struct PluginStatus {
     pub errors: u64,
     /// Of these, those that panicked.
     pub panics: u64,
+    /// Where its circuit breaker stands: `closed`, `open` or `half-open`.
+    pub breaker: String,
+    /// Until when it refuses every call, RFC 3339; absent where it does not.
+    pub breaker_open_until: Option<String>,
+    /// Services whose own breaker is not closed, with where it stands.
+    pub service_breakers: BTreeMap<String, String>,
+    /// Calls that breakers kept from it.
+    pub refused: u64,
     /// Services it exports, as `name version`.
     pub services: Vec<String>,
     /// Routes it answers, as `GET /path`.
@@ -79,7 +90,9 @@ pub fn plugins(host: &Host) -> Vec<PluginStatus> {
     host.cells()
         .map(|cell| {
             let (status, manifest) = (cell.status(), cell.manifest());
-            let Counters { calls, errors, panics } = cell.counters();
+            let Counters { calls, errors, panics, refused } = cell.counters();
+            let (breaker, services) = cell.breakers().states();
+            let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);
             PluginStatus {
                 plugin: cell.name().to_string(),
                 version: cell.version().to_string(),
@@ -90,6 +103,13 @@ pub fn plugins(host: &Host) -> Vec<PluginStatus> {
                 calls,
                 errors,
                 panics,
+                breaker: breaker.state().as_str().to_owned(),
+                breaker_open_until: open_until_ms.map(|ms| Timestamp::from_millis(ms).to_string()),
+                service_breakers: services
+                    .into_iter()
+                    .map(|(name, state)| (name, state.as_str().to_owned()))
+                    .collect(),
+                refused,
                 services: manifest
                     .services
                     .iter()

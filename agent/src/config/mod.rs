@@ -26,6 +26,7 @@
 //! in_process = ["demo/*"]
 //! ```
 
+mod lifecycle;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use modunest_core::name::{NameError, OrgName, PluginName};
 use modunest_tlog::VerifyingKey;
 use url::Url;
 
+pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use read::{ConfigError, Problem};
 
 use crate::sync::Policy;
@@ -109,6 +111,8 @@ pub struct HostSettings {
     pub downloads: usize,
     /// How often a running agent asks for news.
     pub check_every: Duration,
+    /// How plugins are kept up, and changed while they run.
+    pub lifecycle: LifecycleSettings,
 }
 
 /// Where a server listens.
@@ -168,6 +172,7 @@ impl Default for HostSettings {
             call_timeout: Duration::from_secs(30),
             downloads: 8,
             check_every: Duration::from_secs(60),
+            lifecycle: LifecycleSettings::default(),
         }
     }
 }

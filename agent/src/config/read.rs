@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::sync::Policy;
 
+use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
 
 /// Largest configuration file, in bytes: thousands of plugins.
@@ -84,6 +85,10 @@ struct File {
     policy: PolicyTable,
     #[serde(default)]
     host: HostTable,
+    #[serde(default)]
+    lifecycle: LifecycleTable,
+    #[serde(default)]
+    canary: Vec<CanaryTable>,
 }
 
 #[derive(Deserialize)]
@@ -192,13 +197,14 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
     }
 }
 
-struct Check<'t> {
+/// What is wrong with a text, as it is found.
+pub(super) struct Check<'t> {
     text: &'t str,
     problems: Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn refuse(&mut self, at: usize, key: &str, rule: impl Into<String>, help: &str) {
+    pub(super) fn refuse(&mut self, at: usize, key: &str, rule: impl Into<String>, help: &str) {
         let (line, column) = place(self.text, at);
         let (key, rule, help) = (key.to_owned(), rule.into(), help.to_owned());
         self.problems.push(Problem { line, column, key, rule, help });
@@ -223,7 +229,8 @@ impl Check<'_> {
         };
         let registry = self.registries(file.registry, folder);
         let policy = self.policy(file.policy);
-        let host = self.host(file.host);
+        let lifecycle = self.lifecycle(file.lifecycle, file.canary);
+        let host = HostSettings { lifecycle, ..self.host(file.host) };
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.
@@ -346,24 +353,9 @@ impl Check<'_> {
 
     fn host(&mut self, table: HostTable) -> HostSettings {
         let defaults = HostSettings::default();
-        let mut in_process = Vec::new();
-        for text in table.in_process {
-            match text.get_ref().parse::<Pattern>() {
-                Ok(pattern) => in_process.push(pattern),
-                Err(error) => {
-                    let help = "write \"org/name\", or \"org/*\" for all of an organisation";
-                    self.refuse(text.span().start, "host.in_process", error.to_string(), help);
-                }
-            }
-        }
+        let in_process = self.patterns("host.in_process", table.in_process);
         let mut number = |key: &str, value: Option<Spanned<u64>>, max: u64, default: u64| {
-            let Some(value) = value else { return default };
-            let (at, value) = (value.span().start, value.into_inner());
-            if (1..=max).contains(&value) {
-                return value;
-            }
-            self.refuse(at, key, format!("{value} is not from 1 to {max}"), "choose one in range");
-            default
+            self.number(key, value, (1, max), default)
         };
         let wide = |value: Option<Spanned<usize>>| {
             value.map(|v| Spanned::new(v.span(), v.into_inner() as u64))
@@ -405,7 +397,40 @@ impl Check<'_> {
             call_timeout: Duration::from_millis(call_ms),
             downloads: downloads as usize,
             check_every: Duration::from_secs(check_s),
+            ..defaults
         }
+    }
+
+    /// A number within bounds, or its default.
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        value: Option<Spanned<u64>>,
+        (min, max): (u64, u64),
+        default: u64,
+    ) -> u64 {
+        let Some(value) = value else { return default };
+        let (at, value) = (value.span().start, value.into_inner());
+        if (min..=max).contains(&value) {
+            return value;
+        }
+        self.refuse(at, key, format!("{value} is not from {min} to {max}"), "choose one in range");
+        default
+    }
+
+    /// Plugins, or all of an organisation.
+    pub(super) fn patterns(&mut self, key: &str, texts: Vec<Spanned<String>>) -> Vec<Pattern> {
+        let mut patterns = Vec::new();
+        for text in texts {
+            match text.get_ref().parse::<Pattern>() {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => {
+                    let help = "write \"org/name\", or \"org/*\" for all of an organisation";
+                    self.refuse(text.span().start, key, error.to_string(), help);
+                }
+            }
+        }
+        patterns
     }
 }
 

@@ -86,3 +86,34 @@ fn every_broken_rule_names_its_place_and_a_way_out() {
     ];
     insta::assert_snapshot!(reports.join("\n---\n"));
 }
+
+#[test]
+fn lifecycle_is_read_and_bounded() {
+    let more = r#"
+[lifecycle]
+on_quarantine = "deny"
+[lifecycle.breaker]
+failures = 3
+failure_percent = 50
+[lifecycle.critical_breaker]
+open_s = 1
+[[canary]]
+plugins = ["demo/*"]
+share_percent = 5
+"#;
+    let lifecycle = parse(&(good() + more), Path::new("")).unwrap().host.lifecycle;
+    assert_eq!(lifecycle.on_quarantine, OnQuarantine::Deny);
+    assert_eq!((lifecycle.breaker.failures, lifecycle.breaker.rate.unwrap().window), (3, 20));
+    let critical = lifecycle.critical_breaker;
+    assert_eq!((critical.failures, critical.open_ms, critical.rate), (10, 1000, None));
+    assert_eq!(lifecycle.canaries[0].share_percent, 5);
+    let wrong = more
+        .replace("\"deny\"", "\"ignore\"\nqueue = 0")
+        .replace("failure_percent", "window")
+        .replace("open_s = 1", "open_s = 0")
+        .replace("share_percent = 5", "share_percent = 100\nmax_error_percent = 101");
+    let problems = parse(&(good() + &wrong), Path::new("")).unwrap_err();
+    insta::assert_snapshot!(
+        ConfigError::Invalid { path: PathBuf::from("agent.toml"), problems }.to_string()
+    );
+}

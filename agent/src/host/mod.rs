@@ -10,6 +10,7 @@
 //! nothing else. All `unsafe` is in the files named `native*`.
 
 mod ask;
+mod breaker;
 mod cell;
 mod frame;
 mod instance;
@@ -18,6 +19,7 @@ mod native_host;
 mod plan;
 mod routes;
 mod schedule;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,10 @@ use modunest_core::Version;
 use modunest_core::name::PluginName;
 use modunest_core::relation::{HostFacts, NATIVE_ABI};
 
+pub use breaker::{
+    Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
+    WINDOW_MAX,
+};
 pub use cell::{Cell, Counters, State, Status};
 pub use instance::{Call, Instance};
 pub use native::LoadError;

@@ -94,6 +94,7 @@ impl Plan {
         let mut plan =
             Plan { host: Host::empty(), waits: BTreeMap::new(), libraries: BTreeMap::new() };
         let mut refused = Vec::new();
+        let lifecycle = Arc::new(settings.lifecycle.clone());
         for (name, uses) in order {
             let Some(prepared) = by_name.remove(&name) else { continue };
             let config = wanted.get(&name).map(|wanted| wanted.config.clone());
@@ -113,6 +114,7 @@ impl Plan {
                 manifest: installed.manifest,
                 folder: installed.folder,
                 dependencies,
+                lifecycle: lifecycle.clone(),
             };
             let old = previous.and_then(|host| host.cell(&name)).filter(|old| old.is_same(&parts));
             let cell = match old {

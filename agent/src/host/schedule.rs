@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use modunest_core::archive::FileRecord;
 use modunest_core::name::PluginName;
 
-use super::native::{self, LoadError, NativeInstance};
-use super::{Cell, Host, Plan, State, native_host};
+use super::native::LoadError;
+use super::start::start;
+use super::{Cell, Host, Plan, State};
 use crate::config::HostSettings;
-use crate::store::LIBRARY_NAME;
 
 /// How long a load has the dynamic linker for itself. Most loads are over long before, and the
 /// linker lets only one in at a time, so loading two at once only makes processors interrupt
@@ -173,7 +173,8 @@ fn load_jobs(work: &Work) {
         };
         loader.idle -= 1;
         drop(loader);
-        let outcome = load(&cell, library.as_ref(), &mut piece);
+        let outcome = start(&cell, library.as_ref(), &mut piece);
+        let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));
         loader = work.lock();
         // An end after the deadline changes nothing any more.
         if loader.running.remove(cell.name()).is_none() {
@@ -283,15 +284,4 @@ impl Loader {
             self.settle(&user);
         }
     }
-}
-
-fn load(
-    cell: &Arc<Cell>,
-    library: Option<&FileRecord>,
-    piece: &mut Vec<u8>,
-) -> Result<(), LoadError> {
-    let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
-    let table = native::open(&cell.folder().join(LIBRARY_NAME), record, piece)?;
-    let instance = NativeInstance::start(table, native_host::table(cell), cell.config())?;
-    cell.open(Box::new(instance)).map_err(LoadError::Start)
 }

@@ -152,6 +152,9 @@ impl Instance for Counting {
         if call.kind == RequestKind::Lifecycle {
             return Err(Error::Unsupported("no hooks".to_owned()));
         }
+        if call.target == "unknown" {
+            return Err(Error::NotFound("no such service".to_owned()));
+        }
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(call.deadline_ms.to_string().into_bytes())
     }
@@ -175,6 +178,7 @@ fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
         manifest: manifest(name, more),
         folder: "/nowhere".into(),
         dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
+        lifecycle: Arc::default(),
     }))
 }
 
@@ -203,13 +207,8 @@ fn services_need_an_import_a_dependency_and_an_export() {
     let front = cell("demo/front", imports, &[&back]);
     let alone = cell("demo/front", imports, &[]);
     let ask = |cell: &Cell, service| {
-        cell.call_service(ServiceAsk {
-            plugin: "demo/back",
-            service,
-            payload: b"",
-            trace: "",
-            deadline_ms: 0,
-        })
+        let plugin = "demo/back";
+        cell.call_service(ServiceAsk { plugin, service, payload: b"", trace: "", deadline_ms: 0 })
     };
     assert!(ask(&front, "echo").is_ok());
     assert!(matches!(ask(&front, "other"), Err(Error::NotFound(_))));
@@ -277,5 +276,52 @@ fn the_most_specific_route_answers() {
         ("GET", "*", "-"),
     ] {
         assert_eq!(find(method, path), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_plugin_that_fails_again_and_again_is_left_alone() {
+    let failing = cell("demo/back", "", &[]);
+    failing.set(State::Loading, None);
+    failing.open(Box::new(Failing)).unwrap();
+    for _ in 0..5 {
+        assert!(matches!(failing.call(service_call()), Err(Error::Failed(_))));
+    }
+    let Err(Error::Unavailable(text)) = failing.call(service_call()) else { panic!("it opened") };
+    assert!(text.starts_with("echo of demo/back failed too often and is left alone"), "{text}");
+    let Counters { calls, errors, refused, .. } = failing.counters();
+    assert_eq!((calls, errors, refused), (5, 5, 1));
+    assert_eq!(failing.breakers().states().0.state(), BreakerState::Open);
+    // What the caller did wrong is not held against it.
+    let denying = cell("demo/back", "", &[]);
+    open(&denying);
+    for _ in 0..20 {
+        let call = Call { target: "unknown", ..service_call() };
+        assert!(matches!(denying.call(call), Err(Error::NotFound(_))));
+    }
+    assert!(denying.call(service_call()).is_ok());
+}
+
+/// Answers no call.
+struct Failing;
+
+impl Instance for Failing {
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        match call.kind {
+            RequestKind::Lifecycle => Err(Error::Unsupported("no hooks".to_owned())),
+            _ => Err(Error::Failed("out of cheese".to_owned())),
+        }
+    }
+    fn health(&self) -> Result<(), Error> {
+        Err(Error::Failed("out of cheese".to_owned()))
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
     }
 }

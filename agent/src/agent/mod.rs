@@ -1,0 +1,202 @@
+//! The whole agent as a value: sync, load, serve, look for news, stop.
+
+mod load;
+mod news;
+mod servers;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, Listen};
+use crate::host::Host;
+use crate::status::{AgentStatus, HeadStatus, LastSync, any_failed, plugins};
+use crate::sync::{HeadSummary, Options, Syncer};
+use crate::{Error, admin, blocking, gateway};
+
+use servers::{AdminListener, serve};
+
+/// How long plugins and requests may take to end when the agent stops or changes
+/// generations; below the 30 s after which Kubernetes kills.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running agent.
+pub struct Agent {
+    inner: Arc<Inner>,
+    gateway: SocketAddr,
+    admin: Listen,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the tasks of an agent share.
+pub(crate) struct Inner {
+    config: Config,
+    syncer: Syncer,
+    host: Arc<ArcSwap<Host>>,
+    gateway: SocketAddr,
+    last: Mutex<Last>,
+    /// One sync at a time.
+    syncing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Last {
+    generation: Option<u64>,
+    sync: Option<LastSync>,
+    /// Whether the first load has come to its end, whatever the end.
+    settled: bool,
+}
+
+/// What a sync of a running agent came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// The generation that runs now.
+    pub generation: u64,
+    /// Whether it is another one than before.
+    pub changed: bool,
+    /// Why this came about without the registry.
+    pub offline: Option<String>,
+}
+
+impl Agent {
+    /// Binds both servers, syncs, and loads. A sync that fails does not keep the agent from
+    /// starting: it tries again, and says so in its status.
+    ///
+    /// # Errors
+    /// When an address or the state folder cannot be used.
+    pub async fn start(config: Config) -> Result<Agent, Error> {
+        Self::start_with(config, Options::default()).await
+    }
+
+    /// As [`Agent::start`]. With `offline`, the network is never used.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub async fn start_with(config: Config, options: Options) -> Result<Agent, Error> {
+        let state_dir = config.state_dir.clone();
+        std::fs::create_dir_all(&state_dir)
+            .map_err(|source| Error::StateDir { path: state_dir, source })?;
+        let syncer = Syncer::open(&config)?;
+        let bind = |source| Error::Bind { address: config.gateway.to_string(), source };
+        let listener = TcpListener::bind(config.gateway).await.map_err(bind)?;
+        let gateway = listener.local_addr().map_err(bind)?;
+        let admin_listener = AdminListener::bind(&config.admin).await?;
+        let admin = admin_listener.address(&config.admin);
+        let (stop, stopped) = watch::channel(false);
+        let inner = Arc::new(Inner {
+            host: Arc::new(ArcSwap::from_pointee(Host::empty())),
+            gateway,
+            syncer,
+            last: Mutex::default(),
+            syncing: tokio::sync::Mutex::default(),
+            config,
+        });
+        let timeout = inner.config.host.call_timeout;
+        let mut tasks = vec![
+            serve(listener, gateway::router(inner.host.clone(), timeout), stopped.clone()),
+            admin_listener.serve(admin::router(inner.clone()), stopped.clone()),
+        ];
+        tracing::info!(%gateway, %admin, "listening");
+        if let Err(error) = inner.sync(options).await {
+            tracing::error!(%error, "the first sync failed; trying again");
+        }
+        if !options.offline {
+            tasks.push(tokio::spawn(inner.clone().look_for_news(options, stopped)));
+        }
+        Ok(Agent { inner, gateway, admin, stop, tasks })
+    }
+
+    /// Where plugin routes are served.
+    pub fn gateway_addr(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// Where the status is served.
+    pub fn admin(&self) -> &Listen {
+        &self.admin
+    }
+
+    /// What `/status` answers.
+    pub fn status(&self) -> AgentStatus {
+        self.inner.status()
+    }
+
+    /// Whether any plugin could not be loaded.
+    pub fn any_failed(&self) -> bool {
+        any_failed(&self.inner.host.load())
+    }
+
+    /// Looks for news now, and loads them.
+    ///
+    /// # Errors
+    /// Why the sync failed; what runs goes on.
+    pub async fn sync(&self) -> Result<Synced, Error> {
+        self.inner.sync(Options::default()).await
+    }
+
+    /// Ends requests, stops plugins, and waits for both, 20 s at most for each.
+    pub async fn shutdown(self) {
+        // Fails only when every server has ended already.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
+                abort.abort();
+            }
+        }
+        let host = self.inner.host.swap(Arc::new(Host::empty()));
+        let stopped = blocking::run(move || host.stop(None, STOP_TIMEOUT)).await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, "plugins were not stopped cleanly");
+        }
+    }
+}
+
+impl Inner {
+    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the first load has ended and every critical plugin is ready.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        let host = self.host.load();
+        let (settled, generation) = {
+            let last = self.last();
+            (last.settled, last.generation)
+        };
+        match (settled, generation) {
+            (false, _) => Err("the first sync has not ended".to_owned()),
+            (true, None) if !self.config.plugins.is_empty() => {
+                Err("no generation could be loaded".to_owned())
+            }
+            _ => host.ready().map_err(|(plugin, status)| {
+                let reason = status.reason.unwrap_or_default();
+                format!("{plugin} is critical and {}: {reason}", status.state.as_str())
+            }),
+        }
+    }
+
+    pub(crate) fn status(&self) -> AgentStatus {
+        let head = self.syncer.client().kept_head().map(|head| {
+            let HeadSummary { origin, epoch, issued_at, age_s } = HeadSummary::of(&head);
+            HeadStatus { origin, epoch, issued_at, age_s }
+        });
+        let ready = self.ready();
+        let last = self.last();
+        AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: self.gateway.to_string(),
+            generation: last.generation,
+            head,
+            last_sync: last.sync.clone(),
+            ready,
+            plugins: plugins(&self.host.load()),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Looking for news, and taking them in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use tokio::sync::watch;
+
+use super::{Inner, Synced};
+use crate::status::LastSync;
+use crate::sync::{Options, Outcome, age_text};
+use crate::{Error, blocking};
+
+/// Pause before the second try of a sync that never succeeded; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Inner {
+    pub(super) async fn look_for_news(
+        self: Arc<Self>,
+        options: Options,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let every = self.config.host.check_every;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // An agent that runs nothing yet tries more often, for registries that start
+            // together with it.
+            let wait = if self.last().generation.is_none() { pause.min(every) } else { every };
+            pause = pause.saturating_mul(2);
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            // The plugins of a sync are swapped in whole, so it may be dropped half-way.
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                synced = self.sync(options) => if let Err(error) = synced {
+                    tracing::warn!(%error, "looking for news failed; what runs goes on");
+                }
+            }
+        }
+    }
+
+    /// Syncs, and loads a generation that does not run yet.
+    pub(super) async fn sync(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
+        let context = modunest_runtime::trace::root();
+        modunest_runtime::trace::scope(context, "sync", async {
+            let _turn = self.syncing.lock().await;
+            let outcome = self.sync_in_turn(options).await;
+            let mut last = self.last();
+            last.settled = true;
+            last.sync = Some(LastSync {
+                at: modunest_runtime::clock::now().to_string(),
+                error: outcome.as_ref().err().map(ToString::to_string),
+                offline: outcome.as_ref().ok().and_then(|synced| synced.offline.clone()),
+            });
+            outcome
+        })
+        .await
+    }
+
+    async fn sync_in_turn(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
+        let outcome = self.syncer.sync(&self.config, options, &ProgressBar::hidden()).await?;
+        let Outcome { generation, proven, fresh, head, offline, warnings, .. } = outcome;
+        for warning in warnings {
+            tracing::warn!(%warning, "a chosen release needs attention");
+        }
+        if let Some(reason) = &offline {
+            tracing::warn!(
+                reason,
+                generation = generation.number,
+                head_age = age_text(head.age_s),
+                "running without the registry, on what was proven before"
+            );
+        }
+        let running = self.last().generation;
+        if running == Some(generation.number) {
+            return Ok(Synced { generation: generation.number, changed: false, offline });
+        }
+        let this = self.clone();
+        let number = generation.number;
+        blocking::run(move || this.load(proven, fresh, number)).await??;
+        self.last().generation = Some(number);
+        Ok(Synced { generation: number, changed: true, offline })
+    }
+}

@@ -1,0 +1,84 @@
+//! The agent's listeners, and their end.
+
+use std::path::PathBuf;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::config::Listen;
+
+pub(super) fn serve<L>(
+    listener: L,
+    router: axum::Router,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "a server ended");
+        }
+    })
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the agent was dropped, which is a stop as well.
+    drop(stopped.wait_for(|stop| *stop).await);
+}
+
+pub(super) enum AdminListener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl AdminListener {
+    pub(super) async fn bind(listen: &Listen) -> Result<Self, Error> {
+        let bind = |source| Error::Bind { address: listen.to_string(), source };
+        match listen {
+            Listen::Tcp(address) => {
+                TcpListener::bind(address).await.map(AdminListener::Tcp).map_err(bind)
+            }
+            Listen::Unix(path) => {
+                // A socket that nobody answers on is left from a crash.
+                if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+                    std::fs::remove_file(path).map_err(bind)?;
+                }
+                let listener = UnixListener::bind(path).map_err(bind)?;
+                Ok(AdminListener::Unix(listener, path.clone()))
+            }
+        }
+    }
+
+    pub(super) fn address(&self, asked: &Listen) -> Listen {
+        match self {
+            AdminListener::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| asked.clone(), Listen::Tcp)
+            }
+            AdminListener::Unix(_, path) => Listen::Unix(path.clone()),
+        }
+    }
+
+    pub(super) fn serve(
+        self,
+        router: axum::Router,
+        stopped: watch::Receiver<bool>,
+    ) -> JoinHandle<()> {
+        match self {
+            AdminListener::Tcp(listener) => serve(listener, router, stopped),
+            AdminListener::Unix(listener, path) => {
+                let served = serve(listener, router, stopped);
+                tokio::spawn(async move {
+                    drop(served.await);
+                    if let Err(error) = std::fs::remove_file(&path) {
+                        tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
+                    }
+                })
+            }
+        }
+    }
+}

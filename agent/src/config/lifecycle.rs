@@ -1,0 +1,304 @@
+//! `[lifecycle]` and `[[canary]]`: how plugins are kept up, and how they are changed while they
+//! run.
+//!
+//! ```toml
+//! [lifecycle]
+//! hook_timeout_ms = 5000      # of each lifecycle hook
+//! drain_timeout_ms = 5000     # how long a swap with state waits for running calls
+//! queue = 256                 # calls that wait for the end of a swap
+//! keep_old_s = 120            # how long a replaced instance is kept to go back to
+//! on_quarantine = "unload"    # or "deny" (stays in memory, answers nothing), or "warn"
+//!
+//! [lifecycle.health]
+//! every_s = 10                # 0 for never
+//! timeout_ms = 2000
+//! failures = 3                # in a row, until a plugin is unhealthy
+//! restart = true              # an unhealthy plugin
+//! restarts = 5                # in 10 minutes; then it stays unhealthy
+//!
+//! [lifecycle.breaker]
+//! failures = 5                # in a row
+//! open_s = 60
+//! probes = 1
+//! failure_percent = 50        # of the last `window` calls; left out: only failures in a row
+//! window = 20
+//!
+//! [lifecycle.critical_breaker] # the same keys, for plugins that are critical
+//!
+//! [[canary]]
+//! plugins = ["demo/*"]
+//! share_percent = 5
+//! minutes = 10
+//! max_error_percent = 5
+//! minimum_calls = 20          # below it, errors are not judged by their share
+//! ```
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::Pattern;
+use super::read::Check;
+use crate::host::{BreakerSettings, Rate, WINDOW_MAX};
+
+/// How plugins are kept up, and changed while they run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LifecycleSettings {
+    /// How long one lifecycle hook may take.
+    pub hook_timeout: Duration,
+    /// How long a swap with state waits for the calls that run.
+    pub drain_timeout: Duration,
+    /// Calls of one plugin that wait for the end of a swap.
+    pub queue: usize,
+    /// How long a replaced instance is kept to go back to.
+    pub keep_old: Duration,
+    /// What becomes of a running plugin whose release is quarantined.
+    pub on_quarantine: OnQuarantine,
+    /// How health is asked after.
+    pub health: HealthSettings,
+    /// Breakers of plugins that are not critical.
+    pub breaker: BreakerSettings,
+    /// Breakers of critical plugins.
+    pub critical_breaker: BreakerSettings,
+    /// Which plugins are changed by shares; the first that matches holds.
+    pub canaries: Vec<CanarySettings>,
+}
+
+/// What becomes of a running plugin whose release is quarantined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnQuarantine {
+    /// It is stopped, and those that need it are blocked.
+    Unload,
+    /// It stays in memory and answers no call.
+    Deny,
+    /// It goes on, and its status says so.
+    Warn,
+}
+
+/// How health is asked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// How often; zero for never.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// So many failures in a row make a plugin unhealthy.
+    pub failures: u32,
+    /// Whether an unhealthy plugin is restarted.
+    pub restart: bool,
+    /// How often in ten minutes.
+    pub restarts: u32,
+}
+
+/// A change by shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanarySettings {
+    /// Whose.
+    pub plugins: Vec<Pattern>,
+    /// Share of calls that go to the new version, in percent.
+    pub share_percent: u32,
+    /// How long, until the new version takes over.
+    pub lasts: Duration,
+    /// Above this share of errors, in percent, the change is undone.
+    pub max_error_percent: u32,
+    /// Calls of the new version below which its errors are not judged by their share.
+    pub minimum_calls: u64,
+}
+
+impl Default for LifecycleSettings {
+    fn default() -> Self {
+        LifecycleSettings {
+            hook_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(5),
+            queue: 256,
+            keep_old: Duration::from_secs(120),
+            on_quarantine: OnQuarantine::Unload,
+            health: HealthSettings {
+                every: Duration::from_secs(10),
+                timeout: Duration::from_secs(2),
+                failures: 3,
+                restart: true,
+                restarts: 5,
+            },
+            breaker: BreakerSettings::COMMON,
+            critical_breaker: BreakerSettings::CRITICAL,
+            canaries: Vec::new(),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LifecycleTable {
+    hook_timeout_ms: Option<Spanned<u64>>,
+    drain_timeout_ms: Option<Spanned<u64>>,
+    queue: Option<Spanned<u64>>,
+    keep_old_s: Option<Spanned<u64>>,
+    on_quarantine: Option<Spanned<String>>,
+    #[serde(default)]
+    health: HealthTable,
+    #[serde(default)]
+    breaker: BreakerTable,
+    #[serde(default)]
+    critical_breaker: BreakerTable,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct HealthTable {
+    every_s: Option<Spanned<u64>>,
+    timeout_ms: Option<Spanned<u64>>,
+    failures: Option<Spanned<u64>>,
+    restart: Option<bool>,
+    restarts: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct BreakerTable {
+    failures: Option<Spanned<u64>>,
+    open_s: Option<Spanned<u64>>,
+    probes: Option<Spanned<u64>>,
+    failure_percent: Option<Spanned<u64>>,
+    window: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CanaryTable {
+    plugins: Vec<Spanned<String>>,
+    share_percent: Spanned<u64>,
+    minutes: Option<Spanned<u64>>,
+    max_error_percent: Option<Spanned<u64>>,
+    minimum_calls: Option<Spanned<u64>>,
+}
+
+/// A day: what is kept or watched for longer is not a matter of one change any more.
+const DAY_S: u64 = 24 * 3600;
+/// Ten minutes: longer than any hook or drain that makes sense.
+const TEN_MINUTES_MS: u64 = 600_000;
+
+impl Check<'_> {
+    pub(super) fn lifecycle(
+        &mut self,
+        table: LifecycleTable,
+        canaries: Vec<CanaryTable>,
+    ) -> LifecycleSettings {
+        let defaults = LifecycleSettings::default();
+        let millis = |duration: Duration| duration.as_millis() as u64;
+        let hook_ms = self.number(
+            "lifecycle.hook_timeout_ms",
+            table.hook_timeout_ms,
+            (1, TEN_MINUTES_MS),
+            millis(defaults.hook_timeout),
+        );
+        let drain_ms = self.number(
+            "lifecycle.drain_timeout_ms",
+            table.drain_timeout_ms,
+            (1, TEN_MINUTES_MS),
+            millis(defaults.drain_timeout),
+        );
+        let queue =
+            self.number("lifecycle.queue", table.queue, (1, 100_000), defaults.queue as u64);
+        let keep_s = self.number(
+            "lifecycle.keep_old_s",
+            table.keep_old_s,
+            (0, DAY_S),
+            defaults.keep_old.as_secs(),
+        );
+        let on_quarantine = match table.on_quarantine {
+            None => defaults.on_quarantine,
+            Some(text) => match text.get_ref().as_str() {
+                "unload" => OnQuarantine::Unload,
+                "deny" => OnQuarantine::Deny,
+                "warn" => OnQuarantine::Warn,
+                other => {
+                    let help = "write \"unload\", \"deny\" or \"warn\"";
+                    let rule = format!("\"{other}\" is no such policy");
+                    self.refuse(text.span().start, "lifecycle.on_quarantine", rule, help);
+                    defaults.on_quarantine
+                }
+            },
+        };
+        LifecycleSettings {
+            hook_timeout: Duration::from_millis(hook_ms),
+            drain_timeout: Duration::from_millis(drain_ms),
+            queue: queue as usize,
+            keep_old: Duration::from_secs(keep_s),
+            on_quarantine,
+            health: self.health(table.health, defaults.health),
+            breaker: self.breaker("lifecycle.breaker", table.breaker, defaults.breaker),
+            critical_breaker: self.breaker(
+                "lifecycle.critical_breaker",
+                table.critical_breaker,
+                defaults.critical_breaker,
+            ),
+            canaries: canaries.into_iter().map(|table| self.canary(table)).collect(),
+        }
+    }
+
+    fn health(&mut self, table: HealthTable, defaults: HealthSettings) -> HealthSettings {
+        let every_s = defaults.every.as_secs();
+        let every_s = self.number("lifecycle.health.every_s", table.every_s, (0, DAY_S), every_s);
+        let timeout_ms = self.number(
+            "lifecycle.health.timeout_ms",
+            table.timeout_ms,
+            (1, TEN_MINUTES_MS),
+            defaults.timeout.as_millis() as u64,
+        );
+        let mut small = |key: &str, value, min: u64, default: u32| {
+            self.number(key, value, (min, 1000), u64::from(default)) as u32
+        };
+        HealthSettings {
+            every: Duration::from_secs(every_s),
+            timeout: Duration::from_millis(timeout_ms),
+            failures: small("lifecycle.health.failures", table.failures, 1, defaults.failures),
+            restart: table.restart.unwrap_or(defaults.restart),
+            restarts: small("lifecycle.health.restarts", table.restarts, 0, defaults.restarts),
+        }
+    }
+
+    fn breaker(
+        &mut self,
+        section: &str,
+        table: BreakerTable,
+        defaults: BreakerSettings,
+    ) -> BreakerSettings {
+        let key = |name: &str| format!("{section}.{name}");
+        let window_at = table.window.as_ref().map(|window| window.span().start);
+        let has_rate = table.failure_percent.is_some();
+        if let (Some(at), false) = (window_at, has_rate) {
+            let help = "add failure_percent, or remove it";
+            self.refuse(at, &key("window"), "stands without failure_percent", help);
+        }
+        let percent = self.number(&key("failure_percent"), table.failure_percent, (1, 100), 50);
+        let window = (2, u64::from(WINDOW_MAX));
+        let window = self.number(&key("window"), table.window, window, 20);
+        let failures = u64::from(defaults.failures);
+        let failures = self.number(&key("failures"), table.failures, (1, 1_000_000), failures);
+        let open_s = self.number(&key("open_s"), table.open_s, (1, DAY_S), defaults.open_ms / 1000);
+        let probes = self.number(&key("probes"), table.probes, (1, 1000), defaults.probes.into());
+        BreakerSettings {
+            failures: failures as u32,
+            rate: has_rate.then_some(Rate { percent: percent as u32, window: window as u32 }),
+            open_ms: open_s * 1000,
+            probes: probes as u32,
+        }
+    }
+
+    fn canary(&mut self, table: CanaryTable) -> CanarySettings {
+        let plugins = self.patterns("canary.plugins", table.plugins);
+        let share = self.number("canary.share_percent", Some(table.share_percent), (1, 99), 5);
+        let minutes = self.number("canary.minutes", table.minutes, (1, DAY_S / 60), 10);
+        let errors = self.number("canary.max_error_percent", table.max_error_percent, (0, 100), 5);
+        let calls = self.number("canary.minimum_calls", table.minimum_calls, (1, 1_000_000), 20);
+        CanarySettings {
+            plugins,
+            share_percent: share as u32,
+            lasts: Duration::from_secs(minutes * 60),
+            max_error_percent: errors as u32,
+            minimum_calls: calls,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The breakers of one plugin, behind a lock that calls take only while something is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Admission, Breaker, BreakerSettings, BreakerState, Outcome};
+
+/// The breakers of a plugin.
+pub struct Breakers {
+    /// Whether any breaker has to be asked at all.
+    noisy: AtomicBool,
+    all: Mutex<All>,
+}
+
+struct All {
+    settings: BreakerSettings,
+    plugin: Breaker,
+    /// Made at a service's first failure.
+    services: BTreeMap<String, Breaker>,
+}
+
+/// An admitted call, to be handed back with its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket {
+    plugin_probe: bool,
+    service_probe: bool,
+}
+
+/// A call that was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Whether the service's breaker is the one that refused, not the plugin's.
+    pub by_service: bool,
+    /// When it is worth trying again, in Unix milliseconds.
+    pub retry_at_ms: u64,
+}
+
+impl Breakers {
+    /// Closed ones.
+    pub fn new(settings: BreakerSettings) -> Self {
+        Breakers {
+            noisy: AtomicBool::new(settings.rate.is_some()),
+            all: Mutex::new(All {
+                settings,
+                plugin: Breaker::new(settings),
+                services: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// Whether a call may be made: `service` is the service's name where it is one. Nothing is
+    /// locked and no clock is read while all goes well.
+    ///
+    /// # Errors
+    /// Which breaker refuses, and until when.
+    pub fn admit(&self, service: Option<&str>, now: impl Fn() -> u64) -> Result<Ticket, Refused> {
+        if !self.noisy.load(Ordering::Acquire) {
+            return Ok(Ticket::default());
+        }
+        let now_ms = now();
+        let mut all = self.lock();
+        let mut ticket = Ticket::default();
+        if let Some(breaker) = service.and_then(|service| all.services.get_mut(service)) {
+            match breaker.admit(now_ms) {
+                Admission::Allowed => {}
+                Admission::Probe => ticket.service_probe = true,
+                Admission::Refused { retry_at_ms } => {
+                    return Err(Refused { by_service: true, retry_at_ms });
+                }
+            }
+        }
+        match all.plugin.admit(now_ms) {
+            Admission::Allowed => {}
+            Admission::Probe => ticket.plugin_probe = true,
+            Admission::Refused { retry_at_ms } => {
+                if let Some(breaker) = service.and_then(|name| all.services.get_mut(name)) {
+                    breaker.record(now_ms, ticket.service_probe, Outcome::Abandoned);
+                }
+                return Err(Refused { by_service: false, retry_at_ms });
+            }
+        }
+        Ok(ticket)
+    }
+
+    /// Takes note of how an admitted call ended. Answers whether a breaker opened by it.
+    pub fn record(
+        &self,
+        service: Option<&str>,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: impl Fn() -> u64,
+    ) -> bool {
+        if outcome != Outcome::Failure && !self.noisy.load(Ordering::Acquire) {
+            return false;
+        }
+        let now_ms = now();
+        let mut guard = self.lock();
+        let all = &mut *guard;
+        let before = all.openings();
+        all.plugin.record(now_ms, ticket.plugin_probe, outcome);
+        if let Some(service) = service {
+            if outcome == Outcome::Failure && !all.services.contains_key(service) {
+                all.services.insert(service.to_owned(), Breaker::new(all.settings));
+            }
+            if let Some(breaker) = all.services.get_mut(service) {
+                breaker.record(now_ms, ticket.service_probe, outcome);
+            }
+        }
+        let quiet = all.plugin.is_quiet() && all.services.values().all(Breaker::is_quiet);
+        let opened = all.openings() > before;
+        self.noisy.store(!quiet, Ordering::Release);
+        opened
+    }
+
+    /// Closes all of them, as behind a restart: what failed was another instance.
+    pub fn reset(&self) {
+        let mut all = self.lock();
+        all.plugin = Breaker::new(all.settings);
+        all.services.clear();
+        self.noisy.store(all.settings.rate.is_some(), Ordering::Release);
+    }
+
+    /// The plugin's breaker, and those of services that are not closed.
+    pub fn states(&self) -> (Breaker, Vec<(String, BreakerState)>) {
+        let all = self.lock();
+        let open = all.services.iter().filter(|(_, one)| one.state() != BreakerState::Closed);
+        (all.plugin.clone(), open.map(|(name, one)| (name.clone(), one.state())).collect())
+    }
+
+    /// A panic while it was held would be one of ours, between two assignments of numbers.
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl All {
+    fn openings(&self) -> u64 {
+        self.plugin.openings() + self.services.values().map(Breaker::openings).sum::<u64>()
+    }
+}

@@ -1,0 +1,155 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+
+const SETTINGS: BreakerSettings =
+    BreakerSettings { failures: 3, rate: None, open_ms: 100, probes: 2 };
+
+fn fail(breaker: &mut Breaker, now_ms: u64) {
+    assert_eq!(breaker.admit(now_ms), Admission::Allowed);
+    breaker.record(now_ms, false, Outcome::Failure);
+}
+
+#[test]
+fn failures_in_a_row_open_it_and_probes_close_it() {
+    let mut breaker = Breaker::new(SETTINGS);
+    fail(&mut breaker, 1);
+    fail(&mut breaker, 2);
+    breaker.record(3, false, Outcome::Success);
+    fail(&mut breaker, 4);
+    fail(&mut breaker, 5);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    fail(&mut breaker, 6);
+    assert_eq!((breaker.state(), breaker.open_until_ms()), (BreakerState::Open, 106));
+    assert_eq!(breaker.admit(105), Admission::Refused { retry_at_ms: 106 });
+    // A call from before, which ends now, changes nothing.
+    breaker.record(105, false, Outcome::Success);
+    assert_eq!(breaker.admit(106), Admission::Probe);
+    assert_eq!(breaker.admit(106), Admission::Refused { retry_at_ms: 106 });
+    breaker.record(107, true, Outcome::Success);
+    assert_eq!((breaker.state(), breaker.admit(107)), (BreakerState::HalfOpen, Admission::Probe));
+    breaker.record(108, true, Outcome::Success);
+    assert!(breaker.is_quiet());
+    assert_eq!(breaker.openings(), 1);
+}
+
+#[test]
+fn a_failed_probe_opens_it_anew_and_one_that_was_not_made_does_not() {
+    let mut breaker = Breaker::new(SETTINGS);
+    (0..3).for_each(|now_ms| fail(&mut breaker, now_ms));
+    assert_eq!(breaker.admit(200), Admission::Probe);
+    breaker.record(200, true, Outcome::Abandoned);
+    assert_eq!(breaker.admit(201), Admission::Probe);
+    breaker.record(202, true, Outcome::Failure);
+    assert_eq!(breaker.admit(301), Admission::Refused { retry_at_ms: 302 });
+}
+
+#[test]
+fn a_rate_opens_it_without_failures_in_a_row() {
+    let rate = Some(Rate { percent: 50, window: 10 });
+    let mut breaker = Breaker::new(BreakerSettings { rate, ..SETTINGS });
+    for number in 0..9 {
+        let outcome = if number % 2 == 0 { Outcome::Success } else { Outcome::Failure };
+        breaker.record(number, false, outcome);
+        assert_eq!(breaker.state(), BreakerState::Closed, "{number}");
+    }
+    breaker.record(9, false, Outcome::Failure);
+    assert_eq!(breaker.state(), BreakerState::Open);
+}
+
+#[test]
+fn a_service_is_left_alone_while_the_others_go_on() {
+    let breakers = Breakers::new(SETTINGS);
+    let call = |service, outcome, now_ms| {
+        let ticket = breakers.admit(Some(service), || now_ms)?;
+        breakers.record(Some(service), ticket, outcome, || now_ms);
+        Ok::<_, Refused>(())
+    };
+    for now_ms in 0..3 {
+        call("bad", Outcome::Failure, now_ms).unwrap();
+        call("good", Outcome::Success, now_ms).unwrap();
+    }
+    let refused = call("bad", Outcome::Success, 50).unwrap_err();
+    assert_eq!(refused, Refused { by_service: true, retry_at_ms: 102 });
+    call("good", Outcome::Success, 50).unwrap();
+    let (plugin, services) = breakers.states();
+    assert_eq!(plugin.state(), BreakerState::Closed);
+    assert_eq!(services, [("bad".to_owned(), BreakerState::Open)]);
+    // All services failing in turn open the plugin's.
+    for now_ms in 60..63 {
+        call(["one", "two", "three"][now_ms as usize - 60], Outcome::Failure, now_ms).unwrap();
+    }
+    assert!(!call("good", Outcome::Success, 70).unwrap_err().by_service);
+    // A probe of the service that the plugin's breaker refuses is not lost.
+    assert!(!call("bad", Outcome::Success, 103).unwrap_err().by_service);
+    call("bad", Outcome::Success, 170).unwrap();
+    breakers.reset();
+    assert!(breakers.states().0.is_quiet() && breakers.states().1.is_empty());
+}
+
+/// Numbers that look random and are the same in every run (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (number ^ (number >> 31)) % end
+    }
+}
+
+/// Whatever is called and ends in whatever order: while it is open nothing is let in, at most
+/// one probe is under way, it opens only by failures, and it can always be closed.
+#[test]
+fn whatever_happens_its_promises_hold() {
+    for seed in 0..2000 {
+        let mut numbers = Numbers(seed);
+        let rate = (numbers.below(2) == 0).then_some(Rate { percent: 40, window: 8 });
+        let (failures, probes) = (numbers.below(5) as u32 + 1, numbers.below(2) as u32 + 1);
+        let mut breaker = Breaker::new(BreakerSettings { failures, rate, open_ms: 100, probes });
+        let (mut now_ms, mut running, mut failed) = (0, Vec::new(), 0);
+        for _ in 0..200 {
+            match numbers.below(9) {
+                0 => now_ms += numbers.below(150) + 1,
+                1..5 => {
+                    let open_until_ms = breaker.open_until_ms();
+                    match breaker.admit(now_ms) {
+                        Admission::Refused { retry_at_ms } => {
+                            assert!(retry_at_ms > now_ms || running.contains(&true), "{seed}");
+                        }
+                        admitted => {
+                            assert!(now_ms >= open_until_ms, "{seed}");
+                            let probe = admitted == Admission::Probe;
+                            assert!(!probe || !running.contains(&true), "{seed}");
+                            running.push(probe);
+                        }
+                    }
+                }
+                _ if running.is_empty() => {}
+                _ => {
+                    let which = numbers.below(running.len() as u64) as usize;
+                    let probe = running.swap_remove(which);
+                    let ok = numbers.below(2) == 0;
+                    failed += u64::from(!ok);
+                    let openings = breaker.openings();
+                    let outcome = if ok { Outcome::Success } else { Outcome::Failure };
+                    breaker.record(now_ms, probe, outcome);
+                    assert!(!ok || breaker.openings() == openings, "{seed}");
+                }
+            }
+            assert!(breaker.openings() <= failed, "{seed}");
+        }
+        for probe in running {
+            breaker.record(now_ms, probe, Outcome::Success);
+        }
+        for _ in 0..=probes {
+            now_ms += 100;
+            let admitted = breaker.admit(now_ms);
+            assert!(!matches!(admitted, Admission::Refused { .. }), "{seed}");
+            breaker.record(now_ms, admitted == Admission::Probe, Outcome::Success);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed, "{seed}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The way in: which calls are let in, and waiting for their end.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use modunest_sdk::Error;
+
+use super::{Cell, State};
+
+/// Calls that are being served.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    running: usize,
+    /// Whether anybody waits for their end: only then is telling worth a system call.
+    awaited: bool,
+}
+
+pub(super) struct Running<'c>(&'c Cell);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut calls = lock(&self.0.in_flight);
+        calls.running -= 1;
+        if calls.running == 0 && calls.awaited {
+            self.0.drained.notify_all();
+        }
+    }
+}
+
+/// What these locks hold is never left half-changed, so a panic while one was held spoils
+/// nothing.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cell {
+    pub(super) fn drain(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut calls = lock(&self.in_flight);
+        calls.awaited = true;
+        let waited = self.drained.wait_timeout_while(calls, left, |calls| calls.running > 0);
+        let (calls, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if calls.running > 0 {
+            tracing::warn!(plugin = %self.name, calls = calls.running, "calls did not end in time");
+        }
+    }
+
+    /// Counts a call in, if the plugin takes calls.
+    pub(super) fn enter(&self) -> Result<Running<'_>, Error> {
+        // The count rises while the status is locked, so that a drain sees every call.
+        let status = lock(&self.status);
+        if status.state != State::Ready {
+            return Err(Error::Unavailable(format!(
+                "{} is {}{}",
+                self.name,
+                status.state.as_str(),
+                status.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"))
+            )));
+        }
+        lock(&self.in_flight).running += 1;
+        Ok(Running(self))
+    }
+}

@@ -1,0 +1,175 @@
+//! One plugin of a host: its state, its instance, and the way in for every call.
+
+mod state;
+
+mod gate;
+mod hooks;
+
+mod call;
+mod counters;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use modunest_core::Version;
+use modunest_core::digest::Digest;
+use modunest_core::manifest::{Manifest, PluginItem};
+use modunest_core::name::PluginName;
+use tokio::sync::Semaphore;
+
+pub use counters::Counters;
+pub use state::{State, Status};
+
+use super::{Breakers, Instance};
+use crate::config::LifecycleSettings;
+use gate::{InFlight, lock};
+
+/// Calls from outside that one plugin serves at the same time. A plugin that hangs holds so
+/// many threads and no more.
+const CALLS_MAX: usize = 16;
+
+/// One plugin of a host.
+pub struct Cell {
+    name: PluginName,
+    version: Version,
+    /// Names the release and its build, and with them everything that is loaded.
+    identity: (Digest, Digest, Vec<u8>),
+    manifest: Manifest,
+    folder: PathBuf,
+    assets: String,
+    dependencies: BTreeMap<PluginName, Arc<Cell>>,
+    imports: BTreeSet<PluginItem>,
+    status: Mutex<Status>,
+    instance: OnceLock<Box<dyn Instance>>,
+    in_flight: Mutex<InFlight>,
+    drained: Condvar,
+    calls: AtomicU64,
+    errors: AtomicU64,
+    panics: AtomicU64,
+    permits: Arc<Semaphore>,
+    breakers: Breakers,
+    refused: AtomicU64,
+}
+
+/// What a [`Cell`] is made of.
+pub(super) struct Parts {
+    pub(super) identity: (Digest, Digest, Vec<u8>),
+    pub(super) manifest: Manifest,
+    pub(super) folder: PathBuf,
+    pub(super) dependencies: BTreeMap<PluginName, Arc<Cell>>,
+    pub(super) lifecycle: Arc<LifecycleSettings>,
+}
+
+impl Cell {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { identity, manifest, folder, dependencies, lifecycle } = parts;
+        let breaker =
+            if manifest.critical { lifecycle.critical_breaker } else { lifecycle.breaker };
+        Cell {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            identity,
+            imports: manifest.imports.iter().cloned().collect(),
+            assets: folder.to_string_lossy().into_owned(),
+            manifest,
+            folder,
+            dependencies,
+            status: Mutex::new(Status {
+                state: State::Waiting,
+                since: modunest_runtime::clock::now(),
+                reason: None,
+            }),
+            instance: OnceLock::new(),
+            in_flight: Mutex::default(),
+            drained: Condvar::new(),
+            calls: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            permits: Arc::new(Semaphore::new(CALLS_MAX)),
+            breakers: Breakers::new(breaker),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The plugin.
+    pub fn name(&self) -> &PluginName {
+        &self.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What it says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The folder with its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The same as text, as the plugin hears it.
+    pub(super) fn assets(&self) -> &str {
+        &self.assets
+    }
+
+    pub(super) fn config(&self) -> &[u8] {
+        &self.identity.2
+    }
+
+    /// Whether the cell is of exactly this release, build and configuration, and uses
+    /// exactly these instances.
+    pub(super) fn is_same(&self, parts: &Parts) -> bool {
+        self.identity == parts.identity
+            && self.dependencies.len() == parts.dependencies.len()
+            && self.dependencies.iter().all(|(name, cell)| {
+                parts.dependencies.get(name).is_some_and(|other| Arc::ptr_eq(cell, other))
+            })
+            && self.status().state == State::Ready
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        lock(&self.status).clone()
+    }
+
+    /// What it did.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            calls: self.calls.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Its circuit breakers.
+    pub fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Permits of calls from outside; they wait here, not on a thread.
+    pub(crate) fn permits(&self) -> &Arc<Semaphore> {
+        &self.permits
+    }
+
+    pub(super) fn set(&self, state: State, reason: Option<String>) {
+        *lock(&self.status) = Status { state, since: modunest_runtime::clock::now(), reason };
+    }
+
+    /// How the plugin's trouble reads behind "which".
+    pub(super) fn trouble(&self) -> String {
+        let status = self.status();
+        let reason = status.reason.unwrap_or_default();
+        match status.state {
+            State::Blocked => reason,
+            State::Failed => format!("failed: {reason}"),
+            other => format!("is {}", other.as_str()),
+        }
+    }
+}
