@@ -22,7 +22,7 @@ use modunest_sdk::http::{HttpError, MAX_BODY_BYTES};
 use modunest_sdk::{Error, HttpRequest, HttpResponse};
 use tokio::sync::Semaphore;
 
-use crate::host::{Call, Cell, Found, Host};
+use crate::host::{Call, Cell, Found, GuardRefusal, Host};
 
 /// Calls to all plugins at the same time: each holds a thread.
 const CALLS_MAX: usize = 128;
@@ -87,13 +87,17 @@ impl Gateway {
         };
         // An answer to HEAD is that to GET; the server leaves out its body.
         let method = if head.method == Method::HEAD { "GET" } else { head.method.as_str() };
-        let request = HttpRequest {
+        let mut request = HttpRequest {
             method: method.to_owned(),
             path: path.to_owned(),
             query: head.uri.query().map(str::to_owned),
             headers: plugin_headers(&head.headers),
-            body: read_body(body).await?,
+            body: Vec::new(),
         };
+        if host.is_guarded(&cell, &target, path) {
+            self.ask_guards(host, &cell, &target, request.clone(), deadline.as_millis()).await?;
+        }
+        request.body = read_body(body).await?;
         let payload = request.encode().map_err(|error| match error {
             HttpError::BodyTooLarge(_) | HttpError::HeadTooLarge(_) => {
                 refuse(Code::TooLarge, error.to_string())
@@ -106,6 +110,34 @@ impl Gateway {
             refuse(Code::PluginFailed, format!("{} answered no HTTP: {error}", cell.name()))
         })?;
         Ok(to_http(response))
+    }
+
+    /// Asks the guards of a route before anything of the body is read.
+    async fn ask_guards(
+        &self,
+        host: Arc<Host>,
+        cell: &Arc<Cell>,
+        target: &str,
+        request: HttpRequest,
+        deadline_ms: u64,
+    ) -> Result<(), ProblemResponse> {
+        let closed = |_| refuse(Code::PluginUnavailable, "the host is stopping");
+        let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
+        let trace = modunest_runtime::trace::current().map(|context| context.to_string());
+        let (cell, target) = (cell.clone(), target.to_owned());
+        let checked = crate::blocking::run(move || {
+            let _permit = permit;
+            let trace = trace.as_deref().unwrap_or_default();
+            host.check_guards(&cell, &target, request, trace, deadline_ms)
+        });
+        let checked = checked.await.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+        checked.map_err(|refusal| {
+            let code = match refusal {
+                GuardRefusal::Denied { .. } => Code::Forbidden,
+                GuardRefusal::Undecided { .. } => Code::PluginUnavailable,
+            };
+            refuse(code, refusal.to_string())
+        })
     }
 
     /// Calls a plugin on a thread that may block. The permits go with the call, so that one

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Counters, Host, State};
+use crate::host::{Counters, Host, LinkStatus, State};
 
 /// The whole answer of `/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct PluginStatus {
     pub service_breakers: BTreeMap<String, String>,
     /// Calls that breakers kept from it.
     pub refused: u64,
+    /// What it calls, what guards denied, and its events.
+    #[serde(default)]
+    pub links: LinkStatus,
     /// Services it exports, as `name version`.
     pub services: Vec<String>,
     /// Routes it answers, as `GET /path`.
@@ -110,10 +113,11 @@ pub fn plugins(host: &Host) -> Vec<PluginStatus> {
                     .map(|(name, state)| (name, state.as_str().to_owned()))
                     .collect(),
                 refused,
+                links: cell.link_status(),
                 services: manifest
                     .services
                     .iter()
-                    .map(|service| format!("{} {}", service.name, service.version))
+                    .map(|service| format!("{} {}", service.export.name, service.export.version))
                     .collect(),
                 routes: manifest
                     .routes

@@ -56,7 +56,12 @@ typedef enum modunest_request_kind {
     /* target: before-load, after-load, before-unload, after-unload, on-error */
     MODUNEST_LIFECYCLE = 3,
     /* target: name of the event */
-    MODUNEST_EVENT = 4
+    MODUNEST_EVENT = 4,
+    /* target: name of the guard; payload: u32 little-endian length of a JSON head
+     * {"plugin", "target", "caller"}, the head, then nothing (a service is called)
+     * or an HTTP request as above without its body; answer: "allow", "deny" or
+     * "deny:" and a reason; everything else counts as deny */
+    MODUNEST_GUARD = 5
 } modunest_request_kind;
 
 typedef enum modunest_level {

@@ -196,6 +196,9 @@ pub enum RequestKind {
     Lifecycle = 3,
     /// An event that the plugin listens to; the target is its name.
     Event = 4,
+    /// A guard of the plugin; the target is its name, payload and answer are of
+    /// [`crate::guard`].
+    Guard = 5,
 }
 
 impl RequestKind {
@@ -207,6 +210,7 @@ impl RequestKind {
             2 => Some(Self::Http),
             3 => Some(Self::Lifecycle),
             4 => Some(Self::Event),
+            5 => Some(Self::Guard),
             _ => None,
         }
     }
@@ -220,7 +224,7 @@ pub struct Request {
     pub size: u32,
     /// A [`RequestKind`].
     pub kind: u32,
-    /// Which service, route, hook or event: UTF-8.
+    /// Which service, route, hook, event or guard: UTF-8.
     pub target: Bytes,
     /// What it is called with; at most [`MAX_MESSAGE_BYTES`].
     pub payload: Bytes,

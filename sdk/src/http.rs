@@ -232,7 +232,7 @@ pub fn check_decoders(bytes: &[u8]) {
     }
 }
 
-fn encode(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, HttpError> {
+pub(crate) fn encode(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, HttpError> {
     if body.len() > MAX_BODY_BYTES {
         return Err(HttpError::BodyTooLarge(body.len()));
     }
@@ -248,7 +248,7 @@ fn encode(head: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, HttpError> {
     Ok(bytes)
 }
 
-fn decode<'a, H: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(H, &'a [u8]), HttpError> {
+pub(crate) fn decode<'a, H: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(H, &'a [u8]), HttpError> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(HttpError::Truncated)?;
     let length = u32::from_le_bytes(*length) as usize;
     if length > MAX_HEAD_BYTES {

@@ -34,14 +34,18 @@
 
 pub mod abi;
 mod error;
+pub mod guard;
 mod host;
 pub mod http;
+pub mod links;
 pub mod native;
 pub mod operation;
 mod plugin;
 pub mod testing;
 
 pub use error::{Error, Status};
+pub use guard::{Decision, GuardRequest};
 pub use host::{Host, Level};
 pub use http::{HttpRequest, HttpResponse};
+pub use links::Service;
 pub use plugin::{Hook, Plugin, Request};

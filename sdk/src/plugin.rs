@@ -1,6 +1,6 @@
 //! The trait that a plugin implements.
 
-use crate::{Error, Host, HttpRequest, HttpResponse};
+use crate::{Decision, Error, GuardRequest, Host, HttpRequest, HttpResponse};
 
 /// A call to one of the plugin's services or events.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,19 @@ pub trait Plugin: Send + Sync + Sized + 'static {
         Err(Error::NotFound(format!("nothing at `{}`", request.path)))
     }
 
-    /// Takes note of an event that the manifest listens to.
+    /// Decides for one of the manifest's guards whether a request may go on. It is asked
+    /// before the route or the service, and sees no body.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be decided; the request is then denied. By default no guard is known.
+    fn guard(&self, request: GuardRequest) -> Result<Decision, Error> {
+        Err(Error::Unsupported(format!("no guard `{}`", request.guard)))
+    }
+
+    /// Takes note of an event that the manifest listens to; [`Request::caller`] is the plugin
+    /// that published it. Events of one publisher come in order. One whose handling failed or
+    /// took too long comes again, so the same event may come twice.
     ///
     /// # Errors
     ///

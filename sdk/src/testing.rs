@@ -29,7 +29,7 @@ use crate::abi::{
     size_of_table,
 };
 use crate::native::outcome;
-use crate::{Error, Hook, HttpRequest, HttpResponse, Level, Plugin};
+use crate::{Decision, Error, GuardRequest, Hook, HttpRequest, HttpResponse, Level, Plugin};
 
 /// What a scripted service does with a call.
 type Service = dyn Fn(&ServiceRequest) -> Result<Vec<u8>, Error> + Send + Sync;
@@ -306,6 +306,16 @@ impl TestPlugin {
         let payload = http.encode().map_err(Error::invalid_input)?;
         let answer = self.call(&request(RequestKind::Http, &path, &payload))?;
         HttpResponse::decode(&answer).map_err(Error::failed)
+    }
+
+    /// Asks a guard.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin answered, or why request or answer is malformed.
+    pub fn guard(&self, name: &str, asked: &GuardRequest) -> Result<Decision, Error> {
+        let payload = asked.encode().map_err(Error::invalid_input)?;
+        Decision::decode(&self.call(&request(RequestKind::Guard, name, &payload))?)
     }
 
     /// Sends an event.

@@ -30,6 +30,7 @@ impl Inner {
             return Err(error);
         }
         self.host.store(next.clone());
+        next.connect(&settings.links);
         let ready = next.cells().filter(|cell| cell.status().state == State::Ready).count();
         tracing::info!(
             generation = number,

@@ -27,6 +27,7 @@
 //! ```
 
 mod lifecycle;
+mod links;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use modunest_tlog::VerifyingKey;
 use url::Url;
 
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
+pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use read::{ConfigError, Problem};
 
 use crate::sync::Policy;
@@ -111,6 +113,8 @@ pub struct HostSettings {
     pub downloads: usize,
     /// How often a running agent asks for news.
     pub check_every: Duration,
+    /// Services, guards and events between plugins.
+    pub links: LinkSettings,
     /// How plugins are kept up, and changed while they run.
     pub lifecycle: LifecycleSettings,
 }
@@ -172,6 +176,7 @@ impl Default for HostSettings {
             call_timeout: Duration::from_secs(30),
             downloads: 8,
             check_every: Duration::from_secs(60),
+            links: LinkSettings::default(),
             lifecycle: LifecycleSettings::default(),
         }
     }

@@ -16,6 +16,7 @@ use url::Url;
 use crate::sync::Policy;
 
 use super::lifecycle::{CanaryTable, LifecycleTable};
+use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
 
 /// Largest configuration file, in bytes: thousands of plugins.
@@ -89,6 +90,12 @@ struct File {
     lifecycle: LifecycleTable,
     #[serde(default)]
     canary: Vec<CanaryTable>,
+    #[serde(default)]
+    links: LinksTable,
+    #[serde(default)]
+    service: Vec<ServiceTable>,
+    #[serde(default)]
+    guard: Vec<GuardTable>,
 }
 
 #[derive(Deserialize)]
@@ -230,7 +237,8 @@ impl Check<'_> {
         let registry = self.registries(file.registry, folder);
         let policy = self.policy(file.policy);
         let lifecycle = self.lifecycle(file.lifecycle, file.canary);
-        let host = HostSettings { lifecycle, ..self.host(file.host) };
+        let links = self.links(file.links, file.service, file.guard);
+        let host = HostSettings { lifecycle, links, ..self.host(file.host) };
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.

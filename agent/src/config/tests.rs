@@ -75,8 +75,11 @@ fn every_broken_rule_names_its_place_and_a_way_out() {
         .replace("http://", "ftp://")
         .replace("demo/*", "*")
         + "[admin]\nlisten = \"unix:relative\"\n[gateway]\nlisten = \"unix:/x\"\n";
+    let links = good()
+        + "[links]\nguard_timeout_ms = 0\nevent_attempts = 21\n[[service]]\nname = \"store\"\ncallers = [\"*\"]\nmethods = [\"G\"]\n[[guard]]\nuse = \"demo/door\"\npaths = [\"admin\", \"/%61\"]\n";
     let reports = [
         report(several),
+        report(links),
         report(good().replace("slots", "slotz")),
         report(good().replace("\"^1\"", "\"latest\"")),
         report(good().replace("demo/gallery", "gallery")),
@@ -116,4 +119,19 @@ share_percent = 5
     insta::assert_snapshot!(
         ConfigError::Invalid { path: PathBuf::from("agent.toml"), problems }.to_string()
     );
+}
+
+#[test]
+fn links_between_plugins() {
+    let text = good()
+        + "[links]\nevent_attempts = 3\n[[service]]\nname = \"demo/store:keep\"\ncallers = [\"demo/*\"]\nmethods = [\"get\"]\n[[guard]]\nuse = \"demo/door:staff\"\npaths = [\"/admin\"]\n";
+    let links = parse(&text, Path::new("")).unwrap().host.links;
+    let allows =
+        |caller: &str, method: &str| links.services[0].allows(&caller.parse().unwrap(), method);
+    assert!(
+        allows("demo/page", "get") && !allows("demo/page", "put") && !allows("else/page", "get")
+    );
+    assert_eq!(links.guards[0].guard.to_string(), "demo/door:staff");
+    assert_eq!((links.event_attempts, links.guard_timeout.as_secs()), (3, 2));
+    assert_eq!(parse(&good(), Path::new("")).unwrap().host.links, LinkSettings::default());
 }

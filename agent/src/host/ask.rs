@@ -2,6 +2,7 @@
 //! nothing themselves.
 
 use modunest_sdk::Error;
+use modunest_sdk::links::{CALL_SERVICE, OPEN_SERVICE, PUBLISH};
 
 use super::Cell;
 
@@ -43,7 +44,12 @@ impl Cell {
     /// # Errors
     /// [`Error::Unsupported`] where the number is unknown, [`Error::Denied`] where the operator
     /// did not grant it, else what the operation answers.
-    pub(super) fn operate(&self, operation: u32, _request: &[u8]) -> Result<Vec<u8>, Error> {
-        Err(Error::Unsupported(format!("this host knows no operation {operation}")))
+    pub(super) fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+        match operation {
+            OPEN_SERVICE => self.open_service(request),
+            CALL_SERVICE => self.call_handle(request),
+            PUBLISH => self.publish(request),
+            _ => Err(Error::Unsupported(format!("this host knows no operation {operation}"))),
+        }
     }
 }

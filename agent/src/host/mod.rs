@@ -12,13 +12,17 @@
 mod ask;
 mod breaker;
 mod cell;
+mod events;
 mod frame;
+mod guards;
 mod instance;
+mod links;
 mod native;
 mod native_host;
 mod plan;
 mod routes;
 mod schedule;
+mod services;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -36,11 +40,15 @@ pub use breaker::{
     WINDOW_MAX,
 };
 pub use cell::{Cell, Counters, State, Status};
+pub use events::EventCounters;
+pub use guards::GuardRefusal;
 pub use instance::{Call, Instance};
+pub use links::LinkStatus;
 pub use native::LoadError;
 pub use plan::{Plan, Prepared, prepare};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
+pub use services::ImportStatus;
 
 /// Oldest native ABI number that this host loads.
 const ABI_MIN: u32 = 1;

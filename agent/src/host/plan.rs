@@ -12,6 +12,7 @@ use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::cell::Parts;
+use super::links::{self, Other, Schemas};
 use super::routes::{Routes, Segment, segments};
 use super::{Cell, Host, State};
 use crate::config::{HostSettings, Wanted};
@@ -95,6 +96,7 @@ impl Plan {
             Plan { host: Host::empty(), waits: BTreeMap::new(), libraries: BTreeMap::new() };
         let mut refused = Vec::new();
         let lifecycle = Arc::new(settings.lifecycle.clone());
+        let links = Arc::new(settings.links.clone());
         for (name, uses) in order {
             let Some(prepared) = by_name.remove(&name) else { continue };
             let config = wanted.get(&name).map(|wanted| wanted.config.clone());
@@ -109,6 +111,10 @@ impl Plan {
                 .collect();
             let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
             let library = installed.file(LIBRARY_NAME).cloned();
+            let (schemas, unusable) = match Schemas::read(&installed) {
+                Ok(schemas) => (schemas, None),
+                Err(why) => (Schemas::default(), Some(why)),
+            };
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
                 manifest: installed.manifest,
@@ -116,12 +122,17 @@ impl Plan {
                 dependencies,
                 lifecycle: lifecycle.clone(),
             };
-            let old = previous.and_then(|host| host.cell(&name)).filter(|old| old.is_same(&parts));
-            let cell = match old {
-                Some(old) if !refusals.contains_key(&name) => old.clone(),
-                _ => Arc::new(Cell::new(parts)),
+            let old = previous.and_then(|host| host.cell(&name));
+            let refusal = damage.as_ref().or(refusals.get(&name)).or(unusable.as_ref());
+            let cell = match old.filter(|old| refusal.is_none() && old.is_same(&parts)) {
+                Some(old) => old.clone(),
+                None => {
+                    let cell = Arc::new(Cell::new(parts));
+                    links::tie(&cell, schemas, old, &links);
+                    cell
+                }
             };
-            match damage.as_ref().or(refusals.get(&name)) {
+            match refusal {
                 Some(reason) => {
                     cell.set(State::Failed, Some(reason.clone()));
                     refused.push(cell.clone());
@@ -139,6 +150,7 @@ impl Plan {
         for cell in refused {
             add_routes(&mut plan.host.routes, &cell);
         }
+        links::connect_new(&plan.host);
         plan
     }
 }
@@ -165,7 +177,7 @@ fn unknown(proven: &Proven) -> Installed {
         host: release.host.clone(),
         dependencies: release.dependencies.clone(),
         incompatible: release.incompatible.clone(),
-        services: release.services.clone(),
+        services: release.services.iter().cloned().map(Into::into).collect(),
         imports: Vec::new(),
         routes: Vec::new(),
         guards: Vec::new(),
@@ -251,13 +263,13 @@ fn refusals(
             }
             BuildTarget::Native { .. } => None,
         };
-        let guarded = installed.manifest.routes.iter().find(|route| !route.guards.is_empty());
-        // A guard that is not enforced would be a door without a lock.
-        let refusal = refusal.or_else(|| {
-            guarded.map(|route| {
-                format!("its route {} has guards, which this host cannot enforce", route.path)
-            })
-        });
+        let uses = &prepared.proven.uses;
+        let other = |name: &PluginName| match plugins.get(name).map(|one| &one.installed) {
+            Some(Ok(other)) => Other::There(&other.manifest, uses.get(name) == Some(&false)),
+            Some(Err(_)) => Other::Unreadable,
+            None => Other::Absent,
+        };
+        let refusal = refusal.or_else(|| links::refusal(&installed.manifest, other));
         if let Some(reason) = refusal {
             refusals.entry(name.clone()).or_insert(reason);
         }

@@ -172,7 +172,7 @@ impl Instance for Counting {
     }
 }
 
-fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
+pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
     Arc::new(Cell::new(Parts {
         identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
         manifest: manifest(name, more),

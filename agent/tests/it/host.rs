@@ -26,7 +26,7 @@ async fn a_failure_takes_down_those_that_need_it_and_nothing_else() {
     registry.publish(release("demo/top", "1.0.0", &[], &uses("demo/middle", "^1")));
     let optional = "\n[dependencies]\n\"demo/base\" = { version = \"^1\", optional = true }\n";
     registry.publish(release("demo/easy", "1.0.0", &[], optional));
-    registry.publish(release("demo/hangs", "1.0.0", &["SLOW_CREATE_S=3"], ""));
+    registry.publish(release("demo/hangs", "1.0.0", &["SLOW_CREATE_S=3"], ECHO));
     registry.publish(release("demo/waits", "1.0.0", &[], &uses("demo/hangs", "^1")));
     registry.publish(release("demo/alone", "1.0.0", &[], ""));
     let folder = tempfile::tempdir().unwrap();

@@ -3,9 +3,11 @@
 
 mod attacks;
 mod closure;
+mod events;
 mod flow;
 mod host;
 mod lies;
+mod links;
 mod plugins;
 mod registry;
 mod rooted;

@@ -9,6 +9,11 @@ use crate::registry::Release;
 
 /// Compiles the test plugin with these macros.
 pub fn library(macros: &[&str]) -> Vec<u8> {
+    compile("tests/plugins/plugin.c", macros)
+}
+
+/// Compiles a plugin of this folder with these macros.
+fn compile(source: &str, macros: &[&str]) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("plugin.so");
@@ -18,7 +23,8 @@ pub fn library(macros: &[&str]) -> Vec<u8> {
         .arg("-I")
         .arg(root.join("../sdk/include"))
         .args(macros.iter().map(|m| format!("-D{m}")))
-        .arg(root.join("tests/plugins/plugin.c"))
+        .arg("-D_GNU_SOURCE")
+        .arg(root.join(source))
         .output()
         .expect("a C compiler is needed for this test");
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
@@ -51,6 +57,24 @@ native = {{ library = "plugin" }}
             executable: true,
         }],
     }
+}
+
+/// Version 1.0.0 of a plugin that does what requests tell it to, for tests of services, guards
+/// and events. `more` is appended to the manifest, `files` to the archive.
+pub fn linked(name: &str, more: &str, files: Vec<PackFile>) -> Release {
+    linked_with(name, &[], more, files)
+}
+
+/// As [`linked`], with these macros.
+pub fn linked_with(name: &str, macros: &[&str], more: &str, files: Vec<PackFile>) -> Release {
+    let mut release = release(name, "1.0.0", &[], more);
+    release.files = vec![PackFile {
+        name: "lib/plugin.so".to_owned(),
+        content: compile("tests/plugins/links.c", macros),
+        executable: true,
+    }];
+    release.files.extend(files);
+    release
 }
 
 /// Manifest lines for a route.

@@ -346,7 +346,7 @@ impl Registry {
             host: manifest.host.clone(),
             dependencies: manifest.dependencies.clone(),
             incompatible: manifest.incompatible.clone(),
-            services: manifest.services.clone(),
+            services: manifest.exports(),
             capabilities: manifest.capability_texts(),
             builds: vec![build],
         };

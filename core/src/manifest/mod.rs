@@ -32,6 +32,7 @@
 //! (see [`Manifest::file_names`]).
 
 pub mod capability;
+mod links;
 mod problem;
 mod read;
 mod sections;
@@ -45,10 +46,11 @@ mod tests;
 use semver::Version;
 use serde::Serialize;
 
-use crate::name::{PluginName, ServiceName};
+use crate::name::PluginName;
 use crate::relation::{Dependency, HostRequirement, Incompatibility, ServiceExport};
 
 pub use capability::{Capability, PluginItem};
+pub use links::{Event, Guard, GuardUse, Import, QUEUE_DEFAULT, QUEUE_MAX, Service, WhenFull};
 pub use problem::{ManifestError, ManifestProblem};
 
 /// Largest manifest: generous for a file that people write, small enough to fetch unasked.
@@ -87,9 +89,9 @@ pub struct Manifest {
     /// Plugins it must not stand beside.
     pub incompatible: Vec<Incompatibility>,
     /// Services it exports.
-    pub services: Vec<ServiceExport>,
+    pub services: Vec<Service>,
     /// Services of other plugins that it calls.
-    pub imports: Vec<PluginItem>,
+    pub imports: Vec<Import>,
     /// Paths of the host's gateway that it answers.
     pub routes: Vec<Route>,
     /// Guards it defines.
@@ -113,34 +115,6 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Guards that must all allow a request, in order.
     pub guards: Vec<GuardUse>,
-}
-
-/// A guard as a route names it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum GuardUse {
-    /// Defined by the same manifest.
-    Own(ServiceName),
-    /// Exported by a dependency.
-    Of(PluginItem),
-}
-
-/// A guard that a plugin defines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Guard {
-    /// Name, unique within the plugin.
-    pub name: ServiceName,
-    /// Whether other plugins' routes may use it.
-    pub exported: bool,
-}
-
-/// An event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Event {
-    /// Topic.
-    pub name: ServiceName,
-    /// The dependency that publishes it; absent when this plugin does.
-    pub from: Option<PluginName>,
 }
 
 /// How `modunest build` and `modunest pack` make the archives.
@@ -186,7 +160,7 @@ impl Manifest {
     /// Everything the operator must grant, as a release statement lists it: `group:detail`,
     /// first what the manifest declares, then what its imports and events imply.
     pub fn capability_texts(&self) -> Vec<String> {
-        let imports = self.imports.iter().cloned().map(Capability::Services);
+        let imports = self.imports.iter().map(|import| Capability::Services(import.item.clone()));
         let events = self.events.iter().filter_map(|event| {
             let plugin = event.from.clone()?;
             Some(Capability::Events(PluginItem { plugin, item: event.name.clone() }))
@@ -201,9 +175,17 @@ impl Manifest {
         texts
     }
 
+    /// The services as a release statement lists them.
+    pub fn exports(&self) -> Vec<ServiceExport> {
+        self.services.iter().map(|service| service.export.clone()).collect()
+    }
+
     /// Files that the manifest names and every archive must therefore hold.
     pub fn file_names(&self) -> impl Iterator<Item = &str> {
-        self.readme.iter().chain(&self.config_schema).map(String::as_str)
+        let services = self.services.iter().flat_map(|s| s.request.iter().chain(&s.response));
+        let events = self.events.iter().filter_map(|event| event.schema.as_ref());
+        let files = self.readme.iter().chain(&self.config_schema);
+        files.chain(services).chain(events).map(String::as_str)
     }
 }
 

@@ -3,18 +3,19 @@
 use std::collections::BTreeSet;
 
 use super::capability::GROUPS;
+use super::links::{self, guard_use};
 use super::read::{Item, Notes, Table, document};
-use super::text::{DEPRECATED_MAX_CHARS, library, line, route};
+use super::text::{library, route};
 use super::values::{
-    Head, ITEM_HELP, NAME_HELP, PATH_HELP, REQUIREMENT_HELP, VERSION_HELP, dependency, guard_use,
-    included_path, methods, not_a_dependency, packed_path, requirement, unique_names, version,
+    Head, NAME_HELP, PATH_HELP, REQUIREMENT_HELP, VERSION_HELP, included_path, methods,
+    not_a_dependency, packed_path, requirement, unique_names, version,
 };
 use super::{
-    BuildSettings, Capability, Event, Guard, LIST_MAX, MANIFEST_MAX_BYTES, Manifest, ManifestError,
-    ManifestProblem, PluginItem, Route, WasmBuild,
+    BuildSettings, Capability, Guard, LIST_MAX, MANIFEST_MAX_BYTES, Manifest, ManifestError,
+    ManifestProblem, Route, WasmBuild,
 };
 use crate::name::PluginName;
-use crate::relation::{Dependency, HostRequirement, Incompatibility, NATIVE_ABI, ServiceExport};
+use crate::relation::{Dependency, HostRequirement, Incompatibility, NATIVE_ABI};
 
 /// Every section with its keys, as the schema lists them. Sections whose keys are plugin
 /// names have none of their own.
@@ -26,11 +27,11 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("host", &["abi", "requires"]),
     ("dependencies", &[]),
     ("incompatible", &[]),
-    ("service", &["name", "version", "deprecated"]),
-    ("import", &["plugin", "service"]),
+    ("service", &["name", "version", "deprecated", "methods", "request", "response", "guards"]),
+    ("import", &["plugin", "service", "version", "methods"]),
     ("route", &["path", "methods", "guards"]),
     ("guard", &["name", "exported"]),
-    ("event", &["name", "from"]),
+    ("event", &["name", "from", "schema", "when_full", "queue"]),
     ("config", &["schema"]),
     ("capabilities", &GROUPS),
     ("build", &["native", "wasm", "include"]),
@@ -89,11 +90,11 @@ impl<'n, 't> Reader<'n, 't> {
         let dependencies = self.dependencies(name.as_ref());
         let incompatible = self.incompatible(name.as_ref());
         let known: BTreeSet<&PluginName> = dependencies.iter().map(|d| &d.plugin).collect();
-        let services = self.services();
-        let imports = self.imports(&known);
-        let guards = self.guards();
+        let guards = links::guards(&self.list("guard"));
+        let services = links::services(&self.list("service"), &guards, &known);
+        let imports = links::imports(&self.list("import"), &known);
         let routes = self.routes(&guards, &known);
-        let events = self.events(&known);
+        let events = links::events(&self.list("event"), &known);
         let config_schema = self.config();
         let capabilities = self.capabilities(&known);
         let build = self.build(name.as_ref());
@@ -232,51 +233,6 @@ impl<'n, 't> Reader<'n, 't> {
         relations
     }
 
-    fn services(&self) -> Vec<ServiceExport> {
-        let tables = self.list("service");
-        unique_names(&tables, "name", "give each service its own name");
-        let read = |table: &Table<'_, '_>| {
-            let name = table.need("name", ITEM_HELP).and_then(|item| item.parsed(ITEM_HELP));
-            let version = table.need("version", VERSION_HELP).and_then(|item| version(&item));
-            let deprecated = table.get("deprecated").and_then(|item| {
-                let help = "say in a line what callers should use instead";
-                item.checked(|text| line(text, (1, DEPRECATED_MAX_CHARS)), help)
-            });
-            Some(ServiceExport { name: name?, version: version?, deprecated })
-        };
-        tables.iter().filter_map(read).collect()
-    }
-
-    fn imports(&self, known: &BTreeSet<&PluginName>) -> Vec<PluginItem> {
-        let tables = self.list("import");
-        let mut imports: Vec<PluginItem> = Vec::new();
-        for table in &tables {
-            let plugin = table.need("plugin", NAME_HELP).and_then(|item| dependency(&item, known));
-            let service = table.need("service", ITEM_HELP);
-            let name = service.as_ref().and_then(|item| item.parsed(ITEM_HELP));
-            let (Some(plugin), Some(service), Some(name)) = (plugin, service, name) else {
-                continue;
-            };
-            let import = PluginItem { plugin, item: name };
-            if imports.contains(&import) {
-                service.wrong(format!("`{import}` is imported twice"), "remove one of the two");
-            }
-            imports.push(import);
-        }
-        imports
-    }
-
-    fn guards(&self) -> Vec<Guard> {
-        let tables = self.list("guard");
-        unique_names(&tables, "name", "give each guard its own name");
-        let read = |table: &Table<'_, '_>| {
-            let exported = table.flag("exported");
-            let name = table.need("name", ITEM_HELP)?.parsed(ITEM_HELP)?;
-            Some(Guard { name, exported })
-        };
-        tables.iter().filter_map(read).collect()
-    }
-
     fn routes(&self, guards: &[Guard], known: &BTreeSet<&PluginName>) -> Vec<Route> {
         let tables = self.list("route");
         unique_names(&tables, "path", "list all methods of a path in one [[route]]");
@@ -292,26 +248,6 @@ impl<'n, 't> Reader<'n, 't> {
             Some(Route { path: path?, methods, guards })
         };
         tables.iter().filter_map(read).collect()
-    }
-
-    fn events(&self, known: &BTreeSet<&PluginName>) -> Vec<Event> {
-        let mut events: Vec<Event> = Vec::new();
-        for table in self.list("event") {
-            let from = table.get("from").map(|item| dependency(&item, known));
-            let item = table.need("name", ITEM_HELP);
-            let name = item.as_ref().and_then(|item| item.parsed(ITEM_HELP));
-            let (Some(item), Some(name)) = (item, name) else { continue };
-            let event = match from {
-                Some(None) => continue,
-                Some(from) => Event { name, from },
-                None => Event { name, from: None },
-            };
-            if events.contains(&event) {
-                item.wrong(format!("`{}` stands twice", event.name), "remove one of the two");
-            }
-            events.push(event);
-        }
-        events
     }
 
     fn config(&self) -> Option<String> {

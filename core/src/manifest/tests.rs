@@ -48,7 +48,9 @@ fn full() {
             "services:demo/markdown:render",
         ]
     );
-    assert_eq!(manifest.file_names().collect::<Vec<_>>(), ["README.md", "config.schema.json"]);
+    let schemas = ["schema/page.json", "schema/page-answer.json", "schema/image-added.json"];
+    let named: Vec<_> = ["README.md", "config.schema.json"].into_iter().chain(schemas).collect();
+    assert_eq!(manifest.file_names().collect::<Vec<_>>(), named);
 }
 
 #[test]
@@ -120,6 +122,8 @@ fn each_rule() {
         "[[guard]]\nexported = 1\n",
         "[[event]]\nname = \"ab\"\nfrom = \"demo/other\"\n",
         "[[event]]\nname = \"ab\"\n[[event]]\nname = \"ab\"\n",
+        "[[event]]\nname = \"ab\"\nqueue = 4\nwhen_full = \"drop\"\n",
+        "[[service]]\nname = \"ab\"\nversion = \"1.0.0\"\nmethods = [\"aa\", \"aa\", \"B\"]\nrequest = \"/etc/x\"\nguards = [\"none\"]\n",
         "[config]\nschema = \"../x\"\n",
         "[capabilities]\nhttp = [\"https://x\"]\nfiles = \"private\"\nnet = []\n",
         "[capabilities]\nkv = [\"aa\", \"aa\"]\nservices = [\"demo/other:render\"]\n",
@@ -132,6 +136,8 @@ fn each_rule() {
     }
     for more in [
         "[[route]]\npath = \"/a\"\nguards = [\"demo/third:staff\", \"demo/other:Staff\"]\n",
+        "[[event]]\nname = \"ab\"\nfrom = \"demo/other\"\nschema = \"x.json\"\nwhen_full = \"wait\"\nqueue = 0\n",
+        "[[import]]\nplugin = \"demo/other\"\nservice = \"ab\"\nversion = \"one\"\n",
         "[[import]]\nplugin = \"demo/other\"\nservice = \"ab\"\n[[import]]\nplugin = \"demo/other\"\nservice = \"ab\"\n",
     ] {
         seen.push(with_dependency(more));

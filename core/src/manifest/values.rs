@@ -9,9 +9,8 @@ use super::sections::keys;
 use super::text::{
     AUTHOR_MAX_CHARS, DESCRIPTION_CHARS, METHODS, VERSION_MAX_BYTES, keyword, license, line,
 };
-use super::{Guard, GuardUse, PluginItem};
 use crate::archive::{MANIFEST_NAME, path};
-use crate::name::{PluginName, ServiceName};
+use crate::name::PluginName;
 
 /// Most authors and keywords.
 const PEOPLE_MAX: usize = 20;
@@ -138,26 +137,6 @@ pub(super) fn methods(table: &Table<'_, '_>) -> Vec<String> {
         }
     }
     methods
-}
-
-pub(super) fn guard_use(
-    item: &Item<'_, '_>,
-    own: &[Guard],
-    known: &BTreeSet<&PluginName>,
-) -> Option<GuardUse> {
-    let help = "name a [[guard]] of this file, or organisation/plugin:guard of a dependency";
-    if item.text()?.contains('/') {
-        let guard: PluginItem = item.parsed(help)?;
-        if !known.contains(&guard.plugin) {
-            not_a_dependency(item, &guard.plugin);
-        }
-        return Some(GuardUse::Of(guard));
-    }
-    let name: ServiceName = item.parsed(help)?;
-    if !own.iter().any(|guard| guard.name == name) {
-        item.wrong(format!("there is no [[guard]] named `{name}`"), help);
-    }
-    Some(GuardUse::Own(name))
 }
 
 /// Notes tables whose `key` says what an earlier one's said.

@@ -92,7 +92,7 @@ impl Release {
             host: manifest.host.clone(),
             dependencies: manifest.dependencies.clone(),
             incompatible: manifest.incompatible.clone(),
-            services: manifest.services.clone(),
+            services: manifest.exports(),
             capabilities: manifest.capability_texts(),
             builds,
         }
@@ -110,7 +110,7 @@ impl Release {
             ("host requirements", self.host == manifest.host),
             ("dependencies", self.dependencies == manifest.dependencies),
             ("incompatibilities", self.incompatible == manifest.incompatible),
-            ("services", self.services == manifest.services),
+            ("services", self.services == manifest.exports()),
             ("capabilities", self.capabilities == manifest.capability_texts()),
         ] {
             if !same {

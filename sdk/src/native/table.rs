@@ -10,7 +10,7 @@ use crate::abi::{
     size_of_table,
 };
 use crate::error::cut_text;
-use crate::{Error, Hook, Host, HttpRequest, Plugin, Request, Status};
+use crate::{Error, GuardRequest, Hook, Host, HttpRequest, Plugin, Request, Status};
 
 /// The ABI table of a plugin type.
 #[must_use]
@@ -132,6 +132,10 @@ fn dispatch<P: Plugin>(plugin: &P, kind: u32, request: Request<'_>) -> Result<Ve
             }
             None => Err(Error::Unsupported(format!("no lifecycle hook `{}`", request.target))),
         },
+        Some(RequestKind::Guard) => {
+            let asked = GuardRequest::decode(request.target, request.payload);
+            plugin.guard(asked.map_err(Error::invalid_input)?).map(|decision| decision.encode())
+        }
         Some(RequestKind::Event) => plugin.event(request).map(nothing),
         None => Err(Error::Unsupported(format!("requests of kind {kind} are unknown here"))),
     }

@@ -1,6 +1,7 @@
 //! The one command of the README, twice, and a plugin begun, tested and published after it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use modunest_tests::agent::sample;
 use modunest_tests::process::{Process, run};
@@ -42,6 +43,20 @@ async fn the_demo_answers_and_a_new_plugin_follows() {
     );
     assert!(image.bytes().await.unwrap().starts_with(b"\x89PNG"));
 
+    // An opened picture is an event, which another plugin counts; a guard keeps strangers out.
+    let picture = page.replace("/gallery", "/gallery/image/dunes");
+    assert_eq!(client.get(picture).send().await.unwrap().status(), 200);
+    let visits = page.replace("/gallery", "/visits");
+    let counted = async {
+        while client.get(&visits).send().await.unwrap().text().await.unwrap() != "1 dunes\n" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), counted).await.expect("the event arrives");
+    let reset = client.post(format!("{visits}/reset")).header("sec-fetch-site", "cross-site");
+    assert_eq!(reset.send().await.unwrap().status(), 403);
+    assert_eq!(client.post(format!("{visits}/reset")).send().await.unwrap().status(), 200);
+
     for template in ["service", "page"] {
         begin_test_and_publish(&folder, &first, template);
     }
@@ -49,7 +64,7 @@ async fn the_demo_answers_and_a_new_plugin_follows() {
     assert!(process.terminate().await.success());
     let (mut process, second) = demo(&folder).await;
     assert_eq!(second["demo"]["answer"], first["demo"]["answer"]);
-    // Nothing was published anew: the first start's log has the only four.
+    // Nothing was published anew: the first start's log has all of them.
     let published = process.log_lines();
     assert!(!published.iter().any(|line| line["message"] == "published"), "{published:#?}");
     assert!(process.terminate().await.success());

@@ -12,7 +12,7 @@ struct Parser {
 }
 
 /// All parsers of bytes that someone else wrote. A new one adds its line here.
-const PARSERS: [Parser; 15] = [
+const PARSERS: [Parser; 17] = [
     Parser { source: "core/src/archive", target: "archive" },
     Parser { source: "core/src/closure", target: "closure" },
     Parser { source: "core/src/index", target: "index" },
@@ -20,7 +20,9 @@ const PARSERS: [Parser; 15] = [
     Parser { source: "core/src/scan", target: "scan" },
     Parser { source: "core/src/statement", target: "statement" },
     Parser { source: "core/src/trust", target: "trust" },
+    Parser { source: "sdk/src/guard", target: "guard" },
     Parser { source: "sdk/src/http", target: "http" },
+    Parser { source: "sdk/src/links", target: "links" },
     Parser { source: "tlog/src/note", target: "note" },
     Parser { source: "tlog/src/checkpoint", target: "checkpoint" },
     Parser { source: "tlog/src/tile", target: "tile" },

@@ -8,7 +8,6 @@ use modunest_sdk::{Error, Hook};
 
 use super::Cell;
 use crate::host::Call;
-use crate::host::ask::ServiceAsk;
 use crate::host::breaker::{Outcome, Refused};
 use crate::host::frame::{self, DEPTH_MAX, Frame};
 
@@ -73,35 +72,6 @@ impl Cell {
             "{whose} failed too often and is left alone; it will be tried again at {}",
             Timestamp::from_millis(refused.retry_at_ms)
         ))
-    }
-
-    /// A call from one plugin to a service of another.
-    pub(in crate::host) fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
-        let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask;
-        let import = self
-            .imports
-            .iter()
-            .find(|import| import.plugin.as_str() == plugin && import.item.as_str() == service)
-            .ok_or_else(|| {
-                Error::Denied(format!("{} does not import {service} of {plugin}", self.name))
-            })?;
-        let target = self.dependencies.get(&import.plugin).ok_or_else(|| {
-            Error::Unavailable(format!("{plugin} is not among what {} may use here", self.name))
-        })?;
-        if !target.manifest.services.iter().any(|export| export.name == import.item) {
-            return Err(Error::NotFound(format!(
-                "{plugin} {} exports no service {service}",
-                target.version
-            )));
-        }
-        target.call(Call {
-            kind: RequestKind::Service,
-            target: service,
-            payload,
-            trace,
-            caller: self.name.as_str(),
-            deadline_ms,
-        })
     }
 
     /// Asks the instance whether it can do its work.

@@ -8,20 +8,22 @@ mod hooks;
 mod call;
 mod counters;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use modunest_core::Version;
 use modunest_core::digest::Digest;
-use modunest_core::manifest::{Manifest, PluginItem};
+use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
 use tokio::sync::Semaphore;
 
 pub use counters::Counters;
 pub use state::{State, Status};
 
+use super::links::Links;
+use super::services::Services;
 use super::{Breakers, Instance};
 use crate::config::LifecycleSettings;
 use gate::{InFlight, lock};
@@ -40,7 +42,7 @@ pub struct Cell {
     folder: PathBuf,
     assets: String,
     dependencies: BTreeMap<PluginName, Arc<Cell>>,
-    imports: BTreeSet<PluginItem>,
+    links: Links,
     status: Mutex<Status>,
     instance: OnceLock<Box<dyn Instance>>,
     in_flight: Mutex<InFlight>,
@@ -71,7 +73,7 @@ impl Cell {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             identity,
-            imports: manifest.imports.iter().cloned().collect(),
+            links: Links::new(&manifest),
             assets: folder.to_string_lossy().into_owned(),
             manifest,
             folder,
@@ -111,6 +113,21 @@ impl Cell {
     /// The folder with its files.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What ties it to other plugins.
+    pub(super) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Its services, and those that it imports.
+    pub(super) fn services(&self) -> &Services {
+        &self.links.services
+    }
+
+    /// A plugin that it depends on, if that is here.
+    pub(super) fn dependency(&self, name: &PluginName) -> Option<&Arc<Cell>> {
+        self.dependencies.get(name)
     }
 
     /// The same as text, as the plugin hears it.

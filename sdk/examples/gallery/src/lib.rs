@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `/gallery` | the page |
 //! | `/gallery/thumb/NAME` | an entry's image, made small |
-//! | `/gallery/image/NAME` | an entry's image as it is |
+//! | `/gallery/image/NAME` | an entry's image as it is; publishes the event `opened` |
 
 mod entries;
 mod page;
@@ -53,6 +53,7 @@ impl Plugin for Gallery {
         if let Some(name) = path.strip_prefix("/gallery/image/") {
             let entry = self.entry(name)?;
             let image = read_bounded(entry)?;
+            self.tell_opened(entry);
             return Ok(image_response(entry.image_type.content_type(), image));
         }
         Err(Error::not_found(format!("nothing at {}", request.path)))
@@ -65,6 +66,15 @@ impl Gallery {
             .iter()
             .find(|entry| entry.name == name)
             .ok_or_else(|| Error::not_found(format!("no entry `{name}`")))
+    }
+
+    /// Tells those who want to know that a picture was opened. That nobody could be told is no
+    /// reason to keep the picture back.
+    fn tell_opened(&self, entry: &Entry) {
+        let event = format!("{{\"picture\":\"{}\"}}", entry.name);
+        if let Err(error) = self.host.publish("opened", event.as_bytes()) {
+            self.host.log(Level::Warn, &format!("opened {}: {error}", entry.name));
+        }
     }
 
     fn page(&self) -> Result<HttpResponse, Error> {

@@ -36,6 +36,23 @@ fn host() -> TestHost {
         })
 }
 
+#[test]
+fn an_opened_picture_is_told_to_whoever_listens() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let host = host().with_operation(modunest_sdk::links::PUBLISH, move |request| {
+        let (event, payload) = modunest_sdk::links::read_publish(request)?;
+        let text = String::from_utf8_lossy(payload).into_owned();
+        heard.lock().unwrap().push(format!("{event} {text}"));
+        Ok(Vec::new())
+    });
+    let gallery = gallery(&host).unwrap();
+    for path in ["/gallery/image/dunes", "/gallery/thumb/hills", "/gallery/image/nothing"] {
+        drop(gallery.http(HttpRequest::get(path)));
+    }
+    assert_eq!(*told.lock().unwrap(), [r#"opened {"picture":"dunes"}"#]);
+}
+
 fn gallery(host: &TestHost) -> Result<TestPlugin, Error> {
     // SAFETY: the entry that the plugin's macro made.
     unsafe { TestPlugin::from_table(modunest_plugin_v1(), host, b"") }

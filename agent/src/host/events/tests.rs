@@ -1,0 +1,189 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::{Condvar, Mutex};
+
+use modunest_sdk::abi::RequestKind;
+
+use super::*;
+use crate::host::tests::cell;
+use crate::host::{Call, Instance, Routes};
+
+/// Writes down what it receives, once it is let.
+#[derive(Default)]
+struct Recorder {
+    seen: Mutex<Vec<String>>,
+    /// Calls that came, also those that wait to be let in.
+    entered: AtomicU64,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+struct Receiver(Arc<Recorder>);
+
+impl Instance for Receiver {
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        if call.kind != RequestKind::Event {
+            return Err(Error::Unsupported("no hooks".to_owned()));
+        }
+        self.0.entered.fetch_add(1, Ordering::Relaxed);
+        let open = self.0.open.lock().unwrap();
+        drop(self.0.opened.wait_while(open, |open| !*open).unwrap());
+        let text = String::from_utf8_lossy(call.payload).into_owned();
+        self.0.seen.lock().unwrap().push(format!("{} {text}", call.caller));
+        Ok(Vec::new())
+    }
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Recorder {
+    fn let_in(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn wait_for(&self, count: usize) -> Vec<String> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let seen = self.seen.lock().unwrap().clone();
+            if seen.len() >= count || Instant::now() > until {
+                return seen;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn publishing(name: &str, when_full: &str) -> Arc<Cell> {
+    cell(name, &format!("[[event]]\nname = \"news\"\nwhen_full = \"{when_full}\"\n"), &[])
+}
+
+fn receiving(name: &str, queue: usize, from: &[&Arc<Cell>]) -> (Arc<Cell>, Arc<Recorder>) {
+    let mut more = "[dependencies]\n".to_owned();
+    for publisher in from {
+        more += &format!("\"{}\" = \"1\"\n", publisher.name());
+    }
+    for publisher in from {
+        let from = publisher.name();
+        more += &format!("[[event]]\nname = \"news\"\nfrom = \"{from}\"\nqueue = {queue}\n");
+    }
+    let cell = cell(name, &more, from);
+    open_mailbox(&cell, None);
+    let recorder = Arc::new(Recorder::default());
+    cell.set(State::Loading, None);
+    cell.open(Box::new(Receiver(recorder.clone()))).unwrap();
+    (cell, recorder)
+}
+
+fn host(cells: &[&Arc<Cell>]) -> Host {
+    let cells = cells.iter().map(|cell| (cell.name().clone(), (*cell).clone())).collect();
+    Host { cells, order: Vec::new(), routes: Routes::default() }
+}
+
+fn publish(cell: &Cell, payload: &str) -> Result<(), Error> {
+    cell.publish(&[b"\x04news", payload.as_bytes()].concat()).map(drop)
+}
+
+#[test]
+fn every_receiver_hears_everything_in_the_order_of_each_publisher() {
+    let publishers = ["demo/pa", "demo/pb"].map(|name| publishing(name, "wait"));
+    let from: Vec<&Arc<Cell>> = publishers.iter().collect();
+    let receivers = ["demo/ra", "demo/rb", "demo/rc"].map(|name| receiving(name, 3, &from));
+    for (_, recorder) in &receivers {
+        recorder.let_in();
+    }
+    let all: Vec<&Arc<Cell>> = from.iter().copied().chain(receivers.iter().map(|r| &r.0)).collect();
+    connect(&host(&all), true);
+    std::thread::scope(|scope| {
+        for publisher in &publishers {
+            scope.spawn(|| {
+                for n in 0..100 {
+                    publish(publisher, &n.to_string()).unwrap();
+                }
+            });
+        }
+    });
+    for (_, recorder) in &receivers {
+        let seen = recorder.wait_for(200);
+        for publisher in &publishers {
+            let own: Vec<&String> =
+                seen.iter().filter(|line| line.starts_with(publisher.name().as_str())).collect();
+            let expected: Vec<String> =
+                (0..100).map(|n| format!("{} {n}", publisher.name())).collect();
+            assert_eq!(own, expected.iter().collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn one_full_mailbox_keeps_an_event_from_all() {
+    let publisher = publishing("demo/pub", "refuse");
+    let (one, quick) = receiving("demo/quick", 64, &[&publisher]);
+    let (other, stuck) = receiving("demo/stuck", 2, &[&publisher]);
+    quick.let_in();
+    connect(&host(&[&publisher, &one, &other]), true);
+    let published = (0..5).filter(|n| publish(&publisher, &n.to_string()).is_ok()).count();
+    assert_eq!(published, 2);
+    let refused = publish(&publisher, "x").unwrap_err();
+    assert_eq!(
+        refused,
+        Error::Unavailable("2 events demo/pub:news already wait for demo/stuck".into())
+    );
+    assert_eq!(quick.wait_for(2), ["demo/pub 0", "demo/pub 1"]);
+    stuck.let_in();
+    assert_eq!(stuck.wait_for(2), ["demo/pub 0", "demo/pub 1"]);
+    let counters = publisher.links().events.counters();
+    assert_eq!((counters.published, counters.refused), (2, 4));
+}
+
+#[test]
+fn whoever_waits_for_room_gives_up_at_the_deadline() {
+    let publisher = publishing("demo/pub", "wait");
+    let (receiver, stuck) = receiving("demo/stuck", 1, &[&publisher]);
+    connect(&host(&[&publisher, &receiver]), true);
+    publish(&publisher, "first").unwrap();
+    let deadline_ms = modunest_runtime::clock::now().as_millis() + 50;
+    let frame = frame::Frame { deadline_ms, ..frame::Frame::default() };
+    let late = frame::within(frame, || publish(&publisher, "second"));
+    assert!(matches!(late, Err(Error::DeadlineExceeded(_))), "{late:?}");
+    stuck.let_in();
+    publish(&publisher, "third").unwrap();
+    assert_eq!(stuck.wait_for(2), ["demo/pub first", "demo/pub third"]);
+}
+
+#[test]
+fn a_successor_takes_the_mailbox_over() {
+    let publisher = publishing("demo/pub", "refuse");
+    let (old, stuck) = receiving("demo/one", 8, &[&publisher]);
+    connect(&host(&[&publisher, &old]), true);
+    for n in 0..4 {
+        publish(&publisher, &n.to_string()).unwrap();
+    }
+    while stuck.entered.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    let more =
+        "[dependencies]\n\"demo/pub\" = \"1\"\n[[event]]\nname = \"news\"\nfrom = \"demo/pub\"\n";
+    let new = cell("demo/one", more, &[&publisher]);
+    open_mailbox(&new, Some(&old));
+    let fresh = Arc::new(Recorder::default());
+    fresh.let_in();
+    new.set(State::Loading, None);
+    new.open(Box::new(Receiver(fresh.clone()))).unwrap();
+    connect(&host(&[&publisher, &new]), true);
+    publish(&publisher, "4").unwrap();
+    // The first is with the old instance, which deals with it before it goes.
+    stuck.let_in();
+    assert_eq!(fresh.wait_for(4), (1..5).map(|n| format!("demo/pub {n}")).collect::<Vec<_>>());
+    assert_eq!(*stuck.seen.lock().unwrap(), ["demo/pub 0"]);
+}

@@ -1,0 +1,219 @@
+//! One call from plugin to plugin, from the caller's import to the checked answer.
+
+use std::sync::atomic::Ordering;
+
+use modunest_core::manifest::{Import, Service};
+use modunest_core::name::ServiceName;
+use modunest_sdk::abi::RequestKind;
+use modunest_sdk::links::{HANDLE_BYTES, HandleCall, read_call};
+use modunest_sdk::{Error, GuardRequest};
+
+use super::ImportStatus;
+use crate::config::ServiceRule;
+use crate::host::ask::ServiceAsk;
+use crate::host::guards::GuardRefusal;
+use crate::host::{Call, Cell};
+
+/// A call whose import is known.
+struct Asked<'a> {
+    import: usize,
+    method: &'a str,
+    payload: &'a [u8],
+    trace: &'a str,
+    deadline_ms: u64,
+}
+
+impl Cell {
+    /// A call to a service by the names of plugin and service; the latter may be followed by a
+    /// slash and a method.
+    pub(in crate::host) fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+        let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask;
+        let (service, method) = service.split_once('/').unwrap_or((service, ""));
+        let import = self.import(plugin, service)?;
+        self.call_import(Asked { import, method, payload, trace, deadline_ms })
+    }
+
+    /// Opens `org/plugin:service`: answers the handle and the version of the contract.
+    pub(in crate::host) fn open_service(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let named = std::str::from_utf8(request).ok().and_then(|text| text.rsplit_once(':'));
+        let (plugin, service) = named.ok_or_else(|| {
+            Error::InvalidInput("a service is opened as org/plugin:service".to_owned())
+        })?;
+        let index = self.import(plugin, service)?;
+        let import = self.nth_import(index)?;
+        let (_, service) = self.exported(import)?;
+        let state = self.services().imports.get(index).ok_or_else(unknown_handle)?;
+        let handle = state.handle.get_or_init(modunest_runtime::random::bytes);
+        Ok([&handle[..], service.export.version.to_string().as_bytes()].concat())
+    }
+
+    /// A call to a service by the handle that [`Cell::open_service`] gave this plugin.
+    pub(in crate::host) fn call_handle(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let HandleCall { handle, method, payload } = read_call(request)?;
+        let states = &self.services().imports;
+        let import = states
+            .iter()
+            .position(|state| state.handle.get().is_some_and(|own| is_equal(own, &handle)))
+            .ok_or_else(unknown_handle)?;
+        // What is being served on this thread hands its trace and deadline on by itself.
+        self.call_import(Asked { import, method, payload, trace: "", deadline_ms: 0 })
+    }
+
+    /// The imports of this plugin with what their plugins say about them.
+    pub fn import_statuses(&self) -> Vec<ImportStatus> {
+        let status = |import: &Import| {
+            let service = self.exported(import).ok().map(|(_, service)| &service.export);
+            ImportStatus {
+                service: import.item.to_string(),
+                version: service.map(|export| export.version.to_string()),
+                deprecated: service.and_then(|export| export.deprecated.clone()),
+            }
+        };
+        self.manifest().imports.iter().map(status).collect()
+    }
+
+    fn import(&self, plugin: &str, service: &str) -> Result<usize, Error> {
+        let mut imports = self.manifest().imports.iter();
+        imports
+            .position(|i| i.item.plugin.as_str() == plugin && i.item.item.as_str() == service)
+            .ok_or_else(|| {
+                Error::Denied(format!("{} does not import {service} of {plugin}", self.name()))
+            })
+    }
+
+    fn nth_import(&self, index: usize) -> Result<&Import, Error> {
+        self.manifest().imports.get(index).ok_or_else(unknown_handle)
+    }
+
+    /// The service behind an import, if its plugin is here and has it in a version that fits.
+    fn exported(&self, import: &Import) -> Result<(&Cell, &Service), Error> {
+        let (plugin, name) = (&import.item.plugin, &import.item.item);
+        let target = self.dependency(plugin).ok_or_else(|| {
+            Error::Unavailable(format!("{plugin} is not among what {} may use here", self.name()))
+        })?;
+        let mut services = target.manifest().services.iter();
+        let service = services.find(|service| service.export.name == *name).ok_or_else(|| {
+            Error::NotFound(format!("{plugin} {} exports no service {name}", target.version()))
+        })?;
+        match &import.version {
+            Some(needed) if !needed.matches(&service.export.version) => {
+                Err(Error::Unsupported(format!(
+                    "{} needs {} {needed}; {plugin} {} has {}",
+                    self.name(),
+                    import.item,
+                    target.version(),
+                    service.export.version
+                )))
+            }
+            _ => Ok((target, service)),
+        }
+    }
+
+    fn call_import(&self, asked: Asked<'_>) -> Result<Vec<u8>, Error> {
+        let Asked { import: index, method, payload, trace, deadline_ms } = asked;
+        let import = self.nth_import(index)?;
+        let (target, service) = self.exported(import)?;
+        has_method(import, service, method)?;
+        self.warn_once(index, target, service);
+        target.admit(self, service, method).inspect_err(|_| target.count_refused())?;
+        let name = service.export.name.as_str();
+        let full = if method.is_empty() { name.to_owned() } else { format!("{name}/{method}") };
+        if !service.guards.is_empty() {
+            let request =
+                GuardRequest::service(target.name().as_str(), &full, self.name().as_str());
+            target
+                .ask_guards(&service.guards, &request, trace, deadline_ms)
+                .inspect_err(|_| target.count_refused())
+                .map_err(GuardRefusal::into_error)?;
+        }
+        let contract = target.services().contract(&service.export.name);
+        if let Some(schema) = contract.and_then(|contract| contract.request.as_ref()) {
+            schema.check(payload).map_err(|why| {
+                target.count_refused();
+                Error::InvalidInput(format!(
+                    "the request breaks the schema of {}: {why}",
+                    import.item
+                ))
+            })?;
+        }
+        let answer = target.call(Call {
+            kind: RequestKind::Service,
+            target: &full,
+            payload,
+            trace,
+            caller: self.name().as_str(),
+            deadline_ms,
+        })?;
+        if let Some(schema) = contract.and_then(|contract| contract.response.as_ref()) {
+            schema.check(&answer).map_err(|why| {
+                target.count_refused();
+                let text = format!("the answer breaks the schema of {}: {why}", import.item);
+                tracing::warn!(plugin = %target.name(), caller = %self.name(), "{text}");
+                Error::Failed(text)
+            })?;
+        }
+        Ok(answer)
+    }
+
+    /// Whether the operator lets `caller` call this method of a service of this plugin.
+    fn admit(&self, caller: &Cell, service: &Service, method: &str) -> Result<(), Error> {
+        let name: &ServiceName = &service.export.name;
+        let settings = self.links().settings();
+        let is_own =
+            |rule: &&ServiceRule| rule.service.plugin == *self.name() && rule.service.item == *name;
+        let mut own = settings.services.iter().filter(is_own).peekable();
+        if own.peek().is_none() || own.any(|rule| rule.allows(caller.name(), method)) {
+            return Ok(());
+        }
+        let method = if method.is_empty() { String::new() } else { format!("/{method}") };
+        Err(Error::Denied(format!(
+            "the operator does not let {} call {}:{name}{method}; a [[service]] of the configuration names who may",
+            caller.name(),
+            self.name()
+        )))
+    }
+
+    fn warn_once(&self, index: usize, target: &Cell, service: &Service) {
+        let Some(instead) = &service.export.deprecated else { return };
+        let state = self.services().imports.get(index);
+        if state.is_some_and(|state| !state.warned.swap(true, Ordering::Relaxed)) {
+            let name = &service.export.name;
+            tracing::warn!(plugin = %self.name(), service = %format!("{}:{name}", target.name()), instead, "calls a deprecated service");
+        }
+    }
+
+    fn count_refused(&self) {
+        self.services().refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn has_method(import: &Import, service: &Service, method: &str) -> Result<(), Error> {
+    let known = |methods: &[ServiceName]| methods.iter().any(|one| one.as_str() == method);
+    let item = &import.item;
+    match (service.methods.is_empty(), method.is_empty()) {
+        (true, true) => Ok(()),
+        (true, false) => {
+            Err(Error::NotFound(format!("{item} has no methods, so none named {method}")))
+        }
+        (false, true) => {
+            let names: Vec<&str> = service.methods.iter().map(ServiceName::as_str).collect();
+            Err(Error::NotFound(format!("{item} is called by a method: {}", names.join(", "))))
+        }
+        (false, false) if !known(&service.methods) => {
+            Err(Error::NotFound(format!("{item} has no method {method}")))
+        }
+        (false, false) if !import.methods.is_empty() && !known(&import.methods) => {
+            Err(Error::Denied(format!("the method {method} of {item} is not imported")))
+        }
+        (false, false) => Ok(()),
+    }
+}
+
+fn unknown_handle() -> Error {
+    Error::Denied("this handle opens no service for this plugin".to_owned())
+}
+
+/// Takes the same time for every handle, so that none is guessed byte by byte.
+fn is_equal(one: &[u8; HANDLE_BYTES], other: &[u8; HANDLE_BYTES]) -> bool {
+    u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other) == 0
+}
