@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use modunest_core::name::PluginName;
+use modunest_core::problem::Code;
+use modunest_runtime::telemetry::{SettingsError, StartError};
 
 use crate::{blocking, config, registry, store, sync};
 
@@ -54,6 +56,20 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The agent answered a command with a refusal.
+    #[error("the agent refused: {detail}")]
+    AgentRefused {
+        /// Why.
+        detail: String,
+        /// The reason, for programs.
+        code: Code,
+    },
+    /// A variable or setting about traces is not valid.
+    #[error(transparent)]
+    TelemetrySettings(#[from] SettingsError),
+    /// Traces cannot be exported.
+    #[error(transparent)]
+    Telemetry(#[from] StartError),
     /// A command has nothing to work on.
     #[error("nothing was ever synced; run `modunest-agent sync` first")]
     NoGeneration,
@@ -88,9 +104,11 @@ impl Error {
             if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED }
         };
         match self {
-            Error::Config(_) => EXIT_USAGE,
+            Error::Config(_) | Error::TelemetrySettings(_) => EXIT_USAGE,
             Error::Store(error) => of_store(error),
             Error::NoAgent { .. } => EXIT_UNREACHABLE,
+            Error::AgentRefused { code: Code::Unavailable, .. } => EXIT_UNREACHABLE,
+            Error::AgentRefused { code: Code::PreconditionFailed, .. } => EXIT_REFUSED,
             Error::Sync(error) => match error {
                 sync::Error::Registry(error) => match error.kind() {
                     registry::Kind::Unreachable => EXIT_UNREACHABLE,

@@ -25,13 +25,21 @@ pub mod host;
 
 pub mod admin;
 pub mod gateway;
+pub mod metrics;
 pub mod status;
+
+pub mod embed;
 
 mod agent;
 mod error;
+mod traces;
 
 pub use agent::{Agent, Synced};
 pub use config::Config;
 pub use error::{
     EXIT_FAILED, EXIT_NO_SOLUTION, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error,
 };
+pub use traces::export_traces;
+
+/// Version of this agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,14 +1,18 @@
 //! What a running agent says about itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::host::{Counters, Host, LinkStatus, State};
+use crate::host::{Cell, Host, LinkStatus, State};
+use crate::metrics::process::Usage;
+use crate::metrics::{Latency, Outcome};
 
 /// The whole answer of `/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AgentStatus {
     /// Version of the agent.
     pub version: String,
@@ -21,13 +25,17 @@ pub struct AgentStatus {
     /// When and how the last sync ended; absent before the first.
     pub last_sync: Option<LastSync>,
     /// Whether every critical plugin is ready, and why not.
+    #[schema(schema_with = ready_schema)]
     pub ready: Result<(), String>,
+    /// What the agent's own process takes; absent where the kernel does not say.
+    #[serde(default)]
+    pub process: Option<Usage>,
     /// Every plugin, by name.
     pub plugins: Vec<PluginStatus>,
 }
 
 /// The newest believed head.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeadStatus {
     /// The registry's origin.
     pub origin: String,
@@ -40,7 +48,7 @@ pub struct HeadStatus {
 }
 
 /// How the last sync ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastSync {
     /// When, RFC 3339.
     pub at: String,
@@ -51,7 +59,7 @@ pub struct LastSync {
 }
 
 /// One plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PluginStatus {
     /// `org/name`.
     pub plugin: String,
@@ -65,20 +73,41 @@ pub struct PluginStatus {
     pub reason: Option<String>,
     /// Whether the host is not ready without it.
     pub critical: bool,
-    /// Calls that reached it.
+    /// Where it runs: `in-process`, `process` or `component`.
+    pub tier: String,
+    /// Calls that reached it, with those that are being served.
     pub calls: u64,
     /// Of these, those that failed or panicked.
     pub errors: u64,
     /// Of these, those that panicked.
     pub panics: u64,
+    /// The same calls by how they ended: `answered`, `failed`, `panicked`, `late`,
+    /// `unavailable`, `unknown`, `invalid`, `denied`. What never happened is left out.
+    pub outcomes: BTreeMap<String, u64>,
+    /// How long calls took; absent before the first that was timed.
+    pub latency: Option<LatencyStatus>,
+    /// Calls that are being served.
+    pub running: u64,
+    /// Calls that wait for their turn.
+    pub queued: u64,
+    /// Calls that were refused before they reached it.
+    pub refused: u64,
+    /// What it asked for and may not have.
+    pub denials: u64,
+    /// How long its load took, in milliseconds; absent before it has loaded.
+    pub activation_ms: Option<f64>,
+    /// Times that it was started anew after it had failed; absent where that cannot be.
+    pub restarts: Option<u64>,
+    /// Its processor time in milliseconds; absent where it has no process of its own.
+    pub cpu_ms: Option<u64>,
+    /// Its memory in bytes; absent where that cannot be told from the agent's.
+    pub memory_bytes: Option<u64>,
     /// Where its circuit breaker stands: `closed`, `open` or `half-open`.
     pub breaker: String,
     /// Until when it refuses every call, RFC 3339; absent where it does not.
     pub breaker_open_until: Option<String>,
     /// Services whose own breaker is not closed, with where it stands.
     pub service_breakers: BTreeMap<String, String>,
-    /// Calls that breakers kept from it.
-    pub refused: u64,
     /// What it calls, what guards denied, and its events.
     #[serde(default)]
     pub links: LinkStatus,
@@ -88,48 +117,132 @@ pub struct PluginStatus {
     pub routes: Vec<String>,
 }
 
+/// How long a plugin's calls took. Of calls from plugin to plugin inside the agent's own
+/// process, one in 64 is timed, and stands for the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LatencyStatus {
+    /// Half of the calls took no longer, in milliseconds, an eighth off at most.
+    pub p50_ms: f64,
+    /// 99 of 100 calls took no longer, likewise.
+    pub p99_ms: f64,
+    /// Every bucket that has calls: the least time in it, in nanoseconds, and how many.
+    /// Only where it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<(u64, u64)>,
+}
+
 /// The status of every plugin of a host, by name.
 pub fn plugins(host: &Host) -> Vec<PluginStatus> {
-    host.cells()
-        .map(|cell| {
-            let (status, manifest) = (cell.status(), cell.manifest());
-            let Counters { calls, errors, panics, refused } = cell.counters();
-            let (breaker, services) = cell.breakers().states();
-            let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);
-            PluginStatus {
-                plugin: cell.name().to_string(),
-                version: cell.version().to_string(),
-                state: status.state.as_str().to_owned(),
-                since: status.since.to_string(),
-                reason: status.reason,
-                critical: manifest.critical,
-                calls,
-                errors,
-                panics,
-                breaker: breaker.state().as_str().to_owned(),
-                breaker_open_until: open_until_ms.map(|ms| Timestamp::from_millis(ms).to_string()),
-                service_breakers: services
-                    .into_iter()
-                    .map(|(name, state)| (name, state.as_str().to_owned()))
-                    .collect(),
-                refused,
-                links: cell.link_status(),
-                services: manifest
-                    .services
-                    .iter()
-                    .map(|service| format!("{} {}", service.export.name, service.export.version))
-                    .collect(),
-                routes: manifest
-                    .routes
-                    .iter()
-                    .map(|route| format!("{} {}", route.methods.join(","), route.path))
-                    .collect(),
-            }
-        })
-        .collect()
+    host.cells().map(|cell| plugin(cell, Detail::Short)).collect()
+}
+
+/// How much of the latency is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Two quantiles.
+    Short,
+    /// The buckets, too.
+    Buckets,
+}
+
+/// The status of one plugin.
+pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
+    let (status, manifest, reading) = (cell.status(), cell.manifest(), cell.meter().read());
+    let running = cell.running();
+    let (breaker, services) = cell.breakers().states();
+    let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);
+    let outcomes = Outcome::ALL.into_iter().filter(|outcome| reading.count(*outcome) > 0);
+    PluginStatus {
+        plugin: cell.name().to_string(),
+        version: cell.version().to_string(),
+        state: status.state.as_str().to_owned(),
+        since: status.since.to_string(),
+        reason: status.reason,
+        critical: manifest.critical,
+        tier: "in-process".to_owned(),
+        calls: reading.calls() + running,
+        errors: reading.count(Outcome::Failed) + reading.count(Outcome::Panicked),
+        panics: reading.count(Outcome::Panicked),
+        outcomes: outcomes.map(|o| (o.as_str().to_owned(), reading.count(o))).collect(),
+        latency: latency(&reading.latency, detail),
+        running,
+        queued: reading.queued,
+        refused: reading.refused,
+        denials: reading.denials,
+        activation_ms: reading.activation.map(millis),
+        restarts: None,
+        cpu_ms: None,
+        memory_bytes: None,
+        breaker: breaker.state().as_str().to_owned(),
+        breaker_open_until: open_until_ms.map(|ms| Timestamp::from_millis(ms).to_string()),
+        service_breakers: services
+            .into_iter()
+            .map(|(name, state)| (name, state.as_str().to_owned()))
+            .collect(),
+        links: cell.link_status(),
+        services: manifest
+            .services
+            .iter()
+            .map(|service| format!("{} {}", service.export.name, service.export.version))
+            .collect(),
+        routes: manifest
+            .routes
+            .iter()
+            .map(|route| format!("{} {}", route.methods.join(","), route.path))
+            .collect(),
+    }
+}
+
+fn latency(latency: &Latency, detail: Detail) -> Option<LatencyStatus> {
+    Some(LatencyStatus {
+        p50_ms: millis(latency.quantile(0.5)?),
+        p99_ms: millis(latency.quantile(0.99)?),
+        buckets: if detail == Detail::Buckets { latency.buckets() } else { Vec::new() },
+    })
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// `{"Ok": null}` or `{"Err": "why not"}`.
+fn ready_schema() -> utoipa::openapi::Schema {
+    use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+    let object = |key: &str, content: Type| {
+        ObjectBuilder::new()
+            .property(key, ObjectBuilder::new().schema_type(content))
+            .required(key)
+            .build()
+    };
+    let both = OneOfBuilder::new().item(object("Ok", Type::Null)).item(object("Err", Type::String));
+    both.build().into()
 }
 
 /// Whether any plugin could not be loaded.
 pub fn any_failed(host: &Host) -> bool {
     host.cells().any(|cell| matches!(cell.status().state, State::Failed | State::Blocked))
+}
+
+/// Whether requests should be sent to this host, and what that depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether everything is well without which it does no work.
+    pub ready: bool,
+    /// The first thing that is not; absent where it is ready.
+    pub reason: Option<String>,
+    /// Everything it depends on.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// One thing that a host depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Dependency {
+    /// `sync`, `generation`, `registry`, or `plugin org/name`.
+    pub name: String,
+    /// Whether the host is not ready without it.
+    pub required: bool,
+    /// Whether it is well.
+    pub ok: bool,
+    /// How it is, in words.
+    pub detail: String,
 }

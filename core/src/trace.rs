@@ -11,6 +11,8 @@ pub const TRACEPARENT: &str = "traceparent";
 pub struct TraceContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
+    /// The step that this one follows, where that is known. It does not travel.
+    parent_id: Option<[u8; 8]>,
     sampled: bool,
 }
 
@@ -29,7 +31,7 @@ impl TraceContext {
         // All zeros is invalid by the specification; setting a bit keeps this total.
         trace_id[0] |= 1;
         span_id[0] |= 1;
-        TraceContext { trace_id, span_id, sampled: true }
+        TraceContext { trace_id, span_id, parent_id: None, sampled: true }
     }
 
     /// The same trace, one step further, from 8 random bytes.
@@ -37,12 +39,39 @@ impl TraceContext {
     pub fn child(&self, random: [u8; 8]) -> Self {
         let mut span_id = random;
         span_id[0] |= 1;
-        TraceContext { span_id, ..*self }
+        TraceContext { span_id, parent_id: Some(self.span_id), ..*self }
     }
 
     /// The trace's 32 hexadecimal digits, which logs and errors carry as `trace_id`.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.trace_id))
+    }
+
+    /// The trace's identifier.
+    pub fn trace_bytes(&self) -> [u8; 16] {
+        self.trace_id
+    }
+
+    /// The step's identifier.
+    pub fn span_bytes(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    /// The identifier of the step that this one follows; `None` at a trace's start, and where
+    /// the context was read.
+    pub fn parent_bytes(&self) -> Option<[u8; 8]> {
+        self.parent_id
+    }
+
+    /// Whether the steps of this trace are recorded.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// The same step, recorded or not.
+    #[must_use]
+    pub fn with_sampled(self, sampled: bool) -> Self {
+        TraceContext { sampled, ..self }
     }
 
     /// The step's 16 hexadecimal digits.
@@ -94,6 +123,7 @@ impl FromStr for TraceContext {
         Ok(TraceContext {
             trace_id: trace.to_be_bytes(),
             span_id: span.to_be_bytes(),
+            parent_id: None,
             sampled: flags & 1 == 1,
         })
     }
@@ -112,6 +142,10 @@ mod tests {
         let child = context.child([7; 8]);
         assert_eq!(child.trace_id(), context.trace_id());
         assert_ne!(child.span_id(), context.span_id());
+        assert_eq!(child.parent_bytes(), Some(context.span_bytes()));
+        assert_eq!(context.parent_bytes(), None);
+        assert!(context.is_sampled());
+        assert_eq!(context.with_sampled(false).to_string(), text[..53].to_owned() + "00");
         for bad in [
             "",
             "00-0-0-0",

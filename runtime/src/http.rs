@@ -37,10 +37,10 @@ pub fn client() -> Result<Client, reqwest::Error> {
         .build()
 }
 
-/// Adds the present task's trace context, as its next step.
+/// Adds the present task's trace context: what serves the request is its next step.
 pub fn traced(request: RequestBuilder) -> RequestBuilder {
     match crate::trace::current() {
-        Some(context) => request.header(TRACEPARENT, crate::trace::child_of(context).to_string()),
+        Some(context) => request.header(TRACEPARENT, context.to_string()),
         None => request,
     }
 }

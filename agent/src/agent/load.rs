@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::Error;
+use crate::embed::Event;
 use crate::host::{Plan, State, load_all, prepare};
 use crate::store::{Fresh, Proven};
 
@@ -32,12 +33,9 @@ impl Inner {
         self.host.store(next.clone());
         next.connect(&settings.links);
         let ready = next.cells().filter(|cell| cell.status().state == State::Ready).count();
-        tracing::info!(
-            generation = number,
-            plugins = next.cells().count(),
-            ready,
-            "generation loaded"
-        );
+        let plugins = next.cells().count();
+        tracing::info!(generation = number, plugins, ready, "generation loaded");
+        settings.hooks.tell(&Event::Generation { number, plugins, ready });
         previous.stop(Some(&next), STOP_TIMEOUT);
         Ok(())
     }

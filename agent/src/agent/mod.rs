@@ -1,5 +1,6 @@
 //! The whole agent as a value: sync, load, serve, look for news, stop.
 
+mod facts;
 mod load;
 mod news;
 mod servers;
@@ -9,14 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use modunest_sdk::abi::RequestKind;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Listen};
-use crate::host::Host;
-use crate::status::{AgentStatus, HeadStatus, LastSync, any_failed, plugins};
-use crate::sync::{HeadSummary, Options, Syncer};
+use crate::embed::{AgentBuilder, Configuration};
+use crate::host::{Call, Host};
+use crate::status::{AgentStatus, LastSync, any_failed};
+use crate::sync::{Options, Syncer};
 use crate::{Error, admin, blocking, gateway};
 
 use servers::{AdminListener, serve};
@@ -65,6 +68,11 @@ pub struct Synced {
 }
 
 impl Agent {
+    /// A host that is put together before it is started.
+    pub fn builder(configuration: impl Configuration + 'static) -> AgentBuilder {
+        AgentBuilder::new(configuration)
+    }
+
     /// Binds both servers, syncs, and loads. A sync that fails does not keep the agent from
     /// starting: it tries again, and says so in its status.
     ///
@@ -132,6 +140,47 @@ impl Agent {
         any_failed(&self.inner.host.load())
     }
 
+    /// Calls a service of a loaded plugin, `service` or `service/method`, as the host itself:
+    /// guards and rules for callers are about plugins. It may take as long as a request at the
+    /// gateway.
+    ///
+    /// # Errors
+    /// What the plugin answered, or why it was not called.
+    pub async fn call_service(
+        &self,
+        plugin: &str,
+        service: &str,
+        payload: impl Into<Vec<u8>>,
+    ) -> Result<Vec<u8>, modunest_sdk::Error> {
+        use modunest_sdk::Error as Refused;
+        let host = self.inner.host();
+        let name = plugin.parse().map_err(|error| Refused::InvalidInput(format!("{error}")))?;
+        let cell = host.cell(&name).cloned();
+        let cell = cell.ok_or_else(|| Refused::NotFound(format!("{plugin} is not loaded")))?;
+        let exported = service.split('/').next().unwrap_or_default();
+        if !cell.manifest().services.iter().any(|one| one.export.name.as_str() == exported) {
+            let version = cell.version();
+            return Err(Refused::NotFound(format!(
+                "{plugin} {version} exports no service {service}"
+            )));
+        }
+        let deadline = modunest_runtime::clock::now().plus(self.inner.config.host.call_timeout);
+        let trace =
+            modunest_runtime::trace::current().unwrap_or_else(modunest_runtime::trace::root);
+        let (service, payload) = (service.to_owned(), payload.into());
+        let called = blocking::run(move || {
+            cell.call(Call {
+                kind: RequestKind::Service,
+                target: &service,
+                payload: &payload,
+                trace: &trace.to_string(),
+                caller: "",
+                deadline_ms: deadline.as_millis(),
+            })
+        });
+        called.await.map_err(|lost| Refused::Failed(lost.to_string()))?
+    }
+
     /// Looks for news now, and loads them.
     ///
     /// # Errors
@@ -161,42 +210,5 @@ impl Agent {
 impl Inner {
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the first load has ended and every critical plugin is ready.
-    pub(crate) fn ready(&self) -> Result<(), String> {
-        let host = self.host.load();
-        let (settled, generation) = {
-            let last = self.last();
-            (last.settled, last.generation)
-        };
-        match (settled, generation) {
-            (false, _) => Err("the first sync has not ended".to_owned()),
-            (true, None) if !self.config.plugins.is_empty() => {
-                Err("no generation could be loaded".to_owned())
-            }
-            _ => host.ready().map_err(|(plugin, status)| {
-                let reason = status.reason.unwrap_or_default();
-                format!("{plugin} is critical and {}: {reason}", status.state.as_str())
-            }),
-        }
-    }
-
-    pub(crate) fn status(&self) -> AgentStatus {
-        let head = self.syncer.client().kept_head().map(|head| {
-            let HeadSummary { origin, epoch, issued_at, age_s } = HeadSummary::of(&head);
-            HeadStatus { origin, epoch, issued_at, age_s }
-        });
-        let ready = self.ready();
-        let last = self.last();
-        AgentStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            gateway: self.gateway.to_string(),
-            generation: last.generation,
-            head,
-            last_sync: last.sync.clone(),
-            ready,
-            plugins: plugins(&self.host.load()),
-        }
     }
 }

@@ -42,7 +42,7 @@ impl Inner {
     }
 
     /// Syncs, and loads a generation that does not run yet.
-    pub(super) async fn sync(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
+    pub(crate) async fn sync(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "sync", async {
             let _turn = self.syncing.lock().await;

@@ -1,7 +1,9 @@
 //! The agent's listeners, and their end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -48,7 +50,7 @@ impl AdminListener {
                 if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
                     std::fs::remove_file(path).map_err(bind)?;
                 }
-                let listener = UnixListener::bind(path).map_err(bind)?;
+                let listener = bind_for_owner(path).map_err(bind)?;
                 Ok(AdminListener::Unix(listener, path.clone()))
             }
         }
@@ -81,4 +83,18 @@ impl AdminListener {
             }
         }
     }
+}
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: i32 = 64;
+
+/// A socket that only the agent's own user may open: whoever may connect may do everything. It
+/// has its mode before it has its name, so there is no moment in between.
+fn bind_for_owner(path: &Path) -> std::io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }

@@ -1,9 +1,11 @@
 //! The command line.
 
+mod client;
 mod print;
 mod query;
 mod run;
 mod sync;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ enum Command {
     Status,
     /// Show plugins: those of the running agent, else those of the current generation
     Plugins,
+    /// Watch the plugins of the running agent: calls, errors, times, memory
+    Top(top::TopArguments),
     /// Prove everything of the current generation again, from its statements to every file
     Verify,
     /// Go back to an earlier generation; a running agent loads it at its next start
@@ -124,6 +128,7 @@ impl Cli {
             Command::Resolve(arguments) => sync::resolve(&config, arguments, json).await,
             Command::Status => query::status(&config, json).await,
             Command::Plugins => query::plugins(&config, json).await,
+            Command::Top(arguments) => top::top(&config, arguments, json).await,
             Command::Verify => query::verify(&config, json).await,
             Command::Rollback(arguments) => query::rollback(&config, arguments, json),
             Command::Config(ConfigCommand::Check) => {

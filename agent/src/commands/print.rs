@@ -34,22 +34,47 @@ pub(super) fn error(error: &Error, trace_id: &str, json: bool) {
     drop(written);
 }
 
+/// Prints a text.
+pub(super) fn text(text: &str) -> Result<(), Error> {
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end()).map_err(Error::Output)
+}
+
+/// Prints JSON on one line.
+pub(super) fn json_line(value: &impl Serialize) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value)
+        .map_err(std::io::Error::from)
+        .and_then(|()| out.write_all(b"\n"))
+        .map_err(Error::Output)
+}
+
 /// A table with aligned columns; the last one is not padded.
 pub(super) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
-    let mut widths = header.map(str::len);
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.to_vec()).collect();
+    wide_table(&header, &rows)
+}
+
+/// As [`table`], where the columns are not counted.
+pub(super) fn wide_table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = header.iter().map(|heading| heading.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: Vec<&str>| {
+    let line = |cells: Vec<String>| {
         let padded: Vec<String> =
-            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
-    let mut text = line(header.to_vec());
+    let mut text = line(header.iter().map(|heading| (*heading).to_owned()).collect());
     for row in rows {
-        text.push_str(&line(row.iter().map(String::as_str).collect()));
+        text.push_str(&line(row.iter().map(|cell| printable(cell)).collect()));
     }
     text
+}
+
+/// What a plugin says goes to a terminal: without the characters that steer one.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }

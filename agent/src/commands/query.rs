@@ -2,18 +2,14 @@
 
 use clap::Args;
 use modunest_agent::admin::STATUS_PATH;
-use modunest_agent::config::Listen;
 use modunest_agent::status::AgentStatus;
 use modunest_agent::store::{Generation, Generations};
 use modunest_agent::sync::{Syncer, age_text};
 use modunest_agent::{Config, EXIT_FAILED, EXIT_OK, Error};
-use modunest_runtime::http;
 use serde_json::json;
 
+use super::client::AgentClient;
 use super::print;
-
-/// Largest status that is read, in bytes: 10,000 plugins with 1 KB each.
-const STATUS_MAX_BYTES: usize = 10 * 1024 * 1024;
 
 #[derive(Args)]
 pub(super) struct RollbackArguments {
@@ -102,36 +98,7 @@ fn current(config: &Config) -> Result<Generation, Error> {
 
 /// Asks the running agent for its status.
 async fn ask(config: &Config) -> Result<AgentStatus, Error> {
-    let address = config.admin.to_string();
-    let no_agent = |reason: String| Error::NoAgent { address: address.clone(), reason };
-    http::install_crypto();
-    let builder = reqwest::Client::builder().timeout(std::time::Duration::from_secs(10));
-    let (builder, url) = match &config.admin {
-        Listen::Tcp(address) => (builder, format!("http://{address}{STATUS_PATH}")),
-        Listen::Unix(path) => {
-            (builder.unix_socket(path.as_path()), format!("http://localhost{STATUS_PATH}"))
-        }
-    };
-    let client = builder.build().map_err(|error| no_agent(error.to_string()))?;
-    let asked = http::traced(client.get(url)).send().await;
-    let mut answer = asked.map_err(|error| no_agent(root_cause(&error)))?;
-    let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|e| no_agent(root_cause(&e)))? {
-        if body.len() + piece.len() > STATUS_MAX_BYTES {
-            return Err(no_agent("its status is too long".to_owned()));
-        }
-        body.extend_from_slice(&piece);
-    }
-    serde_json::from_slice(&body)
-        .map_err(|error| no_agent(format!("what answers is no agent of this version: {error}")))
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
+    AgentClient::of(config)?.get(STATUS_PATH).await
 }
 
 fn plugin_table(status: &AgentStatus) -> String {

@@ -17,9 +17,15 @@ pub(super) struct Arguments {
 pub(super) async fn run(config: Config, arguments: &Arguments) -> Result<u8, Error> {
     let Arguments { frozen, offline } = *arguments;
     let options = Options { frozen, offline, update: false };
+    let exporter = modunest_agent::export_traces(&config)?;
     let agent = Box::pin(Agent::start_with(config, options)).await?;
     modunest_runtime::shutdown::signal_received().await.map_err(Error::System)?;
     tracing::info!("stopping");
     agent.shutdown().await;
+    if let Some(exporter) = exporter {
+        // It waits for a collector that may hang, on a thread that may wait.
+        let ended = tokio::task::spawn_blocking(move || exporter.shutdown()).await;
+        ended.map_err(|error| Error::Output(std::io::Error::other(error)))?;
+    }
     Ok(EXIT_OK)
 }

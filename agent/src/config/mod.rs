@@ -6,7 +6,7 @@
 //! [gateway]
 //! listen = "127.0.0.1:8080"
 //! [admin]
-//! listen = "127.0.0.1:8081"   # or "unix:/run/modunest/admin.sock"
+//! listen = "unix:/run/modunest/admin.sock"   # or "127.0.0.1:8081"; else below state_dir
 //!
 //! [[registry]]
 //! name = "local"
@@ -29,6 +29,7 @@
 mod lifecycle;
 mod links;
 mod read;
+mod seen;
 #[cfg(test)]
 mod tests;
 
@@ -47,13 +48,18 @@ use url::Url;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use read::{ConfigError, Problem};
+pub use seen::TelemetrySettings;
 
+use crate::embed::Hooks;
 use crate::sync::Policy;
 
 /// Most concurrent loads: above it, loading waits for the dynamic linker's lock anyway.
 pub const SLOTS_MAX: usize = 64;
 /// Most parallel downloads: what a home router's connection table bears beside others.
 pub const DOWNLOADS_MAX: usize = 64;
+
+/// Name of the admin API's socket below the state folder.
+pub const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Everything the agent is told. Made by [`Config::load`] or, in code, by [`Config::new`].
 #[derive(Clone, Debug)]
@@ -62,8 +68,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where plugin routes are served.
     pub gateway: SocketAddr,
-    /// Where status and health are served.
+    /// Where the admin API is served.
     pub admin: Listen,
+    /// Where traces go.
+    pub telemetry: TelemetrySettings,
     /// The registry that plugins come from.
     pub registry: Registry,
     /// The plugins that are wanted; what they depend on comes with them.
@@ -117,6 +125,8 @@ pub struct HostSettings {
     pub links: LinkSettings,
     /// How plugins are kept up, and changed while they run.
     pub lifecycle: LifecycleSettings,
+    /// What the program that has this host inside plugged into it.
+    pub hooks: Hooks,
 }
 
 /// Where a server listens.
@@ -146,12 +156,14 @@ impl Config {
         read::load(path)
     }
 
-    /// A configuration in code, with defaults, no plugins, and free ports on loopback.
+    /// A configuration in code, with defaults, no plugins, and a free port on loopback.
     pub fn new(state_dir: impl Into<PathBuf>, registry: Registry) -> Self {
+        let state_dir = state_dir.into();
         Config {
-            state_dir: state_dir.into(),
             gateway: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            admin: Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            admin: Listen::below(&state_dir),
+            state_dir,
+            telemetry: TelemetrySettings::default(),
             registry,
             plugins: BTreeMap::new(),
             policy: Policy::default(),
@@ -178,6 +190,7 @@ impl Default for HostSettings {
             check_every: Duration::from_secs(60),
             links: LinkSettings::default(),
             lifecycle: LifecycleSettings::default(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -200,6 +213,13 @@ impl FromStr for Pattern {
             Some(org) => org.parse().map(Pattern::Org),
             None => text.parse().map(Pattern::Plugin),
         }
+    }
+}
+
+impl Listen {
+    /// The Unix socket below a state folder, where nothing else is said.
+    pub fn below(state_dir: &Path) -> Self {
+        Listen::Unix(state_dir.join(ADMIN_SOCKET))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,10 +18,17 @@ use crate::sync::Policy;
 
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
+use super::seen::TelemetryTable;
 use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
 
 /// Largest configuration file, in bytes: thousands of plugins.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Where plugin routes are served, where nothing else is said.
+const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+const GATEWAY_EXAMPLE: &str = "127.0.0.1:8080";
+const ADMIN_EXAMPLE: &str = "unix:/run/modunest/admin.sock";
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +89,8 @@ struct File {
     admin: Option<Server>,
     registry: Spanned<Vec<RegistryTable>>,
     #[serde(default)]
+    telemetry: TelemetryTable,
+    #[serde(default)]
     plugins: BTreeMap<PluginName, WantedEntry>,
     #[serde(default)]
     policy: PolicyTable,
@@ -100,7 +110,7 @@ struct File {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Server {
+pub(super) struct Server {
     listen: Spanned<String>,
 }
 
@@ -223,8 +233,12 @@ impl Check<'_> {
             let at = file.state_dir.span().start;
             self.refuse(at, "state_dir", "is empty", "name a folder that the agent may write");
         }
-        let gateway = self.listen("gateway.listen", file.gateway, "127.0.0.1:8080");
-        let admin = self.listen("admin.listen", file.admin, "127.0.0.1:8081");
+        let gateway = match file.gateway {
+            Some(server) => self.listen("gateway.listen", server),
+            None => Some((Listen::Tcp(GATEWAY), 0)),
+        };
+        let admin = self.admin(file.admin, &state_dir);
+        let telemetry = self.telemetry(file.telemetry);
         let gateway = match gateway {
             Some((Listen::Tcp(address), _)) => Some(address),
             Some((Listen::Unix(_), at)) => {
@@ -251,29 +265,23 @@ impl Check<'_> {
         Some(Config {
             state_dir,
             gateway: gateway?,
-            admin: admin?.0,
+            admin: admin?,
             registry: registry?,
+            telemetry,
             plugins,
             policy,
             host,
         })
     }
 
-    fn listen(
-        &mut self,
-        key: &str,
-        server: Option<Server>,
-        default: &str,
-    ) -> Option<(Listen, usize)> {
-        let (text, at) = match server {
-            Some(Server { listen }) => (listen.get_ref().clone(), listen.span().start),
-            None => (default.to_owned(), 0),
-        };
+    pub(super) fn listen(&mut self, key: &str, server: Server) -> Option<(Listen, usize)> {
+        let (at, text) = (server.listen.span().start, server.listen.into_inner());
         match text.parse() {
             Ok(listen) => Some((listen, at)),
             Err(rule) => {
                 let rule = format!("\"{text}\": {rule}");
-                self.refuse(at, key, rule, &format!("for example \"{default}\""));
+                let example = if key == "admin.listen" { ADMIN_EXAMPLE } else { GATEWAY_EXAMPLE };
+                self.refuse(at, key, rule, &format!("for example \"{example}\""));
                 None
             }
         }

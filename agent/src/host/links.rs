@@ -101,7 +101,7 @@ impl Host {
 }
 
 /// What a plugin's links came to, as status shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LinkStatus {
     /// Services that it calls.
     pub imports: Vec<ImportStatus>,

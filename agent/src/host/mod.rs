@@ -23,6 +23,7 @@ mod plan;
 mod routes;
 mod schedule;
 mod services;
+mod spans;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
     WINDOW_MAX,
 };
-pub use cell::{Cell, Counters, State, Status};
+pub use cell::{Cell, State, Status};
 pub use events::EventCounters;
 pub use guards::GuardRefusal;
 pub use instance::{Call, Instance};

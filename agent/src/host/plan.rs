@@ -16,6 +16,7 @@ use super::links::{self, Other, Schemas};
 use super::routes::{Routes, Segment, segments};
 use super::{Cell, Host, State};
 use crate::config::{HostSettings, Wanted};
+use crate::embed::LoadAsk;
 use crate::store::{Error, Fresh, Installed, LIBRARY_NAME, Proven, Store};
 
 /// A release that is proven and unpacked, with its manifest read; or why it is not.
@@ -121,6 +122,7 @@ impl Plan {
                 folder: installed.folder,
                 dependencies,
                 lifecycle: lifecycle.clone(),
+                hooks: settings.hooks.clone(),
             };
             let old = previous.and_then(|host| host.cell(&name));
             let refusal = damage.as_ref().or(refusals.get(&name)).or(unusable.as_ref());
@@ -270,6 +272,14 @@ fn refusals(
             None => Other::Absent,
         };
         let refusal = refusal.or_else(|| links::refusal(&installed.manifest, other));
+        // Last, so that it takes away from what everything else allows.
+        let refusal = refusal.or_else(|| {
+            let release = &prepared.proven.release;
+            let (version, capabilities) = (&release.version, &release.capabilities[..]);
+            let ask = LoadAsk { plugin: name, version, capabilities };
+            let forbidden = settings.hooks.may_load(&ask).err();
+            forbidden.map(|reason| format!("the program around this host forbids it: {reason}"))
+        });
         if let Some(reason) = refusal {
             refusals.entry(name.clone()).or_insert(reason);
         }

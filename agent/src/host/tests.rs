@@ -15,6 +15,8 @@ use super::ask::ServiceAsk;
 use super::cell::Parts;
 use super::*;
 use crate::config::HostSettings;
+use crate::embed::Hooks;
+use crate::metrics::Outcome;
 use crate::store::{Installed, Proven};
 
 fn manifest(name: &str, more: &str) -> Manifest {
@@ -179,6 +181,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
         folder: "/nowhere".into(),
         dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
         lifecycle: Arc::default(),
+        hooks: Hooks::default(),
     }))
 }
 
@@ -214,7 +217,7 @@ fn services_need_an_import_a_dependency_and_an_export() {
     assert!(matches!(ask(&front, "other"), Err(Error::NotFound(_))));
     assert!(matches!(ask(&front, "third"), Err(Error::Denied(_))));
     assert!(matches!(ask(&alone, "echo"), Err(Error::Unavailable(_))));
-    assert_eq!(back.counters().calls, 1);
+    assert_eq!(back.meter().read().calls(), 1);
 }
 
 #[test]
@@ -289,8 +292,8 @@ fn a_plugin_that_fails_again_and_again_is_left_alone() {
     }
     let Err(Error::Unavailable(text)) = failing.call(service_call()) else { panic!("it opened") };
     assert!(text.starts_with("echo of demo/back failed too often and is left alone"), "{text}");
-    let Counters { calls, errors, refused, .. } = failing.counters();
-    assert_eq!((calls, errors, refused), (5, 5, 1));
+    let reading = failing.meter().read();
+    assert_eq!((reading.calls(), reading.count(Outcome::Failed), reading.refused), (5, 5, 1));
     assert_eq!(failing.breakers().states().0.state(), BreakerState::Open);
     // What the caller did wrong is not held against it.
     let denying = cell("demo/back", "", &[]);

@@ -1,6 +1,7 @@
 //! The agent against a registry that the tests make, and that lies where they want.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod admin;
 mod attacks;
 mod closure;
 mod events;

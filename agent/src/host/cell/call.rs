@@ -1,15 +1,28 @@
 //! Calls: from outside, from plugin to plugin, and the question after health.
 
-use std::sync::atomic::Ordering;
-
 use modunest_core::time::Timestamp;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, RequestKind};
 use modunest_sdk::{Error, Hook};
 
 use super::Cell;
-use crate::host::Call;
-use crate::host::breaker::{Outcome, Refused};
+use super::gate::Running;
+use crate::embed::{CallAsk, Event};
+use crate::host::breaker::{Outcome, Refused, Ticket};
 use crate::host::frame::{self, DEPTH_MAX, Frame};
+use crate::host::{Call, Instance, spans};
+use crate::metrics::{self, Meter};
+
+/// A call that may be made.
+struct Admitted<'c> {
+    _running: Running<'c>,
+    instance: &'c dyn Instance,
+    deadline_ms: u64,
+    ticket: Ticket,
+}
+
+fn now_ms() -> u64 {
+    modunest_runtime::clock::now().as_millis()
+}
 
 impl Cell {
     /// Serves a call on this thread. The earlier of its deadline and the one of the call
@@ -19,6 +32,52 @@ impl Cell {
     /// What the plugin answered, or why it was not called.
     pub fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
         let outer = frame::current();
+        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let admitted = self.let_in(&call, service, &outer);
+        let Admitted { _running, instance, deadline_ms, ticket } =
+            admitted.inspect_err(|_| self.meter.refuse())?;
+        let trace = if call.trace.is_empty() { outer.trace } else { call.trace.to_owned() };
+        let mut step = spans::begin(self, &call, &trace);
+        let trace = step.as_ref().map_or(trace, |step| step.context().to_string());
+        // What comes from outside costs more than two looks at a clock.
+        let begun = Meter::begin(outer.depth == 0);
+        let inner = Frame { depth: outer.depth + 1, deadline_ms, trace: trace.clone() };
+        let answer =
+            frame::within(inner, || instance.call(Call { deadline_ms, trace: &trace, ..call }));
+        let ended = metrics::Outcome::of(&answer);
+        let took = self.meter.end(begun, ended);
+        if self.hooks.is_observed() {
+            self.hooks.tell(&Event::Call {
+                plugin: &self.name,
+                version: &self.version,
+                target: call.target,
+                caller: call.caller,
+                outcome: ended,
+                took,
+            });
+        }
+        if let Some(step) = &mut step {
+            spans::end(step, &answer);
+        }
+        if self.breakers.record(service, ticket, outcome(&answer), now_ms) {
+            let service = service.unwrap_or_default();
+            tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
+            self.hooks.tell(&Event::BreakerOpened { plugin: &self.name, service });
+        }
+        if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = &answer {
+            tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
+            self.tell(Hook::OnError, error.text().as_bytes());
+        }
+        answer
+    }
+
+    /// Whether a call may reach the plugin, and how long it may take.
+    fn let_in(
+        &self,
+        call: &Call<'_>,
+        service: Option<&str>,
+        outer: &Frame,
+    ) -> Result<Admitted<'_>, Error> {
         if outer.depth >= DEPTH_MAX {
             return Err(Error::Denied(format!(
                 "calls from plugin to plugin are {DEPTH_MAX} deep at most"
@@ -31,39 +90,27 @@ impl Cell {
             )));
         }
         let deadline_ms = frame::earlier(outer.deadline_ms, call.deadline_ms);
-        if deadline_ms > 0 && modunest_runtime::clock::now().as_millis() >= deadline_ms {
+        if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
-        let trace = if call.trace.is_empty() { outer.trace } else { call.trace.to_owned() };
-        let _running = self.enter()?;
+        let running = self.enter()?;
         let Some(instance) = self.instance.get() else {
             return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
         };
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
-        let now_ms = || modunest_runtime::clock::now().as_millis();
+        self.hooks
+            .may_call(&CallAsk {
+                plugin: &self.name,
+                version: &self.version,
+                target: call.target,
+                caller: call.caller,
+            })
+            .map_err(Error::Denied)?;
         let ticket = self.breakers.admit(service, now_ms).map_err(|r| self.refused(service, r))?;
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let inner = Frame { depth: outer.depth + 1, deadline_ms, trace: trace.clone() };
-        let answer =
-            frame::within(inner, || instance.call(Call { deadline_ms, trace: &trace, ..call }));
-        if self.breakers.record(service, ticket, outcome(&answer), now_ms) {
-            let service = service.unwrap_or_default();
-            tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
-        }
-        if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = &answer {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-            if matches!(error, Error::Panicked(_)) {
-                self.panics.fetch_add(1, Ordering::Relaxed);
-            }
-            tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
-            self.tell(Hook::OnError, error.text().as_bytes());
-        }
-        answer
+        Ok(Admitted { _running: running, instance: instance.as_ref(), deadline_ms, ticket })
     }
 
     /// What a caller hears whom a breaker keeps out.
     fn refused(&self, service: Option<&str>, refused: Refused) -> Error {
-        self.refused.fetch_add(1, Ordering::Relaxed);
         let whose = match service {
             Some(service) if refused.by_service => format!("{service} of {}", self.name),
             _ => self.name.to_string(),

@@ -15,6 +15,12 @@ pub(super) struct InFlight {
     awaited: bool,
 }
 
+impl InFlight {
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+}
+
 pub(super) struct Running<'c>(&'c Cell);
 
 impl Drop for Running<'_> {

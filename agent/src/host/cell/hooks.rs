@@ -29,6 +29,8 @@ impl Cell {
         *status =
             Status { state: State::Ready, since: modunest_runtime::clock::now(), reason: None };
         drop(status);
+        self.meter.loaded();
+        self.announce();
         self.tell(Hook::AfterLoad, &[]);
         Ok(())
     }
@@ -40,6 +42,10 @@ impl Cell {
         if given_up {
             let since = modunest_runtime::clock::now();
             *status = Status { state: State::Failed, since, reason: Some(reason) };
+        }
+        drop(status);
+        if given_up {
+            self.announce();
         }
         given_up
     }

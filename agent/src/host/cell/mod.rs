@@ -6,11 +6,9 @@ mod gate;
 mod hooks;
 
 mod call;
-mod counters;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use modunest_core::Version;
@@ -19,13 +17,14 @@ use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
 use tokio::sync::Semaphore;
 
-pub use counters::Counters;
 pub use state::{State, Status};
 
 use super::links::Links;
 use super::services::Services;
 use super::{Breakers, Instance};
 use crate::config::LifecycleSettings;
+use crate::embed::{Event, Hooks};
+use crate::metrics::Meter;
 use gate::{InFlight, lock};
 
 /// Calls from outside that one plugin serves at the same time. A plugin that hangs holds so
@@ -47,12 +46,11 @@ pub struct Cell {
     instance: OnceLock<Box<dyn Instance>>,
     in_flight: Mutex<InFlight>,
     drained: Condvar,
-    calls: AtomicU64,
-    errors: AtomicU64,
-    panics: AtomicU64,
+    meter: Meter,
     permits: Arc<Semaphore>,
     breakers: Breakers,
-    refused: AtomicU64,
+    /// What the program around this host plugged into it.
+    hooks: Hooks,
 }
 
 /// What a [`Cell`] is made of.
@@ -62,11 +60,12 @@ pub(super) struct Parts {
     pub(super) folder: PathBuf,
     pub(super) dependencies: BTreeMap<PluginName, Arc<Cell>>,
     pub(super) lifecycle: Arc<LifecycleSettings>,
+    pub(super) hooks: Hooks,
 }
 
 impl Cell {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { identity, manifest, folder, dependencies, lifecycle } = parts;
+        let Parts { identity, manifest, folder, dependencies, lifecycle, hooks } = parts;
         let breaker =
             if manifest.critical { lifecycle.critical_breaker } else { lifecycle.breaker };
         Cell {
@@ -86,12 +85,10 @@ impl Cell {
             instance: OnceLock::new(),
             in_flight: Mutex::default(),
             drained: Condvar::new(),
-            calls: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            panics: AtomicU64::new(0),
+            meter: Meter::default(),
             permits: Arc::new(Semaphore::new(CALLS_MAX)),
             breakers: Breakers::new(breaker),
-            refused: AtomicU64::new(0),
+            hooks,
         }
     }
 
@@ -156,13 +153,13 @@ impl Cell {
     }
 
     /// What it did.
-    pub fn counters(&self) -> Counters {
-        Counters {
-            calls: self.calls.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            panics: self.panics.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-        }
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Calls that are being served.
+    pub fn running(&self) -> u64 {
+        lock(&self.in_flight).running() as u64
     }
 
     /// Its circuit breakers.
@@ -176,7 +173,20 @@ impl Cell {
     }
 
     pub(super) fn set(&self, state: State, reason: Option<String>) {
+        if state == State::Loading {
+            self.meter.loading();
+        }
         *lock(&self.status) = Status { state, since: modunest_runtime::clock::now(), reason };
+        self.announce();
+    }
+
+    /// Tells whoever observes this host where the plugin stands now. No lock is held.
+    fn announce(&self) {
+        if self.hooks.is_observed() {
+            let Status { state, reason, .. } = self.status();
+            let (plugin, version) = (&self.name, &self.version);
+            self.hooks.tell(&Event::Plugin { plugin, version, state, reason: reason.as_deref() });
+        }
     }
 
     /// How the plugin's trouble reads behind "which".

@@ -24,6 +24,17 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order of a life.
+    pub const ALL: [State; 7] = [
+        State::Waiting,
+        State::Loading,
+        State::Ready,
+        State::Failed,
+        State::Blocked,
+        State::Stopping,
+        State::Stopped,
+    ];
+
     /// The word in JSON and on screens.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -59,7 +59,7 @@ struct Topic {
 pub(super) struct EventSchemas(BTreeMap<ServiceName, Schema>);
 
 /// What became of a plugin's events since its process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EventCounters {
     /// Events that it published.
     pub published: u64,

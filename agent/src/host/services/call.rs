@@ -77,6 +77,7 @@ impl Cell {
         imports
             .position(|i| i.item.plugin.as_str() == plugin && i.item.item.as_str() == service)
             .ok_or_else(|| {
+                self.meter().deny();
                 Error::Denied(format!("{} does not import {service} of {plugin}", self.name()))
             })
     }

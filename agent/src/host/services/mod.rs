@@ -93,7 +93,7 @@ impl Services {
 }
 
 /// An import, as status shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ImportStatus {
     /// `org/plugin:service`.
     pub service: String,

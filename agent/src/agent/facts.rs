@@ -1,0 +1,124 @@
+//! What a running agent says about itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Inner;
+use crate::admin::GenerationStatus;
+use crate::host::{Host, State};
+use crate::metrics::{process, prometheus};
+use crate::status::{AgentStatus, Dependency, HeadStatus, Readiness, plugins};
+use crate::store::Error;
+use crate::sync::{HeadSummary, age_text};
+
+impl Inner {
+    /// What is loaded now.
+    pub(crate) fn host(&self) -> Arc<Host> {
+        self.host.load_full()
+    }
+
+    pub(crate) fn status(&self) -> AgentStatus {
+        let head = self.syncer.client().kept_head().map(|head| {
+            let HeadSummary { origin, epoch, issued_at, age_s } = HeadSummary::of(&head);
+            HeadStatus { origin, epoch, issued_at, age_s }
+        });
+        let readiness = self.readiness();
+        let last = self.last();
+        AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: self.gateway.to_string(),
+            generation: last.generation,
+            head,
+            last_sync: last.sync.clone(),
+            ready: readiness.reason.map_or(Ok(()), Err),
+            process: process::own(),
+            plugins: plugins(&self.host.load()),
+        }
+    }
+
+    /// What this host depends on, and whether it is ready by that: the first load has ended,
+    /// and every critical plugin serves.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let host = self.host.load();
+        let (settled, generation, sync) = {
+            let last = self.last();
+            (last.settled, last.generation, last.sync.clone())
+        };
+        let dependency = |name: &str, required, ok, detail: String| Dependency {
+            name: name.to_owned(),
+            required,
+            ok,
+            detail,
+        };
+        let first =
+            if settled { "the first sync has ended" } else { "the first sync has not ended" };
+        let loaded = match generation {
+            Some(number) => format!("generation {number} runs"),
+            None => "no generation could be loaded".to_owned(),
+        };
+        let nothing_wanted = self.config.plugins.is_empty();
+        let registry = match &sync {
+            None => (false, "it was not asked yet".to_owned()),
+            Some(last) => match last.error.as_ref().or(last.offline.as_ref()) {
+                Some(reason) => (false, reason.clone()),
+                None => (true, format!("it answered at {}", last.at)),
+            },
+        };
+        let mut dependencies = vec![
+            dependency("sync", true, settled, first.to_owned()),
+            dependency("generation", true, generation.is_some() || nothing_wanted, loaded),
+            dependency("registry", false, registry.0, registry.1),
+        ];
+        if let Some(head) = self.syncer.client().kept_head() {
+            let head = HeadSummary::of(&head);
+            let detail = format!("epoch {}, {} old", head.epoch, age_text(head.age_s));
+            dependencies.push(dependency("head", false, true, detail));
+        }
+        for cell in host.cells().filter(|cell| cell.manifest().critical) {
+            let status = cell.status();
+            let detail = match &status.reason {
+                Some(reason) => format!("{}: {reason}", status.state.as_str()),
+                None => status.state.as_str().to_owned(),
+            };
+            let name = format!("plugin {}", cell.name());
+            dependencies.push(dependency(&name, true, status.state == State::Ready, detail));
+        }
+        let missing = dependencies.iter().find(|dependency| dependency.required && !dependency.ok);
+        let reason = missing.map(|missing| match missing.name.strip_prefix("plugin ") {
+            Some(plugin) => format!("{plugin} is critical and {}", missing.detail),
+            None => missing.detail.clone(),
+        });
+        Readiness { ready: reason.is_none(), reason, dependencies }
+    }
+
+    /// Every kept generation, the newest first. Blocks.
+    pub(crate) fn generations(&self) -> Result<Vec<GenerationStatus>, Error> {
+        let running = self.last().generation;
+        let generations = self.syncer.generations();
+        let current = generations.current()?.map(|generation| generation.number);
+        let numbers = generations.numbers()?.into_iter().rev();
+        numbers
+            .map(|number| {
+                let lock = generations.read(number)?.lock;
+                let plugins = lock.plugins.iter();
+                Ok(GenerationStatus {
+                    number,
+                    current: current == Some(number),
+                    running: running == Some(number),
+                    issued_at: lock.issued_at.to_string(),
+                    epoch: lock.epoch,
+                    plugins: plugins.map(|p| format!("{} {}", p.plugin, p.version)).collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// All that is counted, in Prometheus' text form.
+    pub(crate) fn metrics(&self) -> Result<String, fmt::Error> {
+        let host = self.host();
+        let latencies = host.cells().map(|cell| cell.meter().read().latency).collect();
+        let plugins = plugins(&host);
+        let status = AgentStatus { plugins, ..self.status() };
+        prometheus::Exposition { status, latencies }.encode()
+    }
+}

@@ -1,0 +1,287 @@
+//! What one plugin does, counted where it is called. No lock, and one addition a call.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use modunest_sdk::Error;
+
+use super::histogram::{Histogram, Latency};
+
+/// Of calls that cost less than reading a clock, one in so many is timed and stands for all of
+/// them. A clock costs 25 ns twice; a call inside the process is to cost 10 ns in all.
+const SAMPLED: u32 = 64;
+
+/// How a call ended. The names are the values of the label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered.
+    Answered,
+    /// The plugin could not do it.
+    Failed,
+    /// The plugin panicked or crashed.
+    Panicked,
+    /// It was not answered in time.
+    Late,
+    /// The plugin could not be called.
+    Unavailable,
+    /// The plugin has no such thing, or does not know the request.
+    Unknown,
+    /// What was sent is not valid.
+    Invalid,
+    /// The caller may not do that.
+    Denied,
+}
+
+impl Outcome {
+    /// All of them, as they are shown.
+    pub const ALL: [Outcome; 8] = [
+        Outcome::Answered,
+        Outcome::Failed,
+        Outcome::Panicked,
+        Outcome::Late,
+        Outcome::Unavailable,
+        Outcome::Unknown,
+        Outcome::Invalid,
+        Outcome::Denied,
+    ];
+
+    /// How a call with this answer ended.
+    pub fn of<T>(answer: &Result<T, Error>) -> Outcome {
+        match answer {
+            Ok(_) => Outcome::Answered,
+            Err(Error::Failed(_)) => Outcome::Failed,
+            Err(Error::Panicked(_)) => Outcome::Panicked,
+            Err(Error::DeadlineExceeded(_)) => Outcome::Late,
+            Err(Error::Unavailable(_)) => Outcome::Unavailable,
+            Err(Error::Unsupported(_) | Error::NotFound(_)) => Outcome::Unknown,
+            Err(Error::InvalidInput(_)) => Outcome::Invalid,
+            Err(Error::Denied(_)) => Outcome::Denied,
+        }
+    }
+
+    /// The word in labels and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Failed => "failed",
+            Outcome::Panicked => "panicked",
+            Outcome::Late => "late",
+            Outcome::Unavailable => "unavailable",
+            Outcome::Unknown => "unknown",
+            Outcome::Invalid => "invalid",
+            Outcome::Denied => "denied",
+        }
+    }
+}
+
+/// Counts what one plugin does.
+#[derive(Debug, Default)]
+pub struct Meter {
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    latency: Histogram,
+    refused: AtomicU64,
+    denials: AtomicU64,
+    queued: AtomicI64,
+    loading: Mutex<Loading>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Loading {
+    since: Option<Instant>,
+    took: Option<Duration>,
+}
+
+/// A call that is being served, for [`Meter::end`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a call is counted at its end"]
+pub struct Begun {
+    since: Option<Instant>,
+    /// For how many calls its time stands.
+    weight: u64,
+}
+
+/// What a [`Meter`] has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    outcomes: [u64; Outcome::ALL.len()],
+    /// How long calls took.
+    pub latency: Latency,
+    /// Calls that were refused before they reached it: it was not ready, or the call was late.
+    pub refused: u64,
+    /// What the plugin asked for and may not have.
+    pub denials: u64,
+    /// Calls that wait for their turn.
+    pub queued: u64,
+    /// How long the last load took, from its start to its first call.
+    pub activation: Option<Duration>,
+}
+
+impl Meter {
+    /// A call begins. `timed` says that it is worth its own time: it comes from outside, or
+    /// leaves the process. Others are timed by sample.
+    pub fn begin(timed: bool) -> Begun {
+        let weight = if timed { 1 } else { sample() };
+        Begun { since: (weight > 0).then(Instant::now), weight }
+    }
+
+    /// A call ends; answers how long it took, where it was timed.
+    pub fn end(&self, begun: Begun, outcome: Outcome) -> Option<Duration> {
+        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        let time = begun.since?.elapsed();
+        self.latency.add(time, begun.weight);
+        Some(time)
+    }
+
+    /// A call was refused before it reached the plugin.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The plugin asked for something that it may not have.
+    pub fn deny(&self) {
+        self.denials.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A call waits for its turn, until the answer is dropped.
+    pub fn wait(&self) -> Waiting<'_> {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Waiting(self)
+    }
+
+    /// A load begins.
+    pub fn loading(&self) {
+        let mut loading = self.load_times();
+        *loading = Loading { since: Some(Instant::now()), took: None };
+    }
+
+    /// The load that began has ended well.
+    pub fn loaded(&self) {
+        let mut loading = self.load_times();
+        loading.took = loading.since.take().map(|since| since.elapsed()).or(loading.took);
+    }
+
+    fn load_times(&self) -> MutexGuard<'_, Loading> {
+        // Two plain values; a panic leaves nothing half-done.
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted until now.
+    pub fn read(&self) -> Reading {
+        Reading {
+            outcomes: std::array::from_fn(|at| self.outcomes[at].load(Ordering::Relaxed)),
+            latency: self.latency.read(),
+            refused: self.refused.load(Ordering::Relaxed),
+            denials: self.denials.load(Ordering::Relaxed),
+            // Two threads may be seen in the wrong order for a moment.
+            queued: u64::try_from(self.queued.load(Ordering::Relaxed)).unwrap_or(0),
+            activation: self.load_times().took,
+        }
+    }
+}
+
+impl Reading {
+    /// Calls that reached it and ended, however.
+    pub fn calls(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    /// How many calls ended so.
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+}
+
+/// One in [`SAMPLED`] is 64, the others are 0. Each thread counts for itself: a counter that
+/// threads share would cost more than it saves.
+fn sample() -> u64 {
+    thread_local! {
+        static LEFT: Cell<u32> = const { Cell::new(0) };
+    }
+    LEFT.with(|left| match left.get().checked_sub(1) {
+        Some(less) => {
+            left.set(less);
+            0
+        }
+        None => {
+            left.set(SAMPLED - 1);
+            u64::from(SAMPLED)
+        }
+    })
+}
+
+/// A call that waits for its turn.
+#[derive(Debug)]
+#[must_use = "it waits until this is dropped"]
+pub struct Waiting<'m>(&'m Meter);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_is_counted_once_by_its_outcome() {
+        let meter = Meter::default();
+        let answers = [
+            (Ok(()), Outcome::Answered),
+            (Err(Error::Failed(String::new())), Outcome::Failed),
+            (Err(Error::Panicked(String::new())), Outcome::Panicked),
+            (Err(Error::DeadlineExceeded(String::new())), Outcome::Late),
+            (Err(Error::Unavailable(String::new())), Outcome::Unavailable),
+            (Err(Error::NotFound(String::new())), Outcome::Unknown),
+            (Err(Error::Unsupported(String::new())), Outcome::Unknown),
+            (Err(Error::InvalidInput(String::new())), Outcome::Invalid),
+            (Err(Error::Denied(String::new())), Outcome::Denied),
+        ];
+        for (answer, outcome) in &answers {
+            assert_eq!(Outcome::of(answer), *outcome);
+            assert!(meter.end(Meter::begin(true), Outcome::of(answer)).is_some());
+        }
+        let reading = meter.read();
+        assert_eq!(reading.calls(), answers.len() as u64);
+        assert_eq!(reading.count(Outcome::Unknown), 2);
+        assert_eq!(reading.latency.count(), answers.len() as u64);
+    }
+
+    #[test]
+    fn a_sample_stands_for_the_calls_around_it() {
+        let meter = Meter::default();
+        let calls = u64::from(SAMPLED) * 10;
+        let timed =
+            (0..calls).filter(|_| meter.end(Meter::begin(false), Outcome::Answered).is_some());
+        assert_eq!(timed.count(), 10);
+        let reading = meter.read();
+        assert_eq!((reading.calls(), reading.latency.count()), (calls, calls));
+    }
+
+    #[test]
+    fn a_load_is_timed_from_its_start_to_its_end() {
+        let meter = Meter::default();
+        assert_eq!(meter.read().activation, None);
+        meter.loading();
+        assert_eq!(meter.read().activation, None);
+        meter.loaded();
+        assert!(meter.read().activation.is_some());
+        // Ended twice, as where a load is given up late.
+        meter.loaded();
+        assert!(meter.read().activation.is_some());
+    }
+
+    #[test]
+    fn a_waiting_call_counts_until_it_is_served() {
+        let meter = Meter::default();
+        let (one, other) = (meter.wait(), meter.wait());
+        assert_eq!(meter.read().queued, 2);
+        drop(one);
+        assert_eq!(meter.read().queued, 1);
+        drop(other);
+        assert_eq!(meter.read().queued, 0);
+    }
+}

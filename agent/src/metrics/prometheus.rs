@@ -1,0 +1,370 @@
+//! Everything that is counted, in the text form that Prometheus reads (version 0.0.4).
+//!
+//! Names follow its conventions: base units, a unit at the end, `_total` for what only grows.
+//! The labels are `plugin`, `version` and `tier`, so there are as many series as loaded
+//! plugins times a constant: about 40 each.
+
+use std::fmt;
+
+use modunest_runtime::telemetry;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, prometheus_text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Latency, Outcome};
+use crate::status::{AgentStatus, PluginStatus};
+
+pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+
+/// Name, help, and value of a counter that each plugin may have.
+type Counted = (&'static str, &'static str, fn(&PluginStatus) -> Option<u64>);
+/// Name, help, unit and value of a gauge that each plugin may have.
+type Gauged = (&'static str, &'static str, Option<&'static Unit>, fn(&PluginStatus) -> Option<f64>);
+
+/// All that one answer says.
+#[derive(Debug)]
+pub struct Exposition {
+    /// The agent and its plugins.
+    pub status: AgentStatus,
+    /// For each plugin of the status, in its order, how long calls took.
+    pub latencies: Vec<Latency>,
+}
+
+impl Exposition {
+    /// The text.
+    ///
+    /// # Errors
+    /// When a value cannot be written, which a string never refuses.
+    pub fn encode(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn agent(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let status = &self.status;
+        let mut info =
+            to.encode_descriptor("modunest_agent", "The running agent", None, MetricType::Info)?;
+        info.encode_info(&[("version", status.version.as_str())])?;
+        gauge(
+            to,
+            "modunest_ready",
+            "Whether every critical plugin is ready",
+            None,
+            u64::from(status.ready.is_ok()),
+        )?;
+        if let Some(number) = status.generation {
+            gauge(to, "modunest_generation", "Number of the generation that runs", None, number)?;
+        }
+        if let Some(head) = &status.head {
+            let help = "Time since the newest believed head was signed";
+            gauge(to, "modunest_head_age", help, Some(&Unit::Seconds), head.age_s)?;
+            gauge(
+                to,
+                "modunest_head_epoch",
+                "Epoch of the newest believed head",
+                None,
+                head.epoch,
+            )?;
+        }
+        if let Some(last) = &status.last_sync {
+            let succeeded = u64::from(last.error.is_none());
+            gauge(
+                to,
+                "modunest_last_sync_succeeded",
+                "Whether the last look for news came to its end",
+                None,
+                succeeded,
+            )?;
+        }
+        let mut states =
+            to.encode_descriptor("modunest_plugins", "Plugins by state", None, MetricType::Gauge)?;
+        for state in crate::host::State::ALL {
+            let count = status.plugins.iter().filter(|p| p.state == state.as_str()).count() as u64;
+            let labels = [("state", state.as_str())];
+            ConstGauge::new(count).encode(states.encode_family(&labels)?)?;
+        }
+        if let Some(counts) = telemetry::counts() {
+            let help = "Spans that a collector has taken";
+            counter(to, "modunest_spans_exported", help, None, counts.exported as f64)?;
+            let help = "Spans that were lost, because the queue was full or the collector away";
+            counter(to, "modunest_spans_dropped", help, None, counts.dropped as f64)?;
+        }
+        let Some(usage) = status.process else { return Ok(()) };
+        let help = "Processor time of the agent's own process";
+        counter(to, "process_cpu", help, Some(&Unit::Seconds), usage.cpu_s)?;
+        let help = "Memory of the agent's own process";
+        gauge(to, "process_resident_memory", help, Some(&Unit::Bytes), usage.resident_bytes)?;
+        gauge(
+            to,
+            "process_open_fds",
+            "Open descriptors of the agent's own process",
+            None,
+            usage.descriptors,
+        )?;
+        gauge(to, "process_threads", "Threads of the agent's own process", None, usage.threads)
+    }
+
+    /// One family of all plugins that have a value for it.
+    fn family<'a, T>(
+        &'a self,
+        to: &mut DescriptorEncoder<'_>,
+        (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+        value: impl Fn(usize, &'a PluginStatus) -> Option<T>,
+        encode: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let values = self.status.plugins.iter().enumerate();
+        let mut values =
+            values.filter_map(|(at, plugin)| Some((plugin, value(at, plugin)?))).peekable();
+        // A family without members would be a header over nothing.
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = to.encode_descriptor(name, help, unit, kind)?;
+        for (plugin, value) in values {
+            encode(&value, family.encode_family(&labels(plugin))?)?;
+        }
+        Ok(())
+    }
+
+    fn plugins(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls that reached the plugin, by how they ended";
+        let mut calls =
+            to.encode_descriptor("modunest_plugin_calls", help, None, MetricType::Counter)?;
+        for plugin in &self.status.plugins {
+            let [one, other, third] = labels(plugin);
+            for outcome in Outcome::ALL {
+                let count = plugin.outcomes.get(outcome.as_str()).copied().unwrap_or_default();
+                let labels = [one, other, third, ("outcome", outcome.as_str())];
+                ConstCounter::new(count).encode(calls.encode_family(&labels)?)?;
+            }
+        }
+        let help = "How long calls of the plugin took";
+        let kind =
+            ("modunest_plugin_call_duration", help, Some(&Unit::Seconds), MetricType::Histogram);
+        self.family(
+            to,
+            kind,
+            |at, _| self.latencies.get(at),
+            |latency, mut to| {
+                let buckets = latency.exported();
+                to.encode_histogram::<NoLabelSet>(latency.sum_s(), latency.count(), &buckets, None)
+            },
+        )?;
+        let counters: [Counted; 3] = [
+            (
+                "modunest_plugin_calls_refused",
+                "Calls that were refused before they reached the plugin",
+                |p| Some(p.refused),
+            ),
+            ("modunest_plugin_denials", "What the plugin asked for and may not have", |p| {
+                Some(p.denials)
+            }),
+            (
+                "modunest_plugin_restarts",
+                "Times that the plugin was started anew after it had failed",
+                |p| p.restarts,
+            ),
+        ];
+        for (name, help, value) in counters {
+            self.family(
+                to,
+                (name, help, None, MetricType::Counter),
+                |_, p| value(p),
+                |value, to| ConstCounter::new(*value).encode(to),
+            )?;
+        }
+        let cpu = (
+            "modunest_plugin_cpu",
+            "Processor time of the plugin",
+            Some(&Unit::Seconds),
+            MetricType::Counter,
+        );
+        self.family(
+            to,
+            cpu,
+            |_, p| p.cpu_ms,
+            |ms, to| ConstCounter::new(*ms as f64 / 1e3).encode(to),
+        )?;
+        let gauges: [Gauged; 6] = [
+            ("modunest_plugin_ready", "Whether the plugin serves", None, |p| {
+                Some(f64::from(u8::from(p.state == "ready")))
+            }),
+            ("modunest_plugin_calls_running", "Calls that are being served", None, |p| {
+                Some(p.running as f64)
+            }),
+            ("modunest_plugin_calls_queued", "Calls that wait for their turn", None, |p| {
+                Some(p.queued as f64)
+            }),
+            (
+                "modunest_plugin_activation",
+                "How long the last load took",
+                Some(&Unit::Seconds),
+                |p| p.activation_ms.map(|ms| ms / 1e3),
+            ),
+            ("modunest_plugin_resident_memory", "Memory of the plugin", Some(&Unit::Bytes), |p| {
+                p.memory_bytes.map(|bytes| bytes as f64)
+            }),
+            (
+                "modunest_plugin_breaker_open",
+                "Whether calls are refused because too many failed",
+                None,
+                |p| Some(f64::from(u8::from(p.breaker != "closed"))),
+            ),
+        ];
+        for (name, help, unit, value) in gauges {
+            self.family(
+                to,
+                (name, help, unit, MetricType::Gauge),
+                |_, p| value(p),
+                |value, to| ConstGauge::new(*value).encode(to),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Exposition {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        self.agent(&mut to)?;
+        self.plugins(&mut to)
+    }
+}
+
+fn labels(plugin: &PluginStatus) -> [(&'static str, &str); 3] {
+    [("plugin", &plugin.plugin), ("version", &plugin.version), ("tier", &plugin.tier)]
+}
+
+fn gauge(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: u64,
+) -> fmt::Result {
+    ConstGauge::new(value).encode(to.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+}
+
+fn counter(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: f64,
+) -> fmt::Result {
+    ConstCounter::new(value).encode(to.encode_descriptor(name, help, unit, MetricType::Counter)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::metrics::{Histogram, process::Usage};
+    use crate::status::{HeadStatus, LastSync};
+
+    fn plugin(name: &str, tier: &str, own_process: bool) -> PluginStatus {
+        PluginStatus {
+            plugin: name.to_owned(),
+            version: "1.2.0".to_owned(),
+            state: "ready".to_owned(),
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            reason: None,
+            critical: false,
+            tier: tier.to_owned(),
+            calls: 5,
+            errors: 1,
+            panics: 1,
+            outcomes: BTreeMap::from([("answered".to_owned(), 4), ("panicked".to_owned(), 1)]),
+            latency: None,
+            running: 1,
+            queued: 2,
+            refused: 3,
+            denials: 4,
+            activation_ms: own_process.then_some(12.5),
+            restarts: own_process.then_some(2),
+            cpu_ms: own_process.then_some(1500),
+            memory_bytes: own_process.then_some(4096),
+            breaker: if own_process { "open" } else { "closed" }.to_owned(),
+            breaker_open_until: None,
+            service_breakers: BTreeMap::new(),
+            links: Default::default(),
+            services: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    fn text() -> String {
+        let histogram = Histogram::default();
+        for micros in [1, 10, 100, 1000, 10_000] {
+            histogram.add(std::time::Duration::from_micros(micros), 1);
+        }
+        let status = AgentStatus {
+            version: "0.1.0".to_owned(),
+            gateway: "127.0.0.1:8080".to_owned(),
+            generation: Some(7),
+            head: Some(HeadStatus {
+                origin: "a \"quoted\" origin".to_owned(),
+                epoch: 9,
+                issued_at: "2026-01-01T00:00:00Z".to_owned(),
+                age_s: 30,
+            }),
+            last_sync: Some(LastSync { at: String::new(), error: None, offline: None }),
+            ready: Ok(()),
+            process: Some(Usage {
+                cpu_s: 1.5,
+                resident_bytes: 1 << 20,
+                descriptors: 9,
+                threads: 4,
+            }),
+            plugins: vec![
+                plugin("demo/inside", "in-process", false),
+                plugin("demo/own", "process", true),
+            ],
+        };
+        let latencies = vec![Latency::default(), histogram.read()];
+        Exposition { status, latencies }.encode().unwrap()
+    }
+
+    #[test]
+    fn everything_is_exposed() {
+        insta::assert_snapshot!(text());
+    }
+
+    /// The conventions of <https://prometheus.io/docs/practices/naming/>, as `promtool check
+    /// metrics` judges them.
+    #[test]
+    fn names_follow_the_conventions() {
+        let text = text();
+        let mut families = BTreeMap::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(families.insert(name, kind).is_none(), "{name} is there twice");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+                let fine = name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                assert!(fine, "{name}");
+                for unit in ["_ms", "_millis", "_us", "_ns", "_kb", "_mb", "_percent"] {
+                    assert!(!name.contains(unit), "{name} is in no base unit");
+                }
+            }
+        }
+        let mut series = BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(series.insert(key), "{key} is there twice");
+        }
+        let of_one = series.iter().filter(|key| key.contains("demo/own")).count();
+        assert!(of_one <= 45, "{of_one} series a plugin");
+    }
+}
