@@ -25,6 +25,8 @@
 //! [host]
 //! in_process = ["demo/*"]
 //! ```
+//!
+//! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
 
 mod lifecycle;
 mod links;

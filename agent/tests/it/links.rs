@@ -310,6 +310,26 @@ async fn a_guard_whose_plugin_failed_denies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guard_behind_an_open_breaker_denies() {
+    let registry = Registry::start().await;
+    registry.publish(linked("demo/door", &guards(&["fails", "allow"]), vec![]));
+    let mut more = "\n[dependencies]\n\"demo/door\" = \"^1\"\n".to_owned();
+    more += &commands("/fails", "guards = [\"demo/door:fails\"]");
+    more += &commands("/allow", "guards = [\"demo/door:allow\"]");
+    registry.publish(linked("demo/page", &more, vec![]));
+    let (agent, _folder) = start(&registry, &["demo/page"], |_| {}).await;
+    assert_eq!(tell(&agent, "/allow", "seen").await.0, 200);
+    for _ in 0..5 {
+        assert_eq!(tell(&agent, "/fails", "seen").await.0, 503);
+    }
+    // The guard would allow, but is not asked any more.
+    assert_eq!(plugin(&agent, "demo/door").breaker, "open");
+    assert_eq!(tell(&agent, "/allow", "seen").await.0, 503);
+    assert_eq!(plugin(&agent, "demo/page").calls, 1);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operators_guard_that_is_missing_keeps_every_door_shut() {
     let registry = Registry::start().await;
     registry.publish(linked("demo/page", &commands("/page", ""), vec![]));

@@ -225,6 +225,9 @@ static int32_t event(const modunest_request *request, modunest_buffer *out) {
         note("failed", request->payload);
         return text(out, MODUNEST_FAILED, "not yet");
     }
+#ifdef HOLDS
+    if (begins(request->payload, "hold")) return text(out, MODUNEST_FAILED, "the next one shall");
+#endif
     if (begins(request->payload, "never")) return text(out, MODUNEST_FAILED, "never");
     if (begins(request->payload, "bad")) return text(out, MODUNEST_INVALID_INPUT, "bad");
     note("event", request->payload);

@@ -154,12 +154,13 @@ pub(super) fn connect(host: &Host, all: bool) {
         }
     }
     for cell in host.cells() {
+        // What goes on from the generation before is ready, and speaks to that one's receivers.
+        if !all && cell.status().state == State::Ready {
+            continue;
+        }
         for (name, topic) in &cell.links().events.topics {
-            let is_new = topic.receivers.load().is_empty();
-            if all || is_new {
-                let key = (cell.name().clone(), name.clone());
-                topic.receivers.store(receivers.remove(&key).unwrap_or_default().into());
-            }
+            let key = (cell.name().clone(), name.clone());
+            topic.receivers.store(receivers.remove(&key).unwrap_or_default().into());
         }
     }
 }
