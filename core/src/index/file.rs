@@ -18,6 +18,8 @@ const FIRST_WORD: &str = "modunest/index/v1 ";
 /// Longest index file: 1,000 statements of the largest size.
 pub const INDEX_FILE_MAX_BYTES: usize = 1_000 * STATEMENT_MAX_BYTES;
 
+const ORDER: &str = "statements stand in the order of the log";
+
 /// A subject's statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexFile {
@@ -49,10 +51,30 @@ impl IndexFile {
     pub fn entries_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (position, signed) in &self.entries {
-            bytes.extend_from_slice(format!("{position} {}\n", signed.bytes().len()).as_bytes());
-            bytes.extend_from_slice(signed.bytes());
+            push_entry(&mut bytes, *position, signed);
         }
         bytes
+    }
+
+    /// Appends entries to the bytes of the file of `subject`. Its statements are not read: what
+    /// stands there was read when it was appended.
+    ///
+    /// # Errors
+    /// [`IndexError::Form`], also when an entry's position does not follow the last one's.
+    pub fn append_to<'e>(
+        subject: &Subject,
+        bytes: &mut Vec<u8>,
+        entries: impl IntoIterator<Item = &'e (u64, SignedStatement)>,
+    ) -> Result<(), IndexError> {
+        let mut last = IndexFile::raw_entries(subject, bytes)?.last().map(|(at, _)| *at);
+        for (position, signed) in entries {
+            if last.is_some_and(|last| *position <= last) {
+                return Err(form(ORDER));
+            }
+            last = Some(*position);
+            push_entry(bytes, *position, signed);
+        }
+        Ok(())
     }
 
     /// The file's name.
@@ -119,13 +141,18 @@ impl IndexFile {
                 .split_at_checked(length)
                 .ok_or(form("a statement is shorter than its length says"))?;
             if entries.last().is_some_and(|(last, _)| position <= *last) {
-                return Err(form("statements stand in the order of the log"));
+                return Err(form(ORDER));
             }
             entries.push((position, body));
             rest = tail;
         }
         Ok(entries)
     }
+}
+
+fn push_entry(bytes: &mut Vec<u8>, position: u64, signed: &SignedStatement) {
+    bytes.extend_from_slice(format!("{position} {}\n", signed.bytes().len()).as_bytes());
+    bytes.extend_from_slice(signed.bytes());
 }
 
 /// `<position> <length>\n`, numbers in decimal without leading zeros.

@@ -48,8 +48,9 @@ pub enum Update {
         root: Digest,
         /// New objects, children before parents.
         written: Vec<Written>,
-        /// The index file that each changed subject now has.
-        files: BTreeMap<Subject, IndexFile>,
+        /// The index file that each changed subject now has, by its name; it is one of the new
+        /// objects.
+        files: BTreeMap<Subject, Digest>,
     },
 }
 
@@ -95,16 +96,16 @@ pub fn update(
         let Some(mut bin) = bin else { continue };
         for (subject, additions) in subjects {
             let file = match bin.get(subject) {
-                None => Some(IndexFile::new(subject.clone())),
-                Some(digest) => need.file(source, subject, digest)?,
+                None => Some(IndexFile::new(subject.clone()).to_bytes()),
+                Some(digest) => need.file(source, digest)?,
             };
-            let Some(mut file) = file else { continue };
-            file.entries.extend(additions.iter().copied().cloned());
-            let bytes = file.to_bytes();
+            let Some(mut bytes) = file else { continue };
+            // A file's form is its entries one behind another, so the new ones are appended.
+            IndexFile::append_to(subject, &mut bytes, additions.iter().copied())?;
             let digest = Digest::of(&bytes);
             bin.set(subject.clone(), digest);
             written.push(Written::File(digest, bytes));
-            files.insert(subject.clone(), file);
+            files.insert(subject.clone(), digest);
         }
         let bytes = bin.to_bytes();
         let digest = Digest::of(&bytes);
@@ -170,14 +171,13 @@ impl Need {
     fn file(
         &mut self,
         source: &impl Source,
-        subject: &Subject,
         digest: Digest,
-    ) -> Result<Option<IndexFile>, IndexError> {
+    ) -> Result<Option<Vec<u8>>, IndexError> {
         let Some(bytes) = source.get(digest) else {
             self.files.insert(digest);
             return Ok(None);
         };
         super::prove("index file", digest, bytes)?;
-        IndexFile::parse(subject, bytes).map(Some)
+        Ok(Some(bytes.to_vec()))
     }
 }

@@ -146,7 +146,7 @@ impl Functions {
                     }
                 }
             }
-            items.push(store.pending_done(&digest)?);
+            items.push(store.pending_done(&entry.statement)?);
         }
         Ok(items)
     }

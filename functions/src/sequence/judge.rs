@@ -1,6 +1,7 @@
 //! Which statements may follow their chains, and where in the log they stand then. Pure.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
 
 use modunest_core::index::{INDEX_FILE_MAX_BYTES, IndexFile};
 use modunest_core::name::{OrgName, PluginName};
@@ -18,18 +19,56 @@ use crate::store::pending::{Checked, Pending};
 /// Longest line that an index file puts before a statement.
 const ENTRY_LINE_MAX_BYTES: usize = 42;
 
-/// The index files of the subjects that are spoken of, and of the organisations whose keys
-/// prove them; a subject of which nothing was said has none.
-pub(super) type Files = BTreeMap<Subject, IndexFile>;
+/// What the index has of the subjects that are spoken of, and of the organisations whose keys
+/// prove them; a subject of which nothing was said is not in it.
+pub(super) type Known = BTreeMap<Subject, Before>;
+
+/// What the index has of a subject before a step.
+pub(super) enum Before {
+    /// Its file.
+    File { file: IndexFile, length_bytes: usize },
+    /// What its file comes to, from a step before.
+    Folded(Arc<Folded>),
+}
+
+/// What a plugin's index file comes to, every statement of it proven.
+#[derive(Clone, Debug)]
+pub(super) struct Folded {
+    pub(super) state: PluginState,
+    /// Length of the file.
+    pub(super) length_bytes: usize,
+}
+
+impl Before {
+    fn length_bytes(&self) -> usize {
+        match self {
+            Before::File { length_bytes, .. } => *length_bytes,
+            Before::Folded(folded) => folded.length_bytes,
+        }
+    }
+
+    /// The organisations whose keys it takes to go on from here.
+    pub(super) fn orgs(&self) -> BTreeSet<OrgName> {
+        match self {
+            Before::File { file, .. } => file.orgs(),
+            Before::Folded(folded) => BTreeSet::from([folded.state.owner.clone()]),
+        }
+    }
+}
 
 /// Statements that follow, in the order of the log, and the others.
 #[derive(Default)]
 pub(super) struct Judged {
     pub(super) entries: Vec<Entry>,
+    /// Statements that stand further on in their chains than those reach. What is missing
+    /// between may have come while the others were read.
+    pub(super) ahead: Vec<(Pending, Refusal)>,
     pub(super) refused: Vec<(Pending, Refusal)>,
+    /// What the plugins that are spoken of come to behind the entries.
+    pub(super) plugins: BTreeMap<PluginName, PluginState>,
 }
 
-/// Judges statements against the files of their subjects, for places in the log from `size`
+/// Judges statements against what is known of their subjects, for places in the log from `size`
 /// on. Statements about organisations come first: a key that is revoked in the same batch
 /// signs nothing in it. Behind each release of a session stands its verdict.
 ///
@@ -37,7 +76,7 @@ pub(super) struct Judged {
 /// When a verdict cannot be signed.
 pub(super) fn judge(
     mut pending: Vec<Pending>,
-    files: &Files,
+    known: &Known,
     size: u64,
     keys: &Keys,
     registry: &RegistryKeys,
@@ -47,7 +86,7 @@ pub(super) fn judge(
         (statement.subject(), statement.chain(), statement.link().sequence)
     });
     let mut judge = Judge {
-        files,
+        known,
         keys,
         registry,
         position: size,
@@ -58,7 +97,8 @@ pub(super) fn judge(
     let mut judged = Judged::default();
     for pending in pending {
         match judge.statement(&pending.statement, pending.checked.is_some()) {
-            Err(refusal) => judged.refused.push((pending, refusal)),
+            Err(Rejected { refusal, ahead: true }) => judged.ahead.push((pending, refusal)),
+            Err(Rejected { refusal, .. }) => judged.refused.push((pending, refusal)),
             Ok(()) => {
                 let checked = pending.checked;
                 let waiting = match checked {
@@ -74,11 +114,33 @@ pub(super) fn judge(
             }
         }
     }
+    judged.plugins = judge.plugins;
     Ok(judged)
 }
 
+/// Why a statement does not follow.
+struct Rejected {
+    refusal: Refusal,
+    /// Whether it would follow if others did before it.
+    ahead: bool,
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Rejected { refusal, ahead: false }
+    }
+}
+
+impl From<FoldError> for Rejected {
+    fn from(error: FoldError) -> Self {
+        let ahead = matches!(&error, FoldError::Chain { expected, found, .. }
+            if found.sequence > expected.sequence);
+        Rejected { refusal: refusal(error), ahead }
+    }
+}
+
 struct Judge<'a> {
-    files: &'a Files,
+    known: &'a Known,
     keys: &'a Keys,
     registry: &'a RegistryKeys,
     /// Where the next statement will stand.
@@ -91,29 +153,29 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn statement(&mut self, signed: &SignedStatement, with_verdict: bool) -> Result<(), Refusal> {
+    fn statement(&mut self, signed: &SignedStatement, with_verdict: bool) -> Result<(), Rejected> {
         let subject = signed.statement().subject();
-        let files = self.files;
+        let known = self.known;
         let length = self
             .lengths
             .entry(subject.clone())
-            .or_insert_with(|| files.get(&subject).map_or(0, |file| file.to_bytes().len()));
+            .or_insert_with(|| known.get(&subject).map_or(0, Before::length_bytes));
         let more = ENTRY_LINE_MAX_BYTES + STATEMENT_MAX_BYTES;
         if *length + if with_verdict { 2 * more } else { more } > INDEX_FILE_MAX_BYTES {
             let detail = format!("{subject} has as many statements as the index holds");
-            return Err(Refusal::new(Code::TooLarge, detail));
+            return Err(Refusal::new(Code::TooLarge, detail).into());
         }
         match &subject {
             Subject::Org(org) => {
                 let (position, registry) = (self.position, self.registry);
-                self.org(org)?.apply(position, signed, registry).map_err(refusal)?;
+                self.org(org)?.apply(position, signed, registry)?;
             }
             Subject::Plugin(plugin) => {
                 if let Statement::Ownership(ownership) = signed.statement() {
                     self.org(&ownership.owner)?;
                 }
                 self.know_plugin(plugin)?;
-                self.apply(plugin, signed).map_err(refusal)?;
+                self.apply(plugin, signed)?;
             }
         }
         self.took(&subject, signed);
@@ -169,7 +231,11 @@ impl Judge<'_> {
             btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
             btree_map::Entry::Vacant(place) => {
                 let subject = Subject::Org(org.clone());
-                let state = fold_org(org, self.files.get(&subject), self.registry)
+                let file = match self.known.get(&subject) {
+                    Some(Before::File { file, .. }) => Some(file),
+                    Some(Before::Folded(_)) | None => None,
+                };
+                let state = fold_org(org, file, self.registry)
                     .map_err(|error| damaged(&subject, &error))?;
                 Ok(place.insert(state))
             }
@@ -181,18 +247,25 @@ impl Judge<'_> {
             return Ok(());
         }
         let subject = Subject::Plugin(plugin.clone());
-        let file = self.files.get(&subject);
+        let before = self.known.get(&subject);
         self.org(&plugin.org())?;
-        for org in file.iter().flat_map(|file| file.orgs()) {
+        for org in before.iter().flat_map(|before| before.orgs()) {
             self.org(&org)?;
         }
-        let authorities = Authorities { registry: self.registry, orgs: &self.orgs };
-        let mut state = PluginState::new(plugin.clone());
-        for (position, signed) in file.iter().flat_map(|file| &file.entries) {
-            state
-                .apply(*position, signed, authorities)
-                .map_err(|error| damaged(&subject, &error))?;
-        }
+        let state = match before {
+            None => PluginState::new(plugin.clone()),
+            Some(Before::Folded(folded)) => folded.state.clone(),
+            Some(Before::File { file, .. }) => {
+                let authorities = Authorities { registry: self.registry, orgs: &self.orgs };
+                let mut state = PluginState::new(plugin.clone());
+                for (position, signed) in &file.entries {
+                    state
+                        .apply(*position, signed, authorities)
+                        .map_err(|error| damaged(&subject, &error))?;
+                }
+                state
+            }
+        };
         self.plugins.insert(plugin.clone(), state);
         Ok(())
     }

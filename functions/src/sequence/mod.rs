@@ -26,6 +26,7 @@ mod apply;
 mod show;
 mod step;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -159,6 +160,8 @@ impl Functions {
     async fn run(&self) -> Result<Sequenced, Error> {
         let mut sum = Sequenced::default();
         let mut lost = Lost(0);
+        // Statements that stood ahead of their chains when they were looked at before.
+        let mut ahead_before: BTreeSet<Digest> = BTreeSet::new();
         loop {
             let head = self.head().await?;
             self.check_not_behind(&head).await?;
@@ -169,18 +172,30 @@ impl Functions {
             sum.epoch = head.roots.epoch;
             let pending = self.0.store.pending(PENDING_MAX).await?;
             let last_page = pending.len() < PENDING_MAX as usize;
-            let Judged { entries, refused } = self.judge(&head.roots, pending).await?;
+            let Judged { entries, ahead, mut refused, plugins } =
+                self.judge(&head.roots, pending).await?;
             if entries.is_empty() {
                 self.show(&head.roots).await?;
             } else {
                 let previous = Previous { roots: head.roots, bundle: head.bundle };
                 let step = self.step(previous, entries).await?;
+                self.keep_folded(&step, plugins);
                 if self.decide(&step).await? == Write::Conflict {
                     lost.once_more().await?;
                     continue;
                 }
                 sum.epoch = step.next.epoch;
                 sum.added += Box::pin(self.apply(step)).await?;
+            }
+            // What they follow may have been handed in behind the part of the queue that had been
+            // read when they were: so they are looked at once more, from its beginning.
+            let mut look_again = false;
+            for (pending, refusal) in ahead {
+                if ahead_before.insert(pending.statement.digest()) {
+                    look_again = true;
+                } else {
+                    refused.push((pending, refusal));
+                }
             }
             // Who is refused follows neither what was before nor what was added just now. That
             // the swap was won, or nothing was to be swapped, is what makes this final.
@@ -193,7 +208,7 @@ impl Functions {
             }
             if !all_refused {
                 lost.once_more().await?;
-            } else if last_page {
+            } else if last_page && !look_again {
                 return Ok(sum);
             }
         }
@@ -281,13 +296,14 @@ impl Functions {
         tracing::info!(%subject, statement = %digest, code = refusal.code.as_str(), detail = refusal.detail, "refused a statement");
         let Some(checked) = pending.checked else {
             let problem = refusal.into_problem(modunest_runtime::trace::current_id());
-            return store.reject_statement(epoch, &digest, &problem, self.now()).await;
+            return store.reject_statement(epoch, &pending.statement, &problem, self.now()).await;
         };
         let trace_id = match store.session(checked.session).await? {
             Some(session) => session.traceparent.trace_id(),
             None => modunest_runtime::trace::current_id(),
         };
         let problem = refusal.into_problem(trace_id);
-        store.reject_committing(epoch, checked.session, &digest, &problem, self.now()).await
+        let (session, statement) = (checked.session, &pending.statement);
+        store.reject_committing(epoch, session, statement, &problem, self.now()).await
     }
 }

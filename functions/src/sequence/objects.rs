@@ -1,6 +1,8 @@
 //! Index objects, with those of late kept in memory. They are named by their content, so
 //! what is kept is right for ever.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use modunest_core::digest::Digest;
 use modunest_core::index::{
@@ -11,6 +13,7 @@ use modunest_core::statement::Subject;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use super::judge::{Before, Folded};
 use crate::error::Error;
 use crate::storage::{Fetch, Storage};
 
@@ -27,8 +30,17 @@ const KEPT_OBJECTS: usize = 8_192;
 /// Longest bin, as `core::index` reads it.
 const BIN_MAX_BYTES: u64 = 2 * 1024 * 1024;
 
+/// Memory for what plugins come to, at about the length of their index files.
+const FOLDED_BYTES: u64 = 16 * 1024 * 1024;
+
 #[derive(Clone)]
 struct ByLength;
+
+impl Weighter<Digest, Arc<Folded>> for ByLength {
+    fn weight(&self, _: &Digest, folded: &Arc<Folded>) -> u64 {
+        folded.length_bytes as u64
+    }
+}
 
 impl Weighter<Digest, Bytes> for ByLength {
     fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
@@ -39,15 +51,25 @@ impl Weighter<Digest, Bytes> for ByLength {
 /// Index objects by their digests.
 pub(super) struct Objects {
     kept: Cache<Digest, Bytes, ByLength>,
+    /// What index files come to. A file was put into the index by a sequencer that proved each
+    /// of its statements where it stands, so this follows from the file's digest alone.
+    folded: Cache<Digest, Arc<Folded>, ByLength>,
 }
 
 impl Objects {
     pub(super) fn new() -> Self {
-        Objects { kept: Cache::with_weighter(KEPT_OBJECTS, KEPT_BYTES, ByLength) }
+        Objects {
+            kept: Cache::with_weighter(KEPT_OBJECTS, KEPT_BYTES, ByLength),
+            folded: Cache::with_weighter(KEPT_OBJECTS, FOLDED_BYTES, ByLength),
+        }
     }
 
     pub(super) fn keep(&self, digest: Digest, bytes: Bytes) {
         self.kept.insert(digest, bytes);
+    }
+
+    pub(super) fn keep_folded(&self, file: Digest, folded: Folded) {
+        self.folded.insert(file, Arc::new(folded));
     }
 
     /// An object, proven.
@@ -77,13 +99,13 @@ impl Objects {
         Ok((digest, bytes))
     }
 
-    /// The index file of a subject below `root`; `None` when nothing was said about it yet.
-    pub(super) async fn file(
+    /// What the index has of a subject below `root`; `None` when nothing was said about it yet.
+    pub(super) async fn before(
         &self,
         storage: &Storage,
         root: Digest,
         subject: &Subject,
-    ) -> Result<Option<IndexFile>, Error> {
+    ) -> Result<Option<Before>, Error> {
         let slot = Slot::of(subject);
         let (_, root) = self.get(storage, ObjectKey::Node(root)).await?;
         let Some(node) = Node::parse(&root)?.child(slot.node) else { return Ok(None) };
@@ -91,7 +113,11 @@ impl Objects {
         let Some(bin) = Node::parse(&node)?.child(slot.bin) else { return Ok(None) };
         let (_, bin) = self.get(storage, ObjectKey::Bin(bin)).await?;
         let Some(file) = Bin::parse(slot, &bin)?.get(subject) else { return Ok(None) };
-        let (_, file) = self.get(storage, ObjectKey::Index(file)).await?;
-        Ok(Some(IndexFile::parse(subject, &file)?))
+        if let Some(folded) = self.folded.get(&file) {
+            return Ok(Some(Before::Folded(folded)));
+        }
+        let (_, bytes) = self.get(storage, ObjectKey::Index(file)).await?;
+        let file = IndexFile::parse(subject, &bytes)?;
+        Ok(Some(Before::File { file, length_bytes: bytes.len() }))
     }
 }

@@ -8,11 +8,12 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use modunest_core::digest::Digest;
 use modunest_core::index::{IndexFile, LogHead, Source, Update, Written, update};
 use modunest_core::keys::ObjectKey;
-use modunest_core::statement::{OrgState, SignedStatement, Statement, Subject};
+use modunest_core::name::PluginName;
+use modunest_core::statement::{OrgState, PluginState, SignedStatement, Statement, Subject};
 use modunest_tlog::TileId;
 
 use super::bundle::{Bundle, Entry, Previous};
-use super::judge::{Files, Judged, fold_org, judge};
+use super::judge::{Before, Folded, Judged, Known, fold_org, judge};
 use super::log_end::LogEnd;
 use super::objects::READS_AT_ONCE;
 use crate::Functions;
@@ -30,6 +31,8 @@ pub(super) struct Step {
     pub(super) tiles: Vec<(TileId, Bytes)>,
     /// New objects of the index.
     pub(super) objects: Vec<(ObjectKey, Digest, Bytes)>,
+    /// The index file that each changed subject now has.
+    pub(super) files: BTreeMap<Subject, Digest>,
     /// What the organisations come to that are spoken of.
     pub(super) orgs: Vec<OrgState>,
     /// The end of the log behind the step.
@@ -62,25 +65,38 @@ impl Functions {
                 subjects.insert(Subject::Org(ownership.owner.clone()));
             }
         }
-        let mut files = self.files(roots.index, subjects.clone()).await?;
+        let mut known = self.known(roots.index, subjects.clone()).await?;
         // Plugins that changed hands are proven by the keys of all who owned them.
         let owners: BTreeSet<Subject> =
-            files.values().flat_map(IndexFile::orgs).map(Subject::Org).collect();
-        files.extend(self.files(roots.index, &owners - &subjects).await?);
+            known.values().flat_map(Before::orgs).map(Subject::Org).collect();
+        known.extend(self.known(roots.index, &owners - &subjects).await?);
         let (keys, registry) = (self.0.keys.clone(), self.0.registry_keys.clone());
         let size = roots.log.size;
         // Up to some thousands of signatures, each 34 µs or more.
-        tokio::task::spawn_blocking(move || judge(pending, &files, size, &keys, &registry))
+        tokio::task::spawn_blocking(move || judge(pending, &known, size, &keys, &registry))
             .await
             .map_err(|_| Error::Broken("judging statements panicked"))?
     }
 
-    /// The index files of subjects, as far as they have one.
-    async fn files(&self, root: Digest, subjects: BTreeSet<Subject>) -> Result<Files, Error> {
+    /// Keeps what the plugins of a step come to, for the steps that follow it. Of `plugins`,
+    /// which were folded for the step's entries.
+    pub(super) fn keep_folded(&self, step: &Step, plugins: BTreeMap<PluginName, PluginState>) {
+        let lengths: BTreeMap<Digest, usize> =
+            step.objects.iter().map(|(_, digest, bytes)| (*digest, bytes.len())).collect();
+        for (plugin, state) in plugins {
+            let file = step.files.get(&Subject::Plugin(plugin));
+            if let Some((file, length)) = file.and_then(|file| Some((*file, *lengths.get(file)?))) {
+                self.0.sequencer.objects.keep_folded(file, Folded { state, length_bytes: length });
+            }
+        }
+    }
+
+    /// What the index has of subjects, as far as it has something.
+    async fn known(&self, root: Digest, subjects: BTreeSet<Subject>) -> Result<Known, Error> {
         let objects = &self.0.sequencer.objects;
         let walks = subjects.into_iter().map(|subject| async move {
-            let file = objects.file(&self.0.storage, root, &subject).await?;
-            Ok::<_, Error>(file.map(|file| (subject, file)))
+            let before = objects.before(&self.0.storage, root, &subject).await?;
+            Ok::<_, Error>(before.map(|before| (subject, before)))
         });
         let found: Vec<_> =
             stream::iter(walks).buffer_unordered(READS_AT_ONCE).try_collect().await?;
@@ -107,11 +123,13 @@ impl Functions {
                 Written::Bin(digest, bytes) => (ObjectKey::Bin(digest), digest, bytes.into()),
                 Written::File(digest, bytes) => (ObjectKey::Index(digest), digest, bytes.into()),
             })
-            .collect();
+            .collect::<Vec<_>>();
         let mut orgs = Vec::new();
-        for (subject, file) in &files {
+        for (subject, digest) in &files {
             if let Subject::Org(org) = subject {
-                let folded = fold_org(org, Some(file), &self.0.registry_keys);
+                let bytes = written_file(&objects, *digest)?;
+                let file = IndexFile::parse(subject, bytes)?;
+                let folded = fold_org(org, Some(&file), &self.0.registry_keys);
                 orgs.push(folded.map_err(|error| {
                     tracing::error!(%org, %error, "the statements of a step do not fold");
                     Error::Broken("the statements of a step do not fold")
@@ -119,7 +137,7 @@ impl Functions {
             }
         }
         let next = Roots { epoch: previous.roots.epoch + 1, index, log: end.head() };
-        Ok(Step { bundle: Bundle { previous, entries }, next, tiles, objects, orgs, end })
+        Ok(Step { bundle: Bundle { previous, entries }, next, tiles, objects, files, orgs, end })
     }
 
     /// The end of the log: the one that is kept, or read from the tiles.
@@ -144,7 +162,7 @@ impl Functions {
         &self,
         root: Digest,
         additions: &[(u64, SignedStatement)],
-    ) -> Result<(Digest, Vec<Written>, Files), Error> {
+    ) -> Result<(Digest, Vec<Written>, BTreeMap<Subject, Digest>), Error> {
         let objects = &self.0.sequencer.objects;
         let mut at_hand = AtHand::default();
         loop {
@@ -162,4 +180,11 @@ impl Functions {
             }
         }
     }
+}
+
+/// An index file among the objects of a step.
+fn written_file(objects: &[(ObjectKey, Digest, Bytes)], file: Digest) -> Result<&Bytes, Error> {
+    let found = objects.iter().find(|(_, digest, _)| *digest == file);
+    let (_, _, bytes) = found.ok_or(Error::Broken("a step lacks a file that it names"))?;
+    Ok(bytes)
 }

@@ -14,7 +14,7 @@
 //! | Release | `plugin#<org/name>` | `release#<version>` | `session`, `statement`; *fold:* `epoch` once published |
 //! | Reservation | `skeleton#<skeleton>` | `skeleton` | `name`: the organisation or plugin that has it |
 //! | Session | `session#<id>` | `session` | see [`sessions`] |
-//! | Pending statement | `pending` | `<statement digest>` | `subject`, `statement`, `created_at`; of a release also `session`, `ruleset`, `outcome`, `report` |
+//! | Pending statement | `pending` | `<kind>#<subject>#<chain>#<sequence>#<statement digest>` | `subject`, `statement`, `created_at`; of a release also `session`, `ruleset`, `outcome`, `report` |
 //! | Outcome | `statement#<digest>` | `statement` | `epoch`, or `rejection` (JSON) and `ttl`; for statements without session |
 //! | Head | `head` | `head` | `epoch`, `index`, `log_size`, `log_root`; `bundle`: what led to it; `applied`: the newest epoch that readers see and the fold has |
 //! | Archive | `archive#<digest>` | `archive` | `plugin`, `version`: the release that it is of |
@@ -28,7 +28,7 @@
 //! index is read eventually consistent, and every session it names is read again.
 //!
 //! Pending statements share one partition so that the sequencer reads them all, strongly
-//! consistent, in one query. Each costs 8 write units at most twice: a partition's 1,000
+//! consistent, in one query, each chain in its order. Each costs 8 write units at most twice: a partition's 1,000
 //! units a second bear 60 publishes a second, fourteen times the bar of 250 a minute.
 //!
 //! What must be exact, and by what:

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::TransactWriteItem;
 use modunest_core::digest::Digest;
 use modunest_core::keys::SessionId;
 use modunest_core::problem::Problem;
-use modunest_core::statement::{SignedStatement, VerdictOutcome};
+use modunest_core::statement::{Chain, SignedStatement, Subject, VerdictOutcome};
 use modunest_core::time::Timestamp;
 
 use super::item::{Change, Item, Key, Row, blob, json, number, text, time};
@@ -67,8 +67,22 @@ fn read_pending(item: &Item) -> Result<Pending, Error> {
     Ok(Pending { statement, checked })
 }
 
-fn pending_key(digest: &Digest) -> Key {
-    Key::new(PENDING, digest.to_hex())
+/// The sort key is in the order in which the sequencer judges: organisations before plugins, and
+/// each chain from its next place on. So wherever a page ends, what a statement follows is in the
+/// same page or in one before.
+fn pending_key(signed: &SignedStatement) -> Key {
+    let statement = signed.statement();
+    let subject = statement.subject();
+    let kind = match subject {
+        Subject::Org(_) => "org",
+        Subject::Plugin(_) => "plugin",
+    };
+    let chain = match statement.chain() {
+        Chain::Owner => "owner",
+        Chain::Registry => "registry",
+    };
+    let sequence = statement.link().sequence;
+    Key::new(PENDING, format!("{kind}#{subject}#{chain}#{sequence:020}#{}", signed.digest()))
 }
 
 fn outcome_key(digest: &Digest) -> Key {
@@ -81,7 +95,7 @@ impl Store {
         pending: &Pending,
         now: Timestamp,
     ) -> Result<TransactWriteItem, Error> {
-        let item = pending_key(&pending.statement.digest()).item([
+        let item = pending_key(&pending.statement).item([
             ("subject", Some(text(pending.statement.statement().subject()))),
             ("statement", Some(blob(pending.statement.bytes()))),
             ("session", pending.checked.map(|checked| text(checked.session))),
@@ -117,19 +131,25 @@ impl Store {
         row.required("rejection", rejection).map(|problem| Some(Outcome::Rejected(problem)))
     }
 
-    /// What waits, in no particular order.
+    /// What waits, at most so many: see [`pending_key`] for the order.
     pub(crate) async fn pending(&self, limit: i32) -> Result<Vec<Pending>, Error> {
         self.partition(PENDING, limit).await?.iter().map(read_pending).collect()
     }
 
     /// Part of carrying out an epoch: it waits no longer.
-    pub(crate) fn pending_done(&self, digest: &Digest) -> Result<TransactWriteItem, Error> {
-        self.in_transaction_delete(&pending_key(digest), &Change::new())
+    pub(crate) fn pending_done(
+        &self,
+        statement: &SignedStatement,
+    ) -> Result<TransactWriteItem, Error> {
+        self.in_transaction_delete(&pending_key(statement), &Change::new())
     }
 
     /// Part of a refusal: it waits no longer, and nobody else ended it.
-    pub(super) fn pending_refused(&self, digest: &Digest) -> Result<TransactWriteItem, Error> {
-        self.in_transaction_delete(&pending_key(digest), &Change::present())
+    pub(super) fn pending_refused(
+        &self,
+        statement: &SignedStatement,
+    ) -> Result<TransactWriteItem, Error> {
+        self.in_transaction_delete(&pending_key(statement), &Change::present())
     }
 
     /// Part of carrying out an epoch: a statement without session is in the index from `epoch` on.
@@ -146,17 +166,17 @@ impl Store {
     pub(crate) async fn reject_statement(
         &self,
         epoch: u64,
-        digest: &Digest,
+        statement: &SignedStatement,
         problem: &Problem,
         now: Timestamp,
     ) -> Result<Write, Error> {
-        let item = outcome_key(digest).item([
+        let item = outcome_key(&statement.digest()).item([
             ("rejection", Some(json(problem)?)),
             ("ttl", Some(number(now.plus(REJECTION_KEPT_FOR).as_secs()))),
         ]);
         self.transact(vec![
             self.still_newest(epoch)?,
-            self.pending_refused(digest)?,
+            self.pending_refused(statement)?,
             self.in_transaction_put(item, &Change::absent())?,
         ])
         .await

@@ -361,7 +361,7 @@ impl Store {
         &self,
         epoch: u64,
         id: SessionId,
-        statement: &Digest,
+        statement: &SignedStatement,
         problem: &Problem,
         now: Timestamp,
     ) -> Result<Write, Error> {

@@ -8,7 +8,7 @@ use modunest_core::api::PublishResponse;
 use modunest_core::index::HEAD_FRESH_FOR;
 use modunest_core::problem::Code;
 use modunest_core::publish::State;
-use modunest_core::statement::Link;
+use modunest_core::statement::{Link, SignedStatement, Statement, Trust, TrustLevel};
 
 use crate::package::package;
 use crate::registry::Registry;
@@ -150,4 +150,65 @@ async fn a_table_older_than_the_head_is_not_shown() {
     assert_eq!(registry.head().await.epoch, seen.epoch);
     drop(publisher);
     registry.stop().await;
+}
+
+/// More statements than a page of the queue holds, of one chain and of others around it: all get
+/// into the log, each chain in its order, however its pages cut them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_over_several_pages_stays_whole() {
+    const LONG: usize = 2_100;
+    const OTHERS: usize = 300;
+    let registry = Registry::start_silent().await;
+    registry.functions.sweep().await.unwrap();
+    let size = registry.head().await.log.size;
+    let long = levels(&registry, "demo/long", LONG);
+    let others = (0..OTHERS).flat_map(|n| levels(&registry, &format!("demo/other-{n}"), 2));
+    let mut statements: Vec<_> = long.iter().cloned().chain(others).collect();
+    // The last ones first: the order in which they come is not the chains'.
+    statements.reverse();
+    registry.functions.hand_in(&statements).await.unwrap();
+    let sequenced = registry.functions.sequence().await.unwrap();
+    assert_eq!((sequenced.added, sequenced.refused), (statements.len(), 0));
+    assert_eq!(registry.head().await.log.size, size + statements.len() as u64);
+    let log = registry.log().await;
+    let in_log: Vec<_> = log
+        .iter()
+        .filter(|entry| entry.statement().subject() == long[0].statement().subject())
+        .collect();
+    assert!(in_log.iter().copied().eq(&long));
+    registry.stop().await;
+}
+
+/// A chain with a gap that nobody fills: what stands behind the gap is refused, nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_behind_a_gap_is_refused() {
+    let registry = Registry::start_silent().await;
+    registry.functions.sweep().await.unwrap();
+    let mut statements = levels(&registry, "demo/gap", 5);
+    statements.remove(2);
+    registry.functions.hand_in(&statements).await.unwrap();
+    let sequenced = registry.functions.sequence().await.unwrap();
+    assert_eq!((sequenced.added, sequenced.refused), (2, 2));
+    let sequenced = registry.functions.sequence().await.unwrap();
+    assert_eq!((sequenced.added, sequenced.refused), (0, 0));
+    registry.stop().await;
+}
+
+/// A chain of trust levels that the registry gave a plugin, one after another.
+fn levels(registry: &Registry, plugin: &str, count: usize) -> Vec<SignedStatement> {
+    let mut link = Link::FIRST;
+    let one = |level| {
+        let signed = Statement::Trust(Trust {
+            plugin: plugin.parse().unwrap(),
+            sequence: link.sequence,
+            previous: link.previous,
+            level,
+            reason: None,
+        })
+        .sign(&registry.keys.statement)
+        .unwrap();
+        link = signed.next_link();
+        signed
+    };
+    [TrustLevel::Verified, TrustLevel::Community].into_iter().cycle().take(count).map(one).collect()
 }
