@@ -11,9 +11,9 @@ use modunest_core::time::Timestamp;
 use modunest_tlog::{Frontier, SignedCheckpoint, TreeHash};
 
 use super::fetch::Answer;
-use super::head::{self, CLOCK_SKEW};
+use super::shown::{CLOCK_SKEW, check_head_age, read_head};
 use super::state::Kept;
-use super::{Client, Error, catch_up, checkpoint};
+use super::{Client, Error, catch_up, checkpoint, head};
 
 /// How far the highest time seen moves before it is written again where nothing else is.
 const TIME_STEP: Duration = Duration::from_secs(60 * 60);
@@ -52,7 +52,7 @@ impl Client {
         match (answer, &kept) {
             (Answer::Body { bytes, etag, .. }, _) => self.believe(bytes, etag, now).await,
             (Answer::NotModified, Some(kept)) => {
-                head::check_age(&kept.head, &authority, now)?;
+                check_head_age(&kept.head, &authority, now)?;
                 if checkpoint::check_age(&kept.checkpoint, &authority, now).is_err() {
                     // The same head; only its checkpoint must be cosigned anew.
                     return self.believe(kept.head_bytes.clone(), kept.etag.clone(), now).await;
@@ -99,7 +99,7 @@ impl Client {
         let authority = self.authority()?;
         let kept = self.kept();
         let kept = kept.as_deref();
-        let head = head::proven(&bytes, &authority)?;
+        let head = read_head(&bytes, &authority)?;
         head::check(&head, &authority, kept, now)?;
         let checkpoint = match kept {
             Some(kept)

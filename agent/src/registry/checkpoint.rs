@@ -9,7 +9,7 @@ use modunest_tlog::{CHECKPOINT_MAX_BYTES, SignedCheckpoint};
 
 use super::fetch::Answer;
 use super::state::Kept;
-use super::{Authority, Client, Error};
+use super::{Authority, Checkpointed, Client, Error};
 use crate::files;
 
 /// Pauses before the checkpoint is asked for again because a cache on the way shows one that
@@ -80,24 +80,13 @@ fn behind(signed: &SignedCheckpoint, kept: Option<&Kept>, size: u64) -> Result<(
     Ok(())
 }
 
-/// Whether enough witnesses have cosigned, and not too long ago. Where no witness is asked
-/// for, the head's age is what counts: it names the log that it was made of.
+/// Whether enough witnesses have cosigned, and not too long ago.
 pub(super) fn check_age(
     signed: &SignedCheckpoint,
     authority: &Authority,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let cosigned = authority.witnesses.check(signed)?;
-    if !authority.witnesses.asks_for_witnesses() {
-        return Ok(());
-    }
-    let newest = cosigned.iter().map(|(_, time_s)| *time_s).max().unwrap_or(0);
-    let newest = Timestamp::from_millis(newest.saturating_mul(1000));
-    let (age, most) = (now.since(newest), authority.policy.checkpoint_max_age);
-    if age > most {
-        return Err(Error::CheckpointAge { age, most });
-    }
-    Ok(())
+    Checkpointed::of(signed.clone(), authority)?.check_age(authority, now)
 }
 
 /// Writes the notes of a split view, once for the same two.

@@ -30,7 +30,7 @@ use modunest_core::resolve::Root;
 use modunest_core::statement::Subject;
 use reqwest::header::CONTENT_TYPE as CONTENT_TYPE_FIELD;
 
-use super::{Client, Error, head};
+use super::{Client, Error, read_head};
 
 /// How long an answer may take in all. What came until then is kept; single reads, which may
 /// take longer, do the rest.
@@ -156,7 +156,7 @@ impl Client {
             while let Some(frame) = reader.next_frame()? {
                 // The reader's first frame is the head, and no other is.
                 let Some(received) = &mut received else {
-                    let head = head::proven(&frame.bytes, &*self.authority()?)?;
+                    let head = read_head(&frame.bytes, &*self.authority()?)?;
                     received = Some(Received::new(head.index));
                     taken.head = Some(frame.bytes);
                     continue;

@@ -71,6 +71,16 @@ pub enum Error {
         /// The policy's bound.
         most: Duration,
     },
+    /// Check 2: the newest cosignature is of the future.
+    #[error(
+        "the checkpoint was cosigned at {cosigned}, in the future of this clock ({now}): set the clock, or tell who runs the registry that a witness's is wrong"
+    )]
+    CheckpointAhead {
+        /// When a witness says that it cosigned.
+        cosigned: Timestamp,
+        /// What this clock says.
+        now: Timestamp,
+    },
     /// Check 2: the log became smaller.
     #[error("the checkpoint went back from {kept} entries to {found}: somebody shows an old log")]
     CheckpointRollback {
@@ -235,6 +245,7 @@ impl Error {
             | Error::Checkpoint(_)
             | Error::Cosignatures(_)
             | Error::CheckpointAge { .. }
+            | Error::CheckpointAhead { .. }
             | Error::CheckpointRollback { .. }
             | Error::CheckpointBehind { .. }
             | Error::SplitView { .. }

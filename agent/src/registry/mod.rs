@@ -10,7 +10,7 @@
 //!    pinned root leads to. [`Error::Trust`], [`Error::Origin`].
 //! 2. **Checkpoint**: signed by the log's key, of its origin, cosigned as the policy asks, not
 //!    too old, not smaller than the last. [`Error::Checkpoint`], [`Error::Cosignatures`],
-//!    [`Error::CheckpointAge`], [`Error::CheckpointRollback`], [`Error::CheckpointBehind`].
+//!    [`Error::CheckpointAge`], [`Error::CheckpointAhead`], [`Error::CheckpointRollback`], [`Error::CheckpointBehind`].
 //! 3. **Consistency**: the log continues the one that was believed before.
 //!    [`Error::SplitView`], whose two notes are kept; [`Error::Tile`] for tiles that prove
 //!    nothing.
@@ -51,6 +51,7 @@ mod fetch;
 pub mod fold;
 mod head;
 mod parallel;
+mod shown;
 mod state;
 mod tiles;
 mod trusted;
@@ -75,6 +76,7 @@ use cache::Cache;
 pub use error::{Error, Kind};
 pub(crate) use fetch::{Fetcher, Recorded};
 use fold::Files;
+pub use shown::{Checkpointed, check_head_age, read_head};
 use state::{Kept, Rows, StateFiles};
 use trusted::Believed;
 

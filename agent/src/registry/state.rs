@@ -188,7 +188,7 @@ fn believed(wire: &Wire, authority: &Authority) -> Result<(SignedCheckpoint, Hea
     let origin = &authority.origin;
     let bytes = wire.checkpoint.as_bytes();
     let checkpoint = SignedCheckpoint::verify(bytes, origin, &authority.log_keys)?;
-    let head = super::head::proven(wire.head.as_bytes(), authority)?;
+    let head = super::read_head(wire.head.as_bytes(), authority)?;
     Ok((checkpoint, head))
 }
 

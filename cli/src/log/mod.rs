@@ -8,6 +8,6 @@ mod trust;
 mod words;
 
 pub use fetch::{Files, ReadError};
-pub use signed::{Checkpointed, check_age, checkpoint, head};
+pub use signed::check_age;
 pub use trust::Trust;
 pub use words::{key_id, say, signer_id};

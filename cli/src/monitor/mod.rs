@@ -17,14 +17,14 @@ mod watch;
 use std::path::Path;
 use std::time::Duration;
 
-use modunest_agent::registry::Authority;
+use modunest_agent::registry::{Authority, Checkpointed, read_head};
 use modunest_core::index::Head;
 use modunest_core::keys::ObjectKey;
 use modunest_core::time::Timestamp;
 use modunest_tlog::{Plan, TreeHash, verify_consistency};
 
 use crate::error::Error;
-use crate::log::{self, Checkpointed, Files, ReadError};
+use crate::log::{self, Files, ReadError};
 pub use report::Report;
 use report::{Finding, Head as ShownHead, Kind, Log as ShownLog};
 use state::State;
@@ -121,7 +121,7 @@ impl Monitor<'_> {
             }
         }
         if let Err(why) = log::check_age(self.authority, &shown.checkpoint, &shown.head, self.now) {
-            report.findings.push(Finding { kind: Kind::Stale, what: why });
+            report.findings.push(Finding { kind: Kind::Stale, what: why.to_string() });
         }
         Ok(report)
     }
@@ -132,9 +132,9 @@ impl Monitor<'_> {
         loop {
             let head_bytes = self.files.get(ObjectKey::Head).await?;
             let checkpoint = self.files.get(ObjectKey::Checkpoint).await?;
-            let head = log::head(&head_bytes, self.authority)
+            let head = read_head(&head_bytes, self.authority)
                 .map_err(|error| Error::Unproven(error.to_string()))?;
-            let checkpoint = log::checkpoint(&checkpoint, self.authority)
+            let checkpoint = Checkpointed::read(&checkpoint, self.authority)
                 .map_err(|error| Error::Unproven(error.to_string()))?;
             tries += 1;
             if head.log.size <= checkpoint.signed.checkpoint.size || tries == PAIR_TRIES_MAX {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use modunest_agent::registry::Authority;
+use modunest_agent::registry::{Authority, Checkpointed, read_head};
 use modunest_core::index::{Bin, Head, IndexFile, Node, Slot};
 use modunest_core::keys::ObjectKey;
 use modunest_core::name::{OrgName, PluginName};
@@ -11,7 +11,7 @@ use modunest_core::time::Timestamp;
 use modunest_tlog::{Plan, TreeHash, verify_consistency, verify_inclusion};
 
 use crate::error::Error;
-use crate::log::{self, Checkpointed, Files};
+use crate::log::{self, Files};
 
 /// Makes the chain.
 pub(super) struct Chain<'a> {
@@ -57,12 +57,12 @@ impl<'a> Chain<'a> {
 
     pub(super) async fn checkpoint(&mut self) -> Result<Checkpointed, Error> {
         let bytes = self.files.get(ObjectKey::Checkpoint).await?;
-        log::checkpoint(&bytes, self.authority).map_err(unproven)
+        Checkpointed::read(&bytes, self.authority).map_err(unproven)
     }
 
     pub(super) async fn head(&mut self, checkpoint: &Checkpointed) -> Result<ProvenHead, Error> {
         let bytes = self.files.get(ObjectKey::Head).await?;
-        let head = log::head(&bytes, self.authority).map_err(unproven)?;
+        let head = read_head(&bytes, self.authority).map_err(unproven)?;
         log::check_age(self.authority, checkpoint, &head, self.now).map_err(unproven)?;
         let log = &checkpoint.signed.checkpoint;
         let root = TreeHash::from_bytes(*head.log.root.as_bytes());
