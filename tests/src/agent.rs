@@ -18,6 +18,7 @@ pub struct Host {
     folder: TempDir,
     url: Url,
     keys: Vec<VerifyingKey>,
+    root: Option<PathBuf>,
     plugins: Vec<(String, String)>,
     check_every_s: u64,
 }
@@ -34,7 +35,17 @@ impl Host {
     /// When the system has no place for it.
     pub fn at(url: Url, keys: Vec<VerifyingKey>) -> Host {
         let folder = TempDir::new().unwrap();
-        Host { folder, url, keys, plugins: Vec::new(), check_every_s: 3600 }
+        Host { folder, url, keys, root: None, plugins: Vec::new(), check_every_s: 3600 }
+    }
+
+    /// One that trusts a root file and asks whoever answers at `url`.
+    pub fn rooted(url: Url, root: &Path) -> Host {
+        Host { root: Some(root.to_owned()), ..Host::at(url, Vec::new()) }
+    }
+
+    /// Asks somebody else from now on.
+    pub fn asks(&mut self, url: Url) {
+        self.url = url;
     }
 
     /// Wants a plugin.
@@ -77,12 +88,16 @@ impl Host {
         let plugins: String =
             self.plugins.iter().map(|(name, entry)| format!("\"{name}\" = {entry}\n")).collect();
         let keys: Vec<String> = self.keys.iter().map(ToString::to_string).collect();
+        let trust = match &self.root {
+            Some(root) => format!("root = {root:?}"),
+            None => format!("keys = {keys:?}"),
+        };
         let text = format!(
             "state_dir = \"state\"\n\
              [gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = {:?}\n\
+             [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\n{trust}\n\
              [plugins]\n{plugins}\n[host]\nin_process = [\"acme/*\", \"demo/*\"]\ncheck_every_s = {}\n",
-            self.url, keys, self.check_every_s
+            self.url, self.check_every_s
         );
         std::fs::write(&path, text).unwrap();
         path

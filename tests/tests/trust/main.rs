@@ -7,6 +7,7 @@ mod witness_process;
 
 mod collect;
 mod monitor;
+mod quorum;
 mod registry;
 mod verify;
 mod witness;

@@ -10,7 +10,7 @@ use modunest_tests::registry::{ORIGIN, Registry, command};
 use modunest_tlog::{SigningKey, VerifyingKey};
 
 /// Its keys, from its folder: this harness is the operator.
-fn key(registry: &Registry, name: &str) -> VerifyingKey {
+pub fn key(registry: &Registry, name: &str) -> VerifyingKey {
     let text = std::fs::read_to_string(registry.folder.data().join(name)).unwrap();
     text.trim().parse::<SigningKey>().unwrap().verifying_key()
 }

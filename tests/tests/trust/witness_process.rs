@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use modunest_tests::process::{Process, run};
 use modunest_tests::registry::command;
-use modunest_tlog::{Submission, WitnessKey};
+use modunest_tlog::{Submission, VerifyingKey, WitnessKey};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,6 +16,7 @@ pub struct Witness {
     pub key: WitnessKey,
     pub url: String,
     pub name: String,
+    log: VerifyingKey,
     folder: TempDir,
 }
 
@@ -28,15 +29,21 @@ pub struct Answer {
 }
 
 impl Witness {
+    /// One that follows the ledger's log.
     pub async fn start(name: &str) -> Witness {
+        Witness::of(name, log_key().verifying_key()).await
+    }
+
+    /// One that follows the log of a key.
+    pub async fn of(name: &str, log: VerifyingKey) -> Witness {
         let folder = TempDir::new().unwrap();
         let key = folder.path().join("witness.key");
         let _made = run(command().args(["witness", "key", "new", name, "--out"]).arg(&key)).good();
-        Witness::start_in(folder, name).await
+        Witness::start_in(folder, name, log, "127.0.0.1:0").await
     }
 
-    async fn start_in(folder: TempDir, name: &str) -> Witness {
-        let mut process = Witness::spawn(folder.path());
+    async fn start_in(folder: TempDir, name: &str, log: VerifyingKey, listen: &str) -> Witness {
+        let mut process = Witness::spawn_of(folder.path(), &log, listen);
         let started = process.first_value().await;
         let text = |field: &str| Value::as_str(&started[field]).unwrap().to_owned();
         Witness {
@@ -44,19 +51,24 @@ impl Witness {
             key: text("key").parse().unwrap(),
             url: text("url"),
             name: name.to_owned(),
+            log,
             folder,
         }
     }
 
     /// A process on a folder, which may come to nothing.
     pub fn spawn(folder: &Path) -> Process {
+        Witness::spawn_of(folder, &log_key().verifying_key(), "127.0.0.1:0")
+    }
+
+    fn spawn_of(folder: &Path, log: &VerifyingKey, listen: &str) -> Process {
         let mut command = command();
         command
-            .args(["witness", "serve", "--json", "--listen", "127.0.0.1:0", "--key"])
+            .args(["witness", "serve", "--json", "--listen", listen, "--key"])
             .arg(folder.join("witness.key"))
             .arg("--state")
             .arg(folder.join("state"))
-            .args(["--log", &log_key().verifying_key().to_string()]);
+            .args(["--log", &log.to_string()]);
         Process::start("witness", command, &folder.join("logs"))
     }
 
@@ -74,10 +86,18 @@ impl Witness {
 
     /// Kills it, and starts another process on the same folder.
     pub async fn kill_and_restart(self) -> Witness {
-        let Witness { mut process, folder, name, .. } = self;
+        let Witness { mut process, folder, name, log, .. } = self;
         process.kill();
         drop(process);
-        Witness::start_in(folder, &name).await
+        Witness::start_in(folder, &name, log, "127.0.0.1:0").await
+    }
+
+    /// Starts another process where a killed one was, at its address too.
+    pub async fn back(self) -> Witness {
+        let Witness { process, folder, name, log, url, .. } = self;
+        drop(process);
+        let listen = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Witness::start_in(folder, &name, log, &listen).await
     }
 
     /// Its line in a policy.
