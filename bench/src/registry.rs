@@ -67,6 +67,7 @@ impl Registry {
             session_token: None,
             s3_endpoint: Some(self.s3.clone()),
             dynamodb_endpoint: None,
+            kms_endpoint: None,
         };
         objects(&settings, "modunest-public").await
     }

@@ -152,8 +152,8 @@ impl LocalRegistry {
             Ok(hex(&modunest_runtime::random::bytes::<32>()))
         })?;
         let keys = Keys {
-            log: registry_key(&options.data.join("log.key"))?,
-            head: registry_key(&options.data.join("head.key"))?,
+            log: registry_key(&options.data.join("log.key"))?.into(),
+            head: registry_key(&options.data.join("head.key"))?.into(),
             statement: registry_key(&options.data.join("statement.key"))?,
         };
         let public_keys = keys.verifying().map(|key| key.to_string());
@@ -177,6 +177,7 @@ impl LocalRegistry {
             session_token: None,
             s3_endpoint: Some(s3_endpoint.clone()),
             dynamodb_endpoint: Some(dynamodb_endpoint.clone()),
+            kms_endpoint: None,
         };
         let failed = |error: modunest_functions::Error| Error::Failed(error.to_string());
         let functions = Functions::new(modunest_functions::Config {

@@ -71,9 +71,13 @@ impl Config {
             });
         }
         let Keys { log, head, statement, .. } = &self.keys;
-        for (name, key) in [("keys.log", log), ("keys.head", head), ("keys.statement", statement)] {
-            if key.name().as_str() != self.origin {
-                return Err(Error::Config { setting: name, rule: "must be named like the origin" });
+        for (setting, name) in [
+            ("keys.log", log.name()),
+            ("keys.head", head.name()),
+            ("keys.statement", statement.name()),
+        ] {
+            if name.as_str() != self.origin {
+                return Err(Error::Config { setting, rule: "must be named like the origin" });
             }
         }
         match &self.trust {

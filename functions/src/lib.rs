@@ -15,6 +15,7 @@
 
 mod config;
 mod error;
+mod kms;
 mod signing;
 mod trust;
 
@@ -50,8 +51,9 @@ use tokio::sync::Semaphore;
 
 pub use config::{Clock, Config};
 pub use error::Error;
+pub use kms::{KmsKey, KmsKeyId, KmsKeyIdError};
 pub use sequence::Sequenced;
-pub use signing::Keys;
+pub use signing::{Keys, Signer};
 pub use sweep::Swept;
 
 use sequence::Sequencer;

@@ -24,6 +24,8 @@ pub struct Settings {
     pub s3_endpoint: Option<String>,
     /// DynamoDB elsewhere than in AWS.
     pub dynamodb_endpoint: Option<String>,
+    /// KMS elsewhere than in AWS.
+    pub kms_endpoint: Option<String>,
 }
 
 impl fmt::Debug for Settings {
@@ -32,6 +34,7 @@ impl fmt::Debug for Settings {
             .field("region", &self.region)
             .field("s3_endpoint", &self.s3_endpoint)
             .field("dynamodb_endpoint", &self.dynamodb_endpoint)
+            .field("kms_endpoint", &self.kms_endpoint)
             .finish_non_exhaustive()
     }
 }
@@ -77,4 +80,17 @@ pub fn dynamodb(settings: &Settings) -> aws_sdk_dynamodb::Client {
         config = config.endpoint_url(endpoint);
     }
     aws_sdk_dynamodb::Client::from_conf(config.build())
+}
+
+/// A KMS client.
+pub fn kms(settings: &Settings) -> aws_sdk_kms::Client {
+    let mut config = aws_sdk_kms::Config::builder()
+        .behavior_version(aws_sdk_kms::config::BehaviorVersion::latest())
+        .region(aws_sdk_kms::config::Region::new(settings.region.clone()))
+        .credentials_provider(settings.credentials())
+        .http_client(http_client());
+    if let Some(endpoint) = &settings.kms_endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    aws_sdk_kms::Client::from_conf(config.build())
 }

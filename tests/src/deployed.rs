@@ -31,7 +31,7 @@ use crate::workerd::{Setup, Worker};
 /// Keys of a registry.
 pub fn registry_keys(origin: &str) -> Keys {
     let key = |seed| signing_key(origin, seed);
-    Keys { log: key(7), head: key(8), statement: key(9) }
+    Keys { log: key(7).into(), head: key(8).into(), statement: key(9) }
 }
 
 /// The environment of every function, as `template.yaml` sets it and Lambda adds to it. Puts the
@@ -40,11 +40,8 @@ pub fn registry_keys(origin: &str) -> Keys {
 /// # Panics
 /// When the store does not take the key.
 pub async fn environment(store: &Store, origin: &str) -> Vec<(String, String)> {
-    let keys = registry_keys(origin);
-    for (object, key) in
-        [("log.key", keys.log), ("head.key", keys.head), ("statement.key", keys.statement)]
-    {
-        store.put_in(KEYS, object, key.expose().as_bytes()).await;
+    for (object, seed) in [("log.key", 7), ("head.key", 8), ("statement.key", 9)] {
+        store.put_in(KEYS, object, signing_key(origin, seed).expose().as_bytes()).await;
     }
     let settings = &store.settings;
     let endpoint = |endpoint: &Option<String>| endpoint.clone().unwrap();
@@ -199,8 +196,11 @@ impl Drop for Deployed {
     }
 }
 
-/// What `template.yaml` does.
-async fn create_table(store: &Store) {
+/// Makes the table, as `template.yaml` does.
+///
+/// # Panics
+/// When it cannot be made.
+pub async fn create_table(store: &Store) {
     let functions = Functions::new(Config {
         table: TABLE.to_owned(),
         staging_bucket: STAGING.to_owned(),

@@ -116,6 +116,7 @@ impl Origin {
             session_token: None,
             s3_endpoint: Some(self.url.as_str().trim_end_matches('/').to_owned()),
             dynamodb_endpoint: None,
+            kms_endpoint: None,
         }
     }
 }

@@ -58,6 +58,7 @@ impl Store {
             session_token: None,
             s3_endpoint: None,
             dynamodb_endpoint: None,
+            kms_endpoint: None,
         };
         let services = LocalServices::start(config, subscriptions).await.unwrap();
         let settings = Settings {

@@ -86,6 +86,7 @@ async fn start_and_serve(api: &Url) -> Result<(), Error> {
         session_token: None,
         s3_endpoint: Some(services.s3_endpoint()),
         dynamodb_endpoint: None,
+        kms_endpoint: None,
     };
     let (index, blob) = (bytes(INDEX_BYTES), bytes(BLOB_BYTES));
     let keys = [ObjectKey::Index(Digest::of(&index)), ObjectKey::Blob(Digest::of(&blob))];

@@ -91,6 +91,7 @@ impl Registry {
             session_token: None,
             s3_endpoint: Some(services.s3_endpoint()),
             dynamodb_endpoint: Some(services.dynamodb_endpoint()),
+            kms_endpoint: None,
         };
         let keys = keys()?;
         let functions = Functions::new(modunest_functions::Config {
@@ -190,7 +191,11 @@ fn keys() -> Result<Keys, Error> {
         let name = ORIGIN.parse().map_err(Error::wrong("a key's name"))?;
         Ok::<_, Error>(SigningKey::from_seed(name, seed))
     };
-    Ok(Keys { log: key(&LOG_SEED)?, head: key(&HEAD_SEED)?, statement: key(&STATEMENT_SEED)? })
+    Ok(Keys {
+        log: key(&LOG_SEED)?.into(),
+        head: key(&HEAD_SEED)?.into(),
+        statement: key(&STATEMENT_SEED)?,
+    })
 }
 
 /// Counts an answer, which is collected for that: every object here is small.

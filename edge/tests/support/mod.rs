@@ -93,6 +93,7 @@ impl Site {
             session_token: None,
             s3_endpoint: Some(local.s3_endpoint()),
             dynamodb_endpoint: None,
+            kms_endpoint: None,
         };
         let config = Config { downloads, ..config(&settings, api_origin) };
         let edge = Server::start(router(config).unwrap()).await;

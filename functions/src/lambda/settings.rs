@@ -6,6 +6,8 @@ use modunest_runtime::aws;
 use modunest_tlog::KeyName;
 use url::Url;
 
+use crate::kms::KmsKeyId;
+
 /// What the functions are told, each by an environment variable.
 ///
 /// | Variable | Meaning |
@@ -14,12 +16,15 @@ use url::Url;
 /// | `MODUNEST_TABLE` | the DynamoDB table |
 /// | `MODUNEST_STAGING_BUCKET` | the bucket that publishers upload to |
 /// | `MODUNEST_PUBLIC_BUCKET` | the bucket that readers read from |
-/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's keys: `log.key`, `head.key` and `statement.key` |
+/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's keys: `statement.key`, and `log.key` and `head.key` where those are not in KMS |
+/// | `MODUNEST_LOG_KEY` | the log's key in AWS KMS, as `kms:ARN`; optional |
+/// | `MODUNEST_HEAD_KEY` | the head key in AWS KMS, as `kms:ARN`; optional |
 /// | `MODUNEST_TRUST_CONFIG` | name of the trust configuration in that bucket; optional |
 /// | `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | set by Lambda |
 /// | `AWS_SESSION_TOKEN` | set by Lambda; optional elsewhere |
 /// | `MODUNEST_S3_ENDPOINT` | S3 elsewhere than in AWS; optional |
 /// | `MODUNEST_DYNAMODB_ENDPOINT` | DynamoDB elsewhere than in AWS; optional |
+/// | `MODUNEST_KMS_ENDPOINT` | KMS elsewhere than in AWS; optional |
 /// | `MODUNEST_PUBLIC_S3_ENDPOINT` | where publishers reach S3, if elsewhere; optional |
 ///
 /// A variable that is set to nothing counts as not set: templates cannot leave one out.
@@ -30,6 +35,8 @@ pub struct Settings {
     pub(super) staging_bucket: String,
     pub(super) public_bucket: String,
     pub(super) keys_bucket: String,
+    pub(super) log_key: Option<KmsKeyId>,
+    pub(super) head_key: Option<KmsKeyId>,
     pub(super) trust_config: Option<String>,
     pub(super) aws: aws::Settings,
     pub(super) public_s3_endpoint: Option<String>,
@@ -62,6 +69,11 @@ impl Reader<'_> {
             self.wrong.push(format!("{variable} is not set"));
             String::new()
         })
+    }
+
+    fn kms_key(&mut self, variable: &str) -> Option<KmsKeyId> {
+        let id = self.optional(variable)?.parse();
+        id.map_err(|error| self.wrong.push(format!("{variable} {error}"))).ok()
     }
 
     fn endpoint(&mut self, variable: &str) -> Option<String> {
@@ -121,7 +133,10 @@ impl Settings {
             session_token: reader.optional("AWS_SESSION_TOKEN"),
             s3_endpoint: reader.endpoint("MODUNEST_S3_ENDPOINT"),
             dynamodb_endpoint: reader.endpoint("MODUNEST_DYNAMODB_ENDPOINT"),
+            kms_endpoint: reader.endpoint("MODUNEST_KMS_ENDPOINT"),
         };
+        let log_key = reader.kms_key("MODUNEST_LOG_KEY");
+        let head_key = reader.kms_key("MODUNEST_HEAD_KEY");
         let trust_config = reader.optional("MODUNEST_TRUST_CONFIG");
         let public_s3_endpoint = reader.endpoint("MODUNEST_PUBLIC_S3_ENDPOINT");
         match origin {
@@ -131,6 +146,8 @@ impl Settings {
                 staging_bucket,
                 public_bucket,
                 keys_bucket,
+                log_key,
+                head_key,
                 trust_config,
                 aws,
                 public_s3_endpoint,
@@ -182,6 +199,13 @@ mod tests {
             ("MODUNEST_ORIGIN", "two words", "MODUNEST_ORIGIN: "),
             ("MODUNEST_S3_ENDPOINT", "localhost:9000", "MODUNEST_S3_ENDPOINT is not of the form"),
             ("MODUNEST_DYNAMODB_ENDPOINT", "ftp://x", "MODUNEST_DYNAMODB_ENDPOINT is not"),
+            ("MODUNEST_KMS_ENDPOINT", "http://", "MODUNEST_KMS_ENDPOINT is not"),
+            ("MODUNEST_LOG_KEY", "log.key", "MODUNEST_LOG_KEY is not of the form kms:arn:"),
+            (
+                "MODUNEST_HEAD_KEY",
+                "kms:alias/head",
+                "MODUNEST_HEAD_KEY is not of the form kms:arn:",
+            ),
             ("MODUNEST_PUBLIC_S3_ENDPOINT", "http://x/y", "MODUNEST_PUBLIC_S3_ENDPOINT is not"),
             ("MODUNEST_PUBLIC_BUCKET", "staging", "are the same"),
             ("MODUNEST_KEYS_BUCKET", "public", "MODUNEST_KEYS_BUCKET is one of the other"),

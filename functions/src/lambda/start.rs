@@ -11,7 +11,8 @@ use super::Settings;
 use crate::Functions;
 use crate::config::Config;
 use crate::error::Error;
-use crate::signing::Keys;
+use crate::kms::{KmsKey, KmsKeyId};
+use crate::signing::{Keys, Signer};
 use crate::storage::{Fetch, fetch};
 
 /// Longest key object that is read: a key's line has below 200 characters.
@@ -44,8 +45,18 @@ impl Start {
         let s3 = aws::s3(&settings.aws);
         let bucket = &settings.keys_bucket;
         let (log, head, statement, trust, online_key) = tokio::try_join!(
-            read_key(&s3, bucket, "log.key", "log.key in MODUNEST_KEYS_BUCKET"),
-            read_key(&s3, bucket, "head.key", "head.key in MODUNEST_KEYS_BUCKET"),
+            self.signer(
+                &s3,
+                settings.log_key.as_ref(),
+                "log.key",
+                "log.key in MODUNEST_KEYS_BUCKET"
+            ),
+            self.signer(
+                &s3,
+                settings.head_key.as_ref(),
+                "head.key",
+                "head.key in MODUNEST_KEYS_BUCKET"
+            ),
             read_key(&s3, bucket, "statement.key", "statement.key in MODUNEST_KEYS_BUCKET"),
             read_trust(&s3, bucket, settings.trust_config.as_deref()),
             read_online_key(&s3, bucket),
@@ -66,6 +77,21 @@ impl Start {
         })
         .await?;
         Ok(Started { router: functions.router(), functions })
+    }
+
+    /// A key in KMS, where one is named; else the one in the bucket.
+    async fn signer(
+        &self,
+        s3: &Client,
+        in_kms: Option<&KmsKeyId>,
+        object: &str,
+        setting: &'static str,
+    ) -> Result<Signer, Error> {
+        let Settings { aws, origin, keys_bucket, .. } = &self.settings;
+        match in_kms {
+            Some(id) => KmsKey::open(aws, id.clone(), origin.clone()).await.map(Signer::Kms),
+            None => read_key(s3, keys_bucket, object, setting).await.map(Signer::Here),
+        }
     }
 }
 

@@ -73,8 +73,9 @@ fn variables_are_those_that_the_programs_read() {
     let set = &template["Globals"]["Function"]["Environment"]["Variables"];
     let set: BTreeSet<&str> = set.as_object().unwrap().keys().map(String::as_str).collect();
     // Those that a deployment may leave out say where AWS is when it is not AWS; and a registry
-    // may have no trust root yet.
-    let optional = BTreeSet::from(["MODUNEST_TRUST_CONFIG"]);
+    // may have no trust root yet, and keys in a bucket instead of KMS.
+    let optional =
+        BTreeSet::from(["MODUNEST_TRUST_CONFIG", "MODUNEST_LOG_KEY", "MODUNEST_HEAD_KEY"]);
     assert_eq!(set, &required | &optional);
     assert!(set.iter().all(|name| asked.borrow().contains(*name)));
     for (name, function) in functions(&template) {

@@ -367,6 +367,27 @@ fn each_way_to_widen_a_policy_is_found() {
 }
 
 #[test]
+fn keys_in_kms_sign_for_the_functions_and_do_nothing_else() {
+    let template = load();
+    let policies = resources(&template, "AWS::IAM::ManagedPolicy");
+    let expected = [("HeadKmsKeyPolicy", "HeadKmsKey"), ("LogKmsKeyPolicy", "LogKmsKey")];
+    assert_eq!(
+        policies.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        expected.map(|(name, _)| name)
+    );
+    let signers = ["ApiRole", "FinalizeRole", "SequenceRole", "SweepRole"];
+    for ((_, policy), (_, key)) in policies.iter().zip(expected) {
+        assert_eq!(policy["Condition"], format!("Has{key}"));
+        assert_eq!(policy["Properties"]["Roles"], json!(signers.map(|role| json!({"Ref": role}))));
+        let lines = [
+            format!("kms:GetPublicKey ${{{key}}}"),
+            format!("kms:Sign ${{{key}}} if StringEquals kms:SigningAlgorithm ED25519_SHA_512"),
+        ];
+        assert_eq!(granted(policy), BTreeSet::from(lines));
+    }
+}
+
+#[test]
 fn only_what_signs_reads_the_signing_key() {
     let template = load();
     let signers = ["ApiRole", "FinalizeRole", "SequenceRole", "SweepRole"]

@@ -51,6 +51,7 @@ async fn made() -> Value {
         session_token: None,
         s3_endpoint: None,
         dynamodb_endpoint: None,
+        kms_endpoint: None,
     };
     let services = LocalServices::start(embedded, Vec::new()).await.unwrap();
     settings.dynamodb_endpoint = Some(services.dynamodb_endpoint());

@@ -7,4 +7,5 @@ mod up;
 mod cache;
 mod clients;
 
+mod kms;
 mod trust_root;

@@ -120,6 +120,7 @@ async fn an_expired_url_is_refused() {
         session_token: None,
         s3_endpoint: Some(opened.registry.started.s3.to_string()),
         dynamodb_endpoint: None,
+        kms_endpoint: None,
     });
     let archive = opened.upload().archive;
     let key = StagingKey::Upload(opened.answer.session.unwrap(), archive);

@@ -1,6 +1,6 @@
 //! A Python environment: the SAM command line, `cfn-lint`, `cargo-lambda` with zig as its
 //! linker, `boto3` for tests with another SDK's client, and `tuf` for tests with another reader
-//! of trust roots.
+//! of trust roots, and `ministack`, which stands for AWS KMS in tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

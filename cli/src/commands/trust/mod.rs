@@ -7,6 +7,7 @@
 pub mod ceremony;
 pub mod folder;
 mod keys;
+mod kms;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use super::Context;
 use crate::error::Error;
 use ceremony::{Founders, Missing, Report};
 use folder::Folder;
+use kms::Given;
 
 /// The policy that asks for nobody's cosignature (C2SP tlog-policy).
 pub const NO_WITNESSES: &str = "quorum none\n";
@@ -129,12 +131,12 @@ pub struct Template {
     /// The registry's name
     #[arg(long)]
     origin: KeyName,
-    /// Signs the log's checkpoints
+    /// Signs the log's checkpoints: its public half, or kms:ARN for a key in AWS KMS
     #[arg(long, value_name = "KEY")]
-    log_key: VerifyingKey,
-    /// Signs the head
+    log_key: Given,
+    /// Signs the head: likewise
     #[arg(long, value_name = "KEY")]
-    head_key: VerifyingKey,
+    head_key: Given,
     /// Signs what the registry says
     #[arg(long, value_name = "KEY")]
     statement_key: VerifyingKey,
@@ -177,7 +179,9 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Error> {
     match command {
         Command::Key(command) => key(context, command),
         Command::Template(template) => {
-            let config = template.config()?;
+            let log = template.log_key.public(&template.origin).await?;
+            let head = template.head_key.public(&template.origin).await?;
+            let config = template.config(log, head)?;
             let text = String::from_utf8(config.to_bytes())
                 .map_err(|error| Error::Failed(error.to_string()))?;
             context.output.print(&config_json(&config)?, |_| text.trim_end().to_owned())
@@ -273,7 +277,7 @@ impl At {
 }
 
 impl Template {
-    fn config(&self) -> Result<Config, Error> {
+    fn config(&self, log: VerifyingKey, head: VerifyingKey) -> Result<Config, Error> {
         let witnesses = match &self.witness_policy {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(Error::file(path))?;
@@ -285,8 +289,8 @@ impl Template {
         };
         let config = Config {
             origin: self.origin.clone(),
-            log_key: self.log_key.clone(),
-            head_keys: RegistryKeys::in_use([self.head_key.clone()]),
+            log_key: log,
+            head_keys: RegistryKeys::in_use([head]),
             statement_keys: RegistryKeys::in_use([self.statement_key.clone()]),
             witnesses,
             policy: TrustPolicy::default(),

@@ -33,12 +33,12 @@ fn config(log: u8) -> Config {
     };
     let template = Template {
         origin: "registry.example.org".parse().unwrap(),
-        log_key: key(log),
-        head_key: key(101),
+        log_key: Given::Public(key(log)),
+        head_key: Given::Public(key(101)),
         statement_key: key(102),
         witness_policy: None,
     };
-    template.config().unwrap()
+    template.config(key(log), key(101)).unwrap()
 }
 
 struct World {
