@@ -36,6 +36,7 @@ pub mod authorise;
 pub mod publish;
 pub mod resolve;
 
+pub mod bundle;
 pub mod closure;
 
 pub mod api;

@@ -36,6 +36,17 @@ fn expected(name: &str) -> Option<bool> {
 }
 
 #[test]
+fn bundle() {
+    for (name, bytes) in corpus("bundle") {
+        assert_eq!(
+            Some(modunest_core::bundle::check_invariants(&bytes)),
+            expected(&name),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn archive() {
     for (name, bytes) in corpus("archive") {
         archive::check_invariants(&bytes);

@@ -1,51 +1,22 @@
-//! Bundles: what a registry would have answered, in one file, for hosts without a network.
-//!
-//! ```text
-//! modunest/bundle/v1
-//! modunest.lock <length in bytes>
-//! <the lock file>
-//! <object key> <length in bytes>
-//! <the object>
-//! …
-//! ```
-//! Object keys are those of the public paths (`modunest_core::keys`), in ascending order of
-//! their texts, each once: trust metadata, `checkpoint`, `head`, tiles, the tree on the way to
-//! the locked plugins, and their archives. Whoever reads one asks it as if it were the
-//! registry, so nothing in it is believed without the nine checks, freshness included: it is
-//! good for as long as its head.
+//! Bundles on disk: the file that a host without a network asks in place of the registry. Their
+//! form is `modunest_core::bundle`'s.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use modunest_core::bundle::{Contents, FIRST_LINE, LINE_MAX_BYTES, LOCK_FRAME, Lines, Place, line};
 use modunest_core::keys::ObjectKey;
 
 use super::Error;
-
-const FIRST_LINE: &str = "modunest/bundle/v1\n";
-/// Name of the frame with the lock file, which is the first.
-const LOCK_FRAME: &str = "modunest.lock";
-/// Longest line: a key of at most 90 characters, a space, 20 digits, a line feed, and room.
-const LINE_MAX_BYTES: u64 = 128;
-/// Most objects: 10,000 plugins with ten objects each, and their tiles.
-const OBJECTS_MAX: usize = 200_000;
-
-/// Where an object is in the file.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    start: u64,
-    length: u64,
-}
 
 /// An opened bundle. Its objects are unproven.
 #[derive(Debug)]
 pub(crate) struct Bundle {
     path: PathBuf,
     file: File,
-    lock: Place,
-    objects: BTreeMap<ObjectKey, Place>,
+    contents: Contents,
 }
 
 impl Bundle {
@@ -57,37 +28,23 @@ impl Bundle {
         let bad = |rule: String| Error::Bundle { path: path.to_owned(), rule };
         let io = |error: io::Error| bad(error.to_string());
         let file = File::open(path).map_err(io)?;
-        let end = file.metadata().map_err(io)?.len();
+        let mut lines = Lines::new(file.metadata().map_err(io)?.len());
         let mut reader = BufReader::new(&file);
-        if line(&mut reader).map_err(bad)?.as_deref() != Some(FIRST_LINE) {
-            return Err(bad("it does not start with modunest/bundle/v1".to_owned()));
-        }
-        let (mut lock, mut objects, mut last) = (None, BTreeMap::new(), String::new());
-        while let Some(text) = line(&mut reader).map_err(bad)? {
-            let (name, length) =
-                frame(&text).ok_or_else(|| bad("a frame has no name and length".to_owned()))?;
-            let start = reader.stream_position().map_err(io)?;
-            let place = Place { start, length };
-            let next = start.checked_add(length).filter(|next| *next <= end);
-            let next = next.ok_or_else(|| bad(format!("it ends within {name}")))?;
-            match lock {
-                None if name == LOCK_FRAME => lock = Some(place),
-                None => return Err(bad("its first frame is not the lock file".to_owned())),
-                Some(_) => {
-                    let key = ObjectKey::from_key(name);
-                    let key = key.ok_or_else(|| bad(format!("{name} is no object's key")))?;
-                    if *name <= *last || objects.len() == OBJECTS_MAX {
-                        return Err(bad("its objects do not ascend, or are too many".to_owned()));
-                    }
-                    name.clone_into(&mut last);
-                    objects.insert(key, place);
-                }
+        let mut text = Vec::new();
+        loop {
+            text.clear();
+            let limit = LINE_MAX_BYTES as u64;
+            io::Read::take(&mut reader, limit).read_until(b'\n', &mut text).map_err(io)?;
+            if text.is_empty() {
+                break;
             }
+            let start = reader.stream_position().map_err(io)?;
+            let next = lines.take(&text, start).map_err(|error| bad(error.to_string()))?;
             reader.seek(SeekFrom::Start(next)).map_err(io)?;
         }
         drop(reader);
-        let lock = lock.ok_or_else(|| bad("it has no lock file".to_owned()))?;
-        Ok(Bundle { path: path.to_owned(), file, lock, objects })
+        let contents = lines.finish().map_err(|error| bad(error.to_string()))?;
+        Ok(Bundle { path: path.to_owned(), file, contents })
     }
 
     /// The lock file's bytes.
@@ -95,7 +52,7 @@ impl Bundle {
     /// # Errors
     /// [`Error::Bundle`] and [`Error::TooLong`].
     pub(crate) fn lock(&self, limit: usize) -> Result<Vec<u8>, Error> {
-        self.read(LOCK_FRAME, self.lock, limit)
+        self.read(LOCK_FRAME, self.contents.lock, limit)
     }
 
     /// An object's bytes; `None` when the bundle does not have it.
@@ -103,7 +60,7 @@ impl Bundle {
     /// # Errors
     /// [`Error::Bundle`] and [`Error::TooLong`].
     pub(super) fn object(&self, key: ObjectKey, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let place = self.objects.get(&key).copied();
+        let place = self.contents.objects.get(&key).copied();
         place.map(|place| self.read(&key.to_string(), place, limit)).transpose()
     }
 
@@ -119,27 +76,6 @@ impl Bundle {
             .map_err(|error| Error::Bundle { path: self.path.clone(), rule: error.to_string() })?;
         Ok(bytes)
     }
-}
-
-/// The next line with its line feed; `None` at the end of the file.
-fn line(reader: &mut BufReader<&File>) -> Result<Option<String>, String> {
-    let mut bytes = Vec::new();
-    io::Read::take(reader, LINE_MAX_BYTES)
-        .read_until(b'\n', &mut bytes)
-        .map_err(|error| error.to_string())?;
-    match String::from_utf8(bytes) {
-        Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) if text.ends_with('\n') => Ok(Some(text)),
-        _ => Err("a line is too long, or no text".to_owned()),
-    }
-}
-
-/// Name and length of a frame's line.
-fn frame(line: &str) -> Option<(&str, u64)> {
-    let (name, digits) = line.strip_suffix('\n')?.split_once(' ')?;
-    let length: u64 = digits.parse().ok()?;
-    // One spelling: no sign, no leading zero.
-    (length.to_string() == digits).then_some((name, length))
 }
 
 /// Writes a bundle, object by object.
@@ -168,7 +104,7 @@ impl<W: io::Write> Writer<W> {
     }
 
     fn frame(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        writeln!(self.out, "{name} {}", bytes.len())?;
+        self.out.write_all(line(name, bytes.len()).as_bytes())?;
         self.out.write_all(bytes)
     }
 

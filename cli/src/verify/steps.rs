@@ -1,6 +1,6 @@
 //! The steps in words.
 
-use modunest_agent::registry::Authority;
+use modunest_agent::registry::{Authority, Checkpointed};
 use modunest_core::Version;
 use modunest_core::statement::{
     KeyEnd, KeyState, PluginState, RegistryKeys, ReleaseState, Statement, Status, VerdictOutcome,
@@ -8,7 +8,7 @@ use modunest_core::statement::{
 use modunest_core::time::Timestamp;
 
 use super::chain::{Found, Included, ProvenHead};
-use crate::log::{Checkpointed, key_id, say};
+use crate::log::{key_id, say};
 use crate::output::{ago, size};
 
 pub(super) fn trust(authority: &Authority) -> Vec<String> {
