@@ -12,6 +12,7 @@
 
 mod report;
 
+mod components;
 mod edge;
 mod host;
 mod publish;
@@ -56,6 +57,8 @@ enum Bench {
     Edge,
     /// 500 native plugins proven, unpacked, loaded and called, against bare library calls.
     Host,
+    /// 500 components loaded and called, against bare wasmtime.
+    Components,
     /// From a publish to a reader who sees it, against verdaccio and one fsync.
     Publish {
         /// Seconds of load at each rate.
@@ -88,6 +91,10 @@ enum Child {
     HostOurs { plugins: PathBuf, work: PathBuf },
     /// Do all steps by bare library calls on so many threads.
     HostBare { plugins: PathBuf, work: PathBuf, threads: usize },
+    /// Load components by the agent's functions.
+    ComponentsOurs { folder: PathBuf, state: PathBuf, count: usize },
+    /// Load components by wasmtime alone.
+    ComponentsBare { folder: PathBuf, state: PathBuf, count: usize },
     /// Open and call unpacked libraries.
     HostOpen { plugins: PathBuf },
 }
@@ -108,6 +115,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     match &arguments.bench {
         Bench::Edge => show(edge::run()?),
         Bench::Host => show(host::run()?),
+        Bench::Components => show(components::run()?),
         Bench::Publish { seconds } => show(publish::run(*seconds)?),
         Bench::Trust => show(trust::run()?),
         Bench::Memory => show(memory::run()?),
@@ -117,6 +125,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
             show(demo::run()?)?;
             show(edge::run()?)?;
             show(host::run()?)?;
+            show(components::run()?)?;
             show(publish::run(publish::SECONDS)?)?;
             show(trust::run()?)
         }
@@ -131,6 +140,12 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::HostOurs { plugins, work } => process::answer(&host::ours::run(plugins, work)?),
         Child::HostBare { plugins, work, threads } => {
             process::answer(&host::bare::run(plugins, work, *threads)?)
+        }
+        Child::ComponentsOurs { folder, state, count } => {
+            process::answer(&components::ours::run(folder, state, *count)?)
+        }
+        Child::ComponentsBare { folder, count, .. } => {
+            process::answer(&components::bare::run(folder, *count)?)
         }
         Child::HostOpen { plugins } => process::answer(&host::bare::open(plugins)?),
     }

@@ -55,12 +55,18 @@ enum Command {
         /// The plugin's folder
         #[arg(default_value = ".")]
         folder: PathBuf,
+        /// Of the builds that the manifest declares, make this one only
+        #[arg(long)]
+        only: Option<package::Kind>,
     },
     /// Build, pack and make every check that the registry makes
     Check {
         /// The plugin's folder
         #[arg(default_value = ".")]
         folder: PathBuf,
+        /// Of the builds that the manifest declares, make this one only
+        #[arg(long)]
+        only: Option<package::Kind>,
     },
     /// Build and write the archive
     Pack {
@@ -70,6 +76,9 @@ enum Command {
         /// Where to write it [default: ORG-NAME-VERSION-TARGET.zip]
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Of the builds that the manifest declares, pack this one only
+        #[arg(long)]
+        only: Option<package::Kind>,
     },
     /// Build, pack, sign and publish
     Publish {
@@ -82,6 +91,9 @@ enum Command {
         /// Make every check that can be made before the upload, and change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Of the builds that each manifest declares, publish this one only
+        #[arg(long)]
+        only: Option<package::Kind>,
     },
     /// Show a plugin's releases, proven by the signed index
     Info {
@@ -215,11 +227,17 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Up(arguments) => up::run(&context, arguments).await,
         Command::New(arguments) => new::run(&context, &arguments),
-        Command::Build { folder } => commands::build::build(&context, &folder).await,
-        Command::Check { folder } => commands::build::check(&context, &folder).await,
-        Command::Pack { folder, out } => commands::build::pack(&context, &folder, out).await,
-        Command::Publish { folders, key, dry_run } => {
-            commands::publish::run(&context, &folders, key, dry_run).await
+        Command::Build { folder, only } => {
+            commands::build::build(&context, &folder, which(only)).await
+        }
+        Command::Check { folder, only } => {
+            commands::build::check(&context, &folder, which(only)).await
+        }
+        Command::Pack { folder, out, only } => {
+            commands::build::pack(&context, &folder, out, which(only)).await
+        }
+        Command::Publish { folders, key, dry_run, only } => {
+            commands::publish::run(&context, &folders, key, dry_run, which(only)).await
         }
         Command::Info { plugin } => commands::info::run(&context, &plugin).await,
         Command::Yank { release, undo, reason, key } => {
@@ -243,4 +261,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Witness(command) => commands::witness::run(&context, command).await,
         Command::Completions { shell } => commands::completions::run(shell),
     }
+}
+
+/// The builds that a command makes.
+fn which(only: Option<package::Kind>) -> package::Which {
+    only.map_or(package::Which::All, package::Which::Only)
 }

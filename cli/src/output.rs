@@ -43,6 +43,14 @@ impl Output {
         if self.json { Ok(()) } else { write_line(text) }
     }
 
+    /// Says aside, on standard error, what somebody should know; nothing with `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            // Nobody reads it if that is closed, and the work goes on.
+            drop(writeln!(std::io::stderr(), "note: {text}"));
+        }
+    }
+
     /// A bar over bytes.
     pub fn bytes(&self, what: &str, total: u64) -> ProgressBar {
         self.bar(

@@ -11,7 +11,7 @@ use modunest_core::keys::SessionId;
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::problem::Code;
 use modunest_core::publish::State;
-use modunest_core::statement::{Link, SignedStatement, Statement};
+use modunest_core::statement::{Build, Link, SignedStatement, Statement};
 use modunest_tlog::SigningKey;
 use reqwest::{Body, Method, StatusCode};
 use serde::Serialize;
@@ -42,10 +42,12 @@ pub struct Published {
     pub state: State,
     /// Whether this release was there before, byte for byte.
     pub already_there: bool,
-    /// SHA-256 of the archive.
+    /// SHA-256 of the archive of the first build.
     pub archive: Digest,
-    /// Size of the archive.
+    /// Size of that archive.
     pub size_bytes: u64,
+    /// Every build, in the order of the release statement.
+    pub builds: Vec<Build>,
     /// Epoch of the first head that shows it.
     pub epoch: Option<u64>,
     /// What the scan noticed.
@@ -112,10 +114,11 @@ impl Publisher {
             version: manifest.version.to_string(),
             state: answer.state,
             already_there: answer.state == State::Published,
-            archive: package.build.archive,
-            size_bytes: package.build.size_bytes,
+            archive: package.first.build.archive,
+            size_bytes: package.first.build.size_bytes,
+            builds: package.archives().map(|archive| archive.build.clone()).collect(),
             epoch: None,
-            findings: package.findings.clone(),
+            findings: package.archives().flat_map(|a| a.findings.iter().cloned()).collect(),
         };
         let Some(session) = answer.session else { return Ok(published) };
         for upload in &answer.uploads {
@@ -179,12 +182,13 @@ impl Publisher {
         package: &Package,
         output: &Output,
     ) -> Result<(), Error> {
-        if upload.archive != package.build.archive {
-            return Err(Error::Failed(format!(
+        let asked = package.archives().find(|archive| archive.build.archive == upload.archive);
+        let archive = asked.ok_or_else(|| {
+            Error::Failed(format!(
                 "the registry asks for {}, which is no part of this release",
                 upload.archive
-            )));
-        }
+            ))
+        })?;
         let mut last = None;
         for attempt in 0..UPLOAD_TRIES_MAX {
             tokio::time::sleep(Duration::from_millis(200) * attempt).await;
@@ -193,7 +197,7 @@ impl Publisher {
             for (name, value) in &upload.headers {
                 request = request.header(name, value);
             }
-            match request.body(body(package.bytes.clone(), bar.clone())).send().await {
+            match request.body(body(archive.bytes.clone(), bar.clone())).send().await {
                 Ok(answer) if answer.status().is_success() => {
                     bar.finish_and_clear();
                     return Ok(());
@@ -276,11 +280,16 @@ pub fn line(published: &Published) -> String {
         (State::Published, false) => "published".to_owned(),
         (state, _) => format!("passes every check before the upload (state would be {state})"),
     };
-    format!(
+    let mut line = format!(
         "{} {} {outcome}, {}, sha256 {}",
         published.plugin,
         published.version,
         output::size(published.size_bytes),
         published.archive
-    )
+    );
+    for build in published.builds.iter().skip(1) {
+        let size = output::size(build.size_bytes);
+        line.push_str(&format!("\n  and {}: {size}, sha256 {}", build.target, build.archive));
+    }
+    line
 }

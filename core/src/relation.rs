@@ -13,6 +13,10 @@ use crate::name::{PluginName, ServiceName};
 /// a change that old plugins cannot survive takes the next one.
 pub const NATIVE_ABI: u32 = 1;
 
+/// The newest world of components that hosts of this version offer (`sdk/wit/v1`). A host runs
+/// what was built for it, or for an earlier one with the same major number.
+pub const COMPONENT_WORLD: Version = Version::new(1, 0, 0);
+
 /// A requirement on another plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,6 +223,9 @@ pub struct HostFacts {
     pub abi: (u32, u32),
     /// WIT world the host offers; absent when it runs no components.
     pub world: Option<Version>,
+    /// Whether it takes the component where a release has a native build that fits as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prefers_components: bool,
 }
 
 /// Why a build does not run on a host.
@@ -339,6 +346,7 @@ mod tests {
             libc: Some(LibcFloor { major: 2, minor: 36 }),
             abi: (1, 1),
             world: None,
+            prefers_components: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use modunest_core::archive::{self, Archive};
 use modunest_core::manifest::{self, Manifest};
-use modunest_core::relation::BuildTarget;
+use modunest_core::relation::{BuildTarget, COMPONENT_WORLD};
 use modunest_core::scan::{self, Outcome};
 
 /// Name and bytes of every file of a corpus, which is never empty.
@@ -88,14 +88,17 @@ fn sample_manifests() {
 
 #[test]
 fn scan() {
-    let declared = BuildTarget::Native {
+    let native = BuildTarget::Native {
         target: "x86_64-unknown-linux-gnu".parse().unwrap(),
         libc: Some("2.36".parse().unwrap()),
         abi: 1,
     };
+    let wasm = BuildTarget::Wasm { world: COMPONENT_WORLD };
     for (name, bytes) in corpus("scan") {
-        scan::check_invariants(&bytes, &declared);
-        let outcome = scan::scan_library(&bytes, &declared);
+        // As the fuzz target does it.
+        let declared = if bytes.starts_with(b"\0asm") { &wasm } else { &native };
+        scan::check_invariants(&bytes, declared);
+        let outcome = scan::scan_library(&bytes, declared);
         let verdict = match outcome {
             Outcome::Clean => "clean",
             Outcome::Findings(_) => "findings",

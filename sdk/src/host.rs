@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use crate::Error;
+#[cfg(target_arch = "wasm32")]
+use crate::component::HostHandle;
+#[cfg(not(target_arch = "wasm32"))]
 use crate::native::HostHandle;
 
 /// How much a log line matters.
@@ -86,10 +89,32 @@ impl Host {
     /// holds `plugin.toml` and the folders named by `[build] include`, so a folder
     /// `assets` is at `assets_dir()?.join("assets")`.
     ///
+    /// Only native plugins have a folder: a component sees no files. What works in every tier
+    /// is [`Host::asset`] and [`Host::assets`].
+    ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] if the host offers no folder.
     pub fn assets_dir(&self) -> Result<PathBuf, Error> {
         self.handle.assets_dir()
+    }
+
+    /// The names of the files in this plugin's archive, sorted, such as `assets/logo.png`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the host offers no files.
+    pub fn assets(&self) -> Result<Vec<String>, Error> {
+        self.handle.assets()
+    }
+
+    /// A file of this plugin's archive, whole, by its name there. In every tier.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is no such file, [`Error::InvalidInput`] for a name that
+    /// leaves the archive, and [`Error::Failed`] above [`crate::abi::MAX_MESSAGE_BYTES`].
+    pub fn asset(&self, name: &str) -> Result<Vec<u8>, Error> {
+        self.handle.asset(name)
     }
 }

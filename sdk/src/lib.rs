@@ -25,22 +25,30 @@
 //! ```
 //!
 //! In scope: the trait and what it speaks in ([`Request`], [`http`], [`Error`],
-//! [`Host`]), the native ABI ([`abi`], and `include/modunest.h` for C), the glue
-//! between the two ([`native`]), and a scripted host for a plugin's own tests
-//! ([`testing`]). Not in scope: loading libraries, which is the agent's.
+//! [`Host`]), the native ABI ([`abi`], and `include/modunest.h` for C), the world of
+//! components (`wit/`, a folder a version), the glue between each and the trait
+//! (`native` and `component`, whichever the crate is built for), and a scripted host
+//! for a plugin's own tests (`testing`, native only). Not in scope: loading
+//! libraries, which is the agent's.
 //!
 //! A plugin's source names nothing that exists only natively, so that the same
-//! source can be built as a component.
+//! source is built as a component by `--target wasm32-unknown-unknown`.
 
 pub mod abi;
+#[cfg(target_arch = "wasm32")]
+pub mod component;
+mod dispatch;
 mod error;
+mod export;
 pub mod guard;
 mod host;
 pub mod http;
 pub mod links;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 pub mod operation;
 mod plugin;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
 pub use error::{Error, Status};

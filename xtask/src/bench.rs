@@ -19,6 +19,8 @@ pub enum Bench {
     Edge,
     /// 500 native plugins, against bare library calls.
     Host,
+    /// 500 components, against bare wasmtime.
+    Components,
     /// From a publish to a reader who sees it, against verdaccio.
     Publish,
     /// Resolution over 100,000 plugins, against the bare engine.

@@ -28,6 +28,7 @@
 //!
 //! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
 
+mod component;
 mod lifecycle;
 mod links;
 mod read;
@@ -47,6 +48,7 @@ use modunest_core::name::{NameError, OrgName, PluginName};
 use modunest_tlog::VerifyingKey;
 use url::Url;
 
+pub use component::ComponentSettings;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use read::{ConfigError, Problem};
@@ -129,6 +131,8 @@ pub struct HostSettings {
     pub lifecycle: LifecycleSettings,
     /// What the program that has this host inside plugged into it.
     pub hooks: Hooks,
+    /// How components run.
+    pub component: ComponentSettings,
 }
 
 /// Where a server listens.
@@ -161,6 +165,8 @@ impl Config {
     /// A configuration in code, with defaults, no plugins, and a free port on loopback.
     pub fn new(state_dir: impl Into<PathBuf>, registry: Registry) -> Self {
         let state_dir = state_dir.into();
+        let mut host = HostSettings::default();
+        host.component.cache = ComponentSettings::cache_in(&state_dir);
         Config {
             gateway: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin: Listen::below(&state_dir),
@@ -169,7 +175,7 @@ impl Config {
             registry,
             plugins: BTreeMap::new(),
             policy: Policy::default(),
-            host: HostSettings::default(),
+            host,
         }
     }
 }
@@ -193,6 +199,7 @@ impl Default for HostSettings {
             links: LinkSettings::default(),
             lifecycle: LifecycleSettings::default(),
             hooks: Hooks::default(),
+            component: ComponentSettings::default(),
         }
     }
 }

@@ -16,10 +16,14 @@ use url::Url;
 
 use crate::sync::Policy;
 
+use super::component::ComponentTable;
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::seen::TelemetryTable;
-use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
+use super::{
+    ComponentSettings, Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX,
+    Wanted,
+};
 
 /// Largest configuration file, in bytes: thousands of plugins.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -142,6 +146,8 @@ struct HostTable {
     call_timeout_ms: Option<Spanned<u64>>,
     downloads: Option<Spanned<usize>>,
     check_every_s: Option<Spanned<u64>>,
+    #[serde(default)]
+    component: ComponentTable,
 }
 
 #[derive(Deserialize)]
@@ -252,7 +258,8 @@ impl Check<'_> {
         let policy = self.policy(file.policy);
         let lifecycle = self.lifecycle(file.lifecycle, file.canary);
         let links = self.links(file.links, file.service, file.guard);
-        let host = HostSettings { lifecycle, links, ..self.host(file.host) };
+        let mut host = HostSettings { lifecycle, links, ..self.host(file.host) };
+        host.component.cache = ComponentSettings::cache_in(&state_dir);
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.
@@ -369,6 +376,7 @@ impl Check<'_> {
 
     fn host(&mut self, table: HostTable) -> HostSettings {
         let defaults = HostSettings::default();
+        let component = self.component(table.component);
         let in_process = self.patterns("host.in_process", table.in_process);
         let mut number = |key: &str, value: Option<Spanned<u64>>, max: u64, default: u64| {
             self.number(key, value, (1, max), default)
@@ -413,6 +421,7 @@ impl Check<'_> {
             call_timeout: Duration::from_millis(call_ms),
             downloads: downloads as usize,
             check_every: Duration::from_secs(check_s),
+            component,
             ..defaults
         }
     }

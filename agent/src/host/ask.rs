@@ -7,21 +7,21 @@ use modunest_sdk::links::{CALL_SERVICE, OPEN_SERVICE, PUBLISH};
 use super::Cell;
 
 /// Longest log message that is kept, in bytes.
-pub(super) const LOG_MAX_BYTES: usize = 16 * 1024;
+pub(crate) const LOG_MAX_BYTES: usize = 16 * 1024;
 
 /// A call from a plugin to a service of another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ServiceAsk<'a> {
+pub(crate) struct ServiceAsk<'a> {
     /// `org/name` of the plugin that exports it.
-    pub(super) plugin: &'a str,
+    pub(crate) plugin: &'a str,
     /// The service.
-    pub(super) service: &'a str,
+    pub(crate) service: &'a str,
     /// What it is called with.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// W3C `traceparent` of the call being served, or empty.
-    pub(super) trace: &'a str,
+    pub(crate) trace: &'a str,
     /// When the caller stops waiting, in Unix milliseconds; zero for never.
-    pub(super) deadline_ms: u64,
+    pub(crate) deadline_ms: u64,
 }
 
 impl Cell {

@@ -9,9 +9,10 @@
 //! A plugin that fails takes down those that need it, with the chain as their reason, and
 //! nothing else. All `unsafe` is in the files named `native*`.
 
-mod ask;
+pub(crate) mod ask;
 mod breaker;
 mod cell;
+pub(crate) mod component;
 mod events;
 mod frame;
 mod guards;
@@ -34,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use modunest_core::Version;
 use modunest_core::name::PluginName;
-use modunest_core::relation::{HostFacts, NATIVE_ABI};
+use modunest_core::relation::{COMPONENT_WORLD, HostFacts, NATIVE_ABI};
 
 pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
@@ -72,7 +73,8 @@ pub fn facts() -> HostFacts {
         target: target.parse().expect("the compiler's target is a target"),
         libc: native::libc_version(),
         abi: (ABI_MIN, NATIVE_ABI),
-        world: None,
+        world: Some(COMPONENT_WORLD),
+        prefers_components: false,
     }
 }
 

@@ -55,6 +55,15 @@ pub enum LoadError {
     /// The entry answers no table that this host can use.
     #[error("the library's plugin table cannot be used: {0}")]
     Table(String),
+    /// It is no component that can be compiled here.
+    #[error("the component cannot be compiled: {0}")]
+    Compile(String),
+    /// It asks for what this host does not have.
+    #[error("the component does not fit this host: {0}")]
+    Link(String),
+    /// No component runs here.
+    #[error("this machine runs no components: {0}")]
+    Engine(String),
     /// The plugin's own start failed.
     #[error("its start {0}")]
     Start(Error),

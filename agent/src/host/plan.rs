@@ -8,10 +8,12 @@ use modunest_core::archive::{FileList, FileRecord};
 use modunest_core::manifest::{BuildSettings, Manifest};
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
+use modunest_core::scan::{COMPONENT_NAME, library_name};
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::cell::Parts;
+use super::component::{self, Unpacked};
 use super::links::{self, Other, Schemas};
 use super::routes::{Routes, Segment, segments};
 use super::{Cell, Host, State};
@@ -35,6 +37,8 @@ pub struct Plan {
     pub(super) waits: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
     /// What each library in its plugin's folder must be; `None` where there is none.
     pub(super) libraries: BTreeMap<PluginName, Option<FileRecord>>,
+    /// What is to be compiled and run in the component tier.
+    pub(super) components: BTreeMap<PluginName, Unpacked>,
 }
 
 /// Proves list and manifest of every release, on all processors, but for those that a sync of
@@ -93,8 +97,12 @@ impl Plan {
             prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
         let (order, cycles) = order(&by_name);
         let refusals = refusals(&by_name, wanted, settings, &cycles);
-        let mut plan =
-            Plan { host: Host::empty(), waits: BTreeMap::new(), libraries: BTreeMap::new() };
+        let mut plan = Plan {
+            host: Host::empty(),
+            waits: BTreeMap::new(),
+            libraries: BTreeMap::new(),
+            components: BTreeMap::new(),
+        };
         let mut refused = Vec::new();
         let lifecycle = Arc::new(settings.lifecycle.clone());
         let links = Arc::new(settings.links.clone());
@@ -111,7 +119,8 @@ impl Plan {
                 .filter_map(|(name, optional)| Some((plan.host.cell(name)?.clone(), *optional)))
                 .collect();
             let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
-            let library = installed.file(LIBRARY_NAME).cloned();
+            let library = installed.file(library_name(&proven.build.target)).cloned();
+            let component = Unpacked::of(&proven, &installed);
             let (schemas, unusable) = match Schemas::read(&installed) {
                 Ok(schemas) => (schemas, None),
                 Err(why) => (Schemas::default(), Some(why)),
@@ -145,6 +154,7 @@ impl Plan {
                 plan.waits.insert(name.clone(), waits);
             }
             plan.libraries.insert(name.clone(), library);
+            plan.components.extend(component.map(|component| (name.clone(), component)));
             plan.host.order.push(name.clone());
             plan.host.cells.insert(name, cell);
         }
@@ -256,7 +266,10 @@ fn refusals(
     for (name, prepared) in plugins {
         let Ok(installed) = &prepared.installed else { continue };
         let refusal = match prepared.proven.build.target {
-            BuildTarget::Wasm { .. } => Some("this host runs no components".to_owned()),
+            BuildTarget::Wasm { .. } if installed.file(COMPONENT_NAME).is_none() => {
+                Some(format!("its archive has no {COMPONENT_NAME}"))
+            }
+            BuildTarget::Wasm { .. } => component::refuse(name, prepared.proven.trust, settings),
             BuildTarget::Native { .. } if !settings.allows_in_process(name) => Some(format!(
                 "it is native code and may not run inside the agent's own process; if you trust it with everything that the agent may do, add \"{name}\" to in_process under [host]"
             )),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use modunest_core::archive::FileRecord;
 use modunest_core::name::PluginName;
 
+use super::component::{self, Ready};
 use super::native::LoadError;
 use super::start::start;
 use super::{Cell, Host, Plan, State};
@@ -24,11 +25,13 @@ const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
-    let Plan { host, waits, libraries } = plan;
+    let Plan { host, waits, libraries, components } = plan;
+    let components = component::prepare(components, &waits, settings);
     let mut loader = Loader {
         slots: settings.slots,
         load_timeout: settings.load_timeout,
         libraries,
+        components,
         users: BTreeMap::new(),
         missing: BTreeMap::new(),
         queue: VecDeque::new(),
@@ -91,6 +94,7 @@ struct Loader {
     slots: usize,
     load_timeout: Duration,
     libraries: BTreeMap<PluginName, Option<FileRecord>>,
+    components: BTreeMap<PluginName, Ready>,
     /// Who waits for a plugin.
     users: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
     /// For how many others a plugin still waits.
@@ -112,6 +116,7 @@ struct Loader {
 struct Job {
     cell: Arc<Cell>,
     library: Option<FileRecord>,
+    component: Option<Ready>,
 }
 
 /// What the threads share.
@@ -167,13 +172,16 @@ fn load_jobs(work: &Work) {
     let mut piece = Vec::new();
     let mut loader = work.lock();
     while !loader.over {
-        let Some(Job { cell, library }) = loader.jobs.pop_front() else {
+        let Some(Job { cell, library, component }) = loader.jobs.pop_front() else {
             loader = work.handed.wait(loader).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         loader.idle -= 1;
         drop(loader);
-        let outcome = start(&cell, library.as_ref(), &mut piece);
+        let outcome = match component {
+            Some(component) => component.start(&cell),
+            None => start(&cell, library.as_ref(), &mut piece),
+        };
         let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));
         loader = work.lock();
         // An end after the deadline changes nothing any more.
@@ -200,7 +208,8 @@ impl Loader {
             let Some(library) = self.libraries.remove(cell.name()) else { continue };
             cell.set(State::Loading, None);
             self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
-            self.jobs.push_back(Job { cell, library });
+            let component = self.components.remove(cell.name());
+            self.jobs.push_back(Job { cell, library, component });
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use modunest_core::digest::Digest;
 use modunest_core::manifest::Manifest;
 use modunest_core::relation::{BuildTarget, Dependency};
-use modunest_core::statement::{Build, Release};
+use modunest_core::statement::{Build, Release, TrustLevel};
 use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
@@ -65,7 +65,14 @@ fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
         sha256: Digest::of(b"x"),
     };
     Prepared {
-        proven: Proven { release, build, statement, uses, yanked: false },
+        proven: Proven {
+            release,
+            build,
+            statement,
+            uses,
+            yanked: false,
+            trust: TrustLevel::Community,
+        },
         installed: Ok(Installed {
             folder: "/nowhere".into(),
             files: modunest_core::archive::FileList::new(vec![library]),

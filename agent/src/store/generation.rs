@@ -16,7 +16,7 @@ use modunest_core::Version;
 use modunest_core::digest::Digest;
 use modunest_core::index::INDEX_FILE_MAX_BYTES;
 use modunest_core::name::PluginName;
-use modunest_core::statement::{Build, RegistryKeys, Release, Status, Subject};
+use modunest_core::statement::{Build, RegistryKeys, Release, Status, Subject, TrustLevel};
 
 use super::Error;
 use crate::files;
@@ -56,6 +56,8 @@ pub struct Proven {
     pub uses: BTreeMap<PluginName, bool>,
     /// The owner took the release back.
     pub yanked: bool,
+    /// How far the registry trusts the plugin.
+    pub trust: TrustLevel,
 }
 
 /// All generations of an agent.
@@ -222,10 +224,11 @@ pub fn prove(
             rule,
         };
         let plugin = folded.plugins.get_mut(&locked.plugin);
-        let (status, judgement, state) = plugin
+        let (status, judgement, state, trust) = plugin
             .and_then(|plugin| {
                 let state = plugin.releases.remove(&locked.version)?;
-                Some((plugin.status(&state), policy.judge(plugin, &state), state))
+                let judgement = policy.judge(plugin, &state);
+                Some((plugin.status(&state), judgement, state, plugin.trust))
             })
             .ok_or_else(|| unproven("no statement releases this version".to_owned()))?;
         if let Status::Quarantined { reason } = &status {
@@ -256,7 +259,7 @@ pub fn prove(
         }
         let yanked = matches!(status, Status::Yanked { .. });
         let (release, statement) = (state.release, state.statement);
-        proven.push(Proven { release, build, statement, uses, yanked });
+        proven.push(Proven { release, build, statement, uses, yanked, trust });
     }
     Ok(proven)
 }

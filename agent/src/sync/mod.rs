@@ -180,7 +180,10 @@ impl Syncer {
             client,
             store: Store::open(&config.state_dir)?,
             generations: Generations::open(&config.state_dir)?,
-            host: crate::host::facts(),
+            host: HostFacts {
+                prefers_components: config.host.component.prefer,
+                ..crate::host::facts()
+            },
             offered: None,
         })
     }

@@ -4,6 +4,7 @@
 mod admin;
 mod attacks;
 mod closure;
+mod component;
 mod events;
 mod flow;
 mod host;

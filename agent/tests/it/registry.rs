@@ -19,8 +19,8 @@ use modunest_core::index::{HEAD_LIVES_FOR, Head, LogHead, Update, Written, updat
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
-use modunest_core::relation::BuildTarget;
-use modunest_core::scan::RULESET;
+use modunest_core::relation::{BuildTarget, COMPONENT_WORLD};
+use modunest_core::scan::{COMPONENT_NAME, RULESET};
 use modunest_core::statement::{
     Build, Chain, Key, KeyChange, Link, Quarantine, SignedStatement, Statement, Subject, Trust,
     TrustLevel, Verdict, VerdictOutcome, Yank,
@@ -330,7 +330,11 @@ impl Registry {
         let digest = Digest::of(&archive);
         let facts = modunest_agent::host::facts();
         let build = Build {
-            target: BuildTarget::Native { target: facts.target, libc: None, abi: 1 },
+            target: if release.files.iter().any(|file| file.name == COMPONENT_NAME) {
+                BuildTarget::Wasm { world: COMPONENT_WORLD }
+            } else {
+                BuildTarget::Native { target: facts.target, libc: None, abi: 1 }
+            },
             archive: digest,
             size_bytes: archive.len() as u64,
             files: list.digest(),

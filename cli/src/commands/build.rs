@@ -1,4 +1,4 @@
-//! `modunest build`, `check` and `pack`: from source to the archive, without a registry.
+//! `modunest build`, `check` and `pack`: from source to the archives, without a registry.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,17 @@ use serde::Serialize;
 use super::Context;
 use crate::error::Error;
 use crate::output;
-use crate::package::{self, Package, Source};
+use crate::package::{self, Archived, Package, Source, Which};
+
+#[derive(Serialize)]
+struct Shown {
+    plugin: String,
+    version: String,
+    builds: Vec<BuiltShown>,
+}
 
 #[derive(Serialize)]
 struct BuiltShown {
-    plugin: String,
-    version: String,
     target: String,
     library: PathBuf,
     size_bytes: u64,
@@ -24,26 +29,24 @@ struct BuiltShown {
 ///
 /// # Errors
 /// Why it failed.
-pub async fn build(context: &Context, folder: &Path) -> Result<(), Error> {
+pub async fn build(context: &Context, folder: &Path, which: Which) -> Result<(), Error> {
     let source = Source::open(folder)?;
-    let built = package::build(&source, &context.output).await?;
-    let size_bytes = std::fs::metadata(&built.library).map_err(Error::file(&built.library))?.len();
-    let shown = BuiltShown {
-        plugin: source.manifest.name.to_string(),
-        version: source.manifest.version.to_string(),
-        target: built.target,
-        library: built.library,
-        size_bytes,
-    };
-    context.output.print(&shown, |b| {
-        format!(
-            "{} {} for {}: {} ({})",
-            b.plugin,
-            b.version,
-            b.target,
-            b.library.display(),
-            output::size(b.size_bytes)
-        )
+    let mut builds = Vec::new();
+    for built in package::build(&source, which, &context.output).await? {
+        let size_bytes =
+            std::fs::metadata(&built.library).map_err(Error::file(&built.library))?.len();
+        let (target, library) = (built.target.to_string(), built.library);
+        builds.push(BuiltShown { target, library, size_bytes });
+    }
+    let plugin = source.manifest.name.to_string();
+    let shown = Shown { plugin, version: source.manifest.version.to_string(), builds };
+    context.output.print(&shown, |shown| {
+        let line = |b: &BuiltShown| {
+            let size = output::size(b.size_bytes);
+            let library = b.library.display();
+            format!("{} {} for {}: {library} ({size})", shown.plugin, shown.version, b.target)
+        };
+        shown.builds.iter().map(line).collect::<Vec<_>>().join("\n")
     })
 }
 
@@ -51,44 +54,61 @@ pub async fn build(context: &Context, folder: &Path) -> Result<(), Error> {
 struct Packed {
     plugin: String,
     version: String,
+    manifest: Digest,
+    archives: Vec<PackedArchive>,
+}
+
+#[derive(Serialize)]
+struct PackedArchive {
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<PathBuf>,
-    manifest: Digest,
     build: Build,
     files: usize,
     findings: Vec<String>,
 }
 
 impl Packed {
-    fn new(source: &Source, package: Package, file: Option<PathBuf>) -> Self {
+    /// `files` are where the archives were written, in their order; none where they were not.
+    fn new(source: &Source, package: Package, files: Vec<PathBuf>) -> Self {
+        let mut written = files.into_iter();
+        let Package { first, others } = package;
+        let archives = std::iter::once(first).chain(others).map(|archive| {
+            let Archived { build, files, findings, .. } = archive;
+            PackedArchive { file: written.next(), build, files, findings }
+        });
         Packed {
             plugin: source.manifest.name.to_string(),
             version: source.manifest.version.to_string(),
-            file,
             manifest: Digest::of(&source.manifest_bytes),
-            build: package.build,
-            files: package.files,
-            findings: package.findings,
+            archives: archives.collect(),
         }
     }
 
     fn text(&self) -> String {
-        let mut text =
-            format!("{} {} passes every check that the registry makes", self.plugin, self.version);
-        if let Some(file) = &self.file {
-            text = format!("{} {}: {}", self.plugin, self.version, file.display());
+        let written = self.archives.iter().any(|archive| archive.file.is_some());
+        let mut text = if written {
+            String::new()
+        } else {
+            let (plugin, version) = (&self.plugin, &self.version);
+            format!("{plugin} {version} passes every check that the registry makes\n")
+        };
+        for archive in &self.archives {
+            if let Some(file) = &archive.file {
+                let (plugin, version) = (&self.plugin, &self.version);
+                text.push_str(&format!("{plugin} {version}: {}\n", file.display()));
+            }
+            text.push_str(&format!(
+                "  target   {}\n  archive  {}, {} files, sha256 {}\n",
+                archive.build.target,
+                output::size(archive.build.size_bytes),
+                archive.files,
+                archive.build.archive,
+            ));
+            for finding in &archive.findings {
+                text.push_str(&format!("  note     {finding}\n"));
+            }
         }
-        text.push_str(&format!(
-            "\n  target   {}\n  archive  {}, {} files, sha256 {}\n  manifest sha256 {}",
-            self.build.target,
-            output::size(self.build.size_bytes),
-            self.files,
-            self.build.archive,
-            self.manifest
-        ));
-        for finding in &self.findings {
-            text.push_str(&format!("\n  note     {finding}"));
-        }
+        text.push_str(&format!("  manifest sha256 {}", self.manifest));
         text
     }
 }
@@ -97,31 +117,45 @@ impl Packed {
 ///
 /// # Errors
 /// The first rule that is broken; for the manifest, all of them.
-pub async fn check(context: &Context, folder: &Path) -> Result<(), Error> {
+pub async fn check(context: &Context, folder: &Path, which: Which) -> Result<(), Error> {
     let source = Source::open(folder)?;
-    let built = package::build(&source, &context.output).await?;
+    let built = package::build(&source, which, &context.output).await?;
     let package = package::pack(&source, &built)?;
-    context.output.print(&Packed::new(&source, package, None), Packed::text)
+    context.output.print(&Packed::new(&source, package, Vec::new()), Packed::text)
 }
 
 /// `modunest pack`.
 ///
 /// # Errors
 /// Why it failed.
-pub async fn pack(context: &Context, folder: &Path, out: Option<PathBuf>) -> Result<(), Error> {
+pub async fn pack(
+    context: &Context,
+    folder: &Path,
+    out: Option<PathBuf>,
+    which: Which,
+) -> Result<(), Error> {
     let source = Source::open(folder)?;
-    let built = package::build(&source, &context.output).await?;
+    let built = package::build(&source, which, &context.output).await?;
+    if out.is_some() && built.len() > 1 {
+        return Err(Error::Usage(
+            "--out names one file, and the manifest declares two builds; choose one with --only native or --only wasm".to_owned(),
+        ));
+    }
     let package = package::pack(&source, &built)?;
     let name = &source.manifest.name;
-    let file = out.unwrap_or_else(|| {
-        PathBuf::from(format!(
-            "{}-{}-{}-{}.zip",
-            name.org(),
-            name.short(),
-            source.manifest.version,
-            built.target
-        ))
-    });
-    std::fs::write(&file, &package.bytes).map_err(Error::file(&file))?;
-    context.output.print(&Packed::new(&source, package, Some(file)), Packed::text)
+    let mut files = Vec::new();
+    for (archive, built) in package.archives().zip(&built) {
+        let file = out.clone().unwrap_or_else(|| {
+            PathBuf::from(format!(
+                "{}-{}-{}-{}.zip",
+                name.org(),
+                name.short(),
+                source.manifest.version,
+                built.target.file_name()
+            ))
+        });
+        std::fs::write(&file, &archive.bytes).map_err(Error::file(&file))?;
+        files.push(file);
+    }
+    context.output.print(&Packed::new(&source, package, files), Packed::text)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use modunest_core::name::PluginName;
+use modunest_core::relation::COMPONENT_WORLD;
 use serde::Serialize;
 
 use super::Context;
@@ -20,6 +21,9 @@ pub struct Arguments {
     /// What to begin with; asked for on a terminal when left out
     #[arg(long)]
     template: Option<Template>,
+    /// Build it as a component as well, which runs on every machine
+    #[arg(long)]
+    wasm: bool,
     /// Who wrote it, as the manifest and the licence say
     #[arg(long, default_value = "The authors")]
     author: String,
@@ -71,7 +75,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<(), Error> {
             folder.display()
         )));
     }
-    let files = files(&name, template, &arguments.author, &sdk(arguments.sdk.as_deref(), &folder)?);
+    let sdk = sdk(arguments.sdk.as_deref(), &folder)?;
+    let files = files(&name, template, &arguments.author, &sdk, arguments.wasm);
     let made = Made {
         plugin: name,
         folder: folder.clone(),
@@ -125,6 +130,7 @@ fn files(
     template: Template,
     author: &str,
     sdk: &str,
+    wasm: bool,
 ) -> Vec<(&'static str, String)> {
     let crate_name = format!("{}-{}", name.org(), name.short());
     let (source, exports, description) = match template {
@@ -159,6 +165,11 @@ fn files(
         type_name
     };
     let library = crate_name.replace('-', "_");
+    let wasm = if wasm {
+        format!("\nwasm = {{ library = \"{library}\", world = \"{COMPONENT_WORLD}\" }}")
+    } else {
+        String::new()
+    };
     let fill = |text: &str| {
         [
             ("{{name}}", name.as_str()),
@@ -166,6 +177,7 @@ fn files(
             ("{{type}}", &type_name),
             ("{{crate}}", &crate_name),
             ("{{library}}", &library),
+            ("{{wasm}}", &wasm),
             ("{{description}}", description),
             ("{{exports}}", &exports),
             ("{{sdk}}", sdk),
@@ -196,9 +208,11 @@ mod tests {
         for template in [Template::Service, Template::Page] {
             for name in ["demo/my-plugin", "demo/3d-view"] {
                 let name: PluginName = name.parse().unwrap();
-                let files = files(&name, template, "A \"quoted\" author", "\"0.1\"");
+                let wasm = name.short() == "3d-view";
+                let files = files(&name, template, "A \"quoted\" author", "\"0.1\"", wasm);
                 let manifest = Manifest::parse(&files[0].1).unwrap();
                 assert_eq!(manifest.name, name);
+                assert_eq!(manifest.build.wasm.is_some(), wasm);
                 for (file, text) in files {
                     assert!(!text.contains("{{"), "{file}: {text}");
                 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Context;
 use crate::error::Error;
-use crate::package::{self, Source};
+use crate::package::{self, Source, Which};
 use crate::publish::line;
 
 /// Builds, packs and publishes each folder's plugin, in order: a plugin may depend on those
@@ -17,6 +17,7 @@ pub async fn run(
     folders: &[PathBuf],
     key: Option<PathBuf>,
     dry_run: bool,
+    which: Which,
 ) -> Result<(), Error> {
     let publisher = context.publisher(key.as_deref())?;
     // Every manifest is read before anything is built, so that a typing error shows at once.
@@ -24,7 +25,7 @@ pub async fn run(
         folders.iter().map(|folder| Source::open(folder)).collect::<Result<Vec<_>, _>>()?;
     let mut done = Vec::new();
     for source in &sources {
-        let built = package::build(source, &context.output).await?;
+        let built = package::build(source, which, &context.output).await?;
         let package = package::pack(source, &built)?;
         let published = publisher.publish(source, &package, dry_run, &context.output).await?;
         context.output.say(&line(&published))?;

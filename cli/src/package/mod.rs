@@ -1,10 +1,11 @@
-//! From a plugin's folder to the archive that is published.
+//! From a plugin's folder to the archives that are published, one a build.
 
 mod build;
 mod pack;
+mod wasm;
 
-pub use build::{Built, build};
-pub use pack::{Package, pack};
+pub use build::{Built, Kind, Which, build};
+pub use pack::{Archived, Package, pack};
 
 use std::path::{Path, PathBuf};
 

@@ -131,6 +131,7 @@ pub fn host() -> HostFacts {
         libc: Some(LibcFloor { major: 2, minor: 36 }),
         abi: (1, 1),
         world: Some(Version::new(1, 0, 0)),
+        prefers_components: false,
     }
 }
 

@@ -376,7 +376,8 @@ fn usable(
             matches!(build, BuildTarget::Native { .. }) == native && host.runs(build).is_ok()
         })
     };
-    match first_fitting(true).or_else(|| first_fitting(false)) {
+    let native_first = !host.prefers_components;
+    match first_fitting(native_first).or_else(|| first_fitting(!native_first)) {
         Some(build) => Ok(build as u32),
         None => Err(Exclusion::NoBuild {
             builds: candidate

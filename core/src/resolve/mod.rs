@@ -22,7 +22,8 @@
 //! * Optional dependencies bring nothing in; they bound what others bring in.
 //! * A yanked release is taken only where it is locked. Quarantined and removed ones, and
 //!   those that the host's policy refuses, never.
-//! * The first native build that runs on the host, else the first component.
+//! * The first native build that runs on the host, else the first component; the other way
+//!   round where the host prefers components.
 //!
 //! The order of [`Resolver::provide`] calls and of the roots has no influence.
 //!

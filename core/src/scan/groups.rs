@@ -34,6 +34,10 @@ pub enum ImportGroup {
     System,
     /// Any system call by number.
     RawSystemCalls,
+    /// Services of other plugins, which a component must import to call.
+    Services,
+    /// Operations of the host, each of which the operator has to grant.
+    Operations,
 }
 
 impl fmt::Display for ImportGroup {
@@ -49,6 +53,8 @@ impl fmt::Display for ImportGroup {
             ImportGroup::Environment => "environment variables",
             ImportGroup::System => "the whole system",
             ImportGroup::RawSystemCalls => "raw system calls",
+            ImportGroup::Services => "services of other plugins",
+            ImportGroup::Operations => "operations of the host",
         })
     }
 }

@@ -1,6 +1,6 @@
-//! The scanner: what a native library is, before anything loads it.
+//! The scanner: what a plugin's library is, before anything loads it.
 //!
-//! It reads an ELF shared object the way the dynamic loader will, through program headers
+//! Of a native build it reads an ELF shared object the way the dynamic loader will, through program headers
 //! and the dynamic segment. Section headers are ignored: the loader never looks at them, so
 //! they may say anything. Reading is pure, copies nothing, and is bounded by
 //! [`LIBRARY_MAX_BYTES`] and by limits on segments, symbols and versions.
@@ -9,11 +9,17 @@
 //! decide rejects. Imports only inform (a library can always make system calls by itself);
 //! what a plugin may do is enforced by the host.
 //!
-//! Out of scope: disassembly, and components (WebAssembly), for which the outcome says so.
+//! Of a wasm build it reads a component. Its imports are all that it can reach, so they must be
+//! those of the world that it declares.
+//!
+//! Out of scope: disassembly.
 
+mod component;
 mod elf;
 mod groups;
 
+#[cfg(test)]
+mod component_tests;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::relation::{BuildTarget, LibcFloor, TargetTriple};
 
+pub use component::{COMPONENT_MAX_BYTES, MEMORY_INITIAL_MAX_BYTES, Unfit};
 pub use elf::Malformed;
 pub use groups::{IMPORTS_SHOWN_MAX, ImportGroup};
 
@@ -33,8 +40,19 @@ pub const ENTRY_SYMBOL: &str = "modunest_plugin_v1";
 /// Name of the library in a native build's archive.
 pub const LIBRARY_NAME: &str = "lib/plugin.so";
 
+/// Name of the component in a wasm build's archive.
+pub const COMPONENT_NAME: &str = "lib/plugin.wasm";
+
+/// Name of the file in a build's archive that is loaded.
+pub fn library_name(target: &BuildTarget) -> &'static str {
+    match target {
+        BuildTarget::Native { .. } => LIBRARY_NAME,
+        BuildTarget::Wasm { .. } => COMPONENT_NAME,
+    }
+}
+
 /// Counts changes of the rules: a verdict belongs to an artifact's digest and this number.
-pub const RULESET: u32 = 1;
+pub const RULESET: u32 = 2;
 
 /// Largest library: as much as an archive may unpack to.
 pub const LIBRARY_MAX_BYTES: usize = crate::archive::UNPACKED_MAX_BYTES as usize;
@@ -143,6 +161,9 @@ pub enum Rejection {
         /// The path, shortened.
         name: String,
     },
+    /// Not a component that hosts can run.
+    #[error("the component cannot be run: {0}")]
+    Component(#[from] Unfit),
 }
 
 /// Why there is no verdict.
@@ -159,6 +180,12 @@ pub enum Obstacle {
     #[error("the library has {size_bytes} bytes; the scanner reads at most {LIBRARY_MAX_BYTES}")]
     TooLarge {
         /// Size of the library in bytes.
+        size_bytes: usize,
+    },
+    /// A component that is larger than hosts compile.
+    #[error("the component has {size_bytes} bytes; at most {COMPONENT_MAX_BYTES} are compiled")]
+    ComponentTooLarge {
+        /// Size of the component in bytes.
         size_bytes: usize,
     },
     /// More symbols, versions or segments than the scanner's limit.
@@ -186,7 +213,13 @@ impl From<Malformed> for ScanError {
     }
 }
 
-/// Scans the library of a native build against what the build declares.
+impl From<Unfit> for ScanError {
+    fn from(error: Unfit) -> Self {
+        ScanError::Rejected(error.into())
+    }
+}
+
+/// Scans the library of a build, native or component, against what the build declares.
 pub fn scan_library(bytes: &[u8], declared: &BuildTarget) -> Outcome {
     match findings(bytes, declared) {
         Ok(findings) if findings.is_empty() => Outcome::Clean,
@@ -207,8 +240,9 @@ pub fn glibc_floor(bytes: &[u8]) -> Result<Option<LibcFloor>, ScanError> {
 }
 
 fn findings(bytes: &[u8], declared: &BuildTarget) -> Result<Vec<Finding>, ScanError> {
-    let BuildTarget::Native { target, libc, .. } = declared else {
-        return Err(Obstacle::UnknownTarget { target: declared.to_string() }.into());
+    let (target, libc) = match declared {
+        BuildTarget::Native { target, libc, .. } => (target, libc),
+        BuildTarget::Wasm { world } => return component::findings(bytes, world),
     };
     let expected =
         machine(target).ok_or_else(|| Obstacle::UnknownTarget { target: target.to_string() })?;

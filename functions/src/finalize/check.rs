@@ -6,7 +6,7 @@ use modunest_core::digest::Digest;
 use modunest_core::manifest::{MANIFEST_MAX_BYTES, Manifest, ManifestError};
 use modunest_core::problem::{Code, FieldProblem, Refusal};
 use modunest_core::relation::BuildTarget;
-use modunest_core::scan::{LIBRARY_NAME, Outcome, scan_library};
+use modunest_core::scan::{Outcome, library_name, scan_library};
 use modunest_core::statement::{Build, Release};
 
 /// Largest README that is made public beside the archive; a longer one stays in it.
@@ -124,25 +124,16 @@ fn read_manifest(
     Ok(bytes)
 }
 
-/// Scans the library of a build. Only native builds have one; for others there is no
-/// scanner, and what cannot be scanned does not pass.
+/// Scans the library of a build, native or component.
 pub(super) fn scan(target: &BuildTarget, bytes: &[u8]) -> Result<Outcome, Refusal> {
-    let missing = || {
-        Refusal::new(
-            Code::InvalidArchive,
-            format!("the archive for {target} has no {LIBRARY_NAME}"),
-        )
-    };
+    let name = library_name(target);
+    let missing =
+        || Refusal::new(Code::InvalidArchive, format!("the archive for {target} has no {name}"));
     let invalid = |error: ArchiveError| {
         Refusal::new(Code::InvalidArchive, format!("the archive for {target}: {error}"))
     };
     let archive = Archive::open(bytes).map_err(invalid)?;
-    let library = match target {
-        BuildTarget::Native { .. } => {
-            let entry = archive.entry(LIBRARY_NAME).ok_or_else(missing)?;
-            archive.read(entry).map_err(invalid)?
-        }
-        BuildTarget::Wasm { .. } => Vec::new(),
-    };
+    let entry = archive.entry(name).ok_or_else(missing)?;
+    let library = archive.read(entry).map_err(invalid)?;
     Ok(scan_library(&library, target))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{call_context, outcome};
+use super::{assets, call_context, outcome};
 use crate::abi::{
     ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, ServiceCall, size_of_table,
 };
@@ -123,5 +123,15 @@ impl HostHandle {
             Ok(path) => Ok(PathBuf::from(path)),
             Err(_) => Err(Error::Failed("the path of the assets is not UTF-8".to_owned())),
         }
+    }
+
+    /// See [`crate::Host::assets`].
+    pub(crate) fn assets(self) -> Result<Vec<String>, Error> {
+        assets::list(&self.assets_dir()?)
+    }
+
+    /// See [`crate::Host::asset`].
+    pub(crate) fn asset(self, name: &str) -> Result<Vec<u8>, Error> {
+        assets::read(&self.assets_dir()?, name)
     }
 }

@@ -3,6 +3,7 @@
 //! Everything `unsafe` of a plugin is here; [`export_plugin!`](crate::export_plugin)
 //! is all that an author sees of it.
 
+mod assets;
 mod call_context;
 mod host_handle;
 mod panics;
@@ -29,17 +30,4 @@ pub fn outcome(code: i32, out: &[u8]) -> Result<(), Error> {
     let head = out.get(..=crate::abi::MAX_ERROR_TEXT_BYTES).unwrap_or(out);
     let text = String::from_utf8_lossy(head);
     Error::from_status(code, cut_text(&text)).map_or(Ok(()), Err)
-}
-
-/// Exports a type that implements [`Plugin`](crate::Plugin) as the plugin of
-/// this library. Once a crate.
-#[macro_export]
-macro_rules! export_plugin {
-    ($plugin:ty) => {
-        /// The entry of this plugin library.
-        #[unsafe(no_mangle)]
-        pub extern "C" fn modunest_plugin_v1() -> *const $crate::abi::PluginTable {
-            $crate::native::table::<$plugin>()
-        }
-    };
 }

@@ -6,11 +6,11 @@ use super::call_context::{self, CallContext};
 use super::host_handle::HostHandle;
 use super::panics;
 use crate::abi::{
-    self, ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, PluginTable, RequestKind,
-    size_of_table,
+    self, ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, PluginTable, size_of_table,
 };
+use crate::dispatch::dispatch;
 use crate::error::cut_text;
-use crate::{Error, GuardRequest, Hook, Host, HttpRequest, Plugin, Request, Status};
+use crate::{Error, Host, Plugin, Request, Status};
 
 /// The ABI table of a plugin type.
 #[must_use]
@@ -109,36 +109,6 @@ unsafe extern "C" fn call<P: Plugin>(
     });
     // SAFETY: promised by the caller.
     unsafe { answer(outcome, out) }
-}
-
-fn dispatch<P: Plugin>(plugin: &P, kind: u32, request: Request<'_>) -> Result<Vec<u8>, Error> {
-    let nothing = |()| Vec::new();
-    match RequestKind::from_number(kind) {
-        Some(RequestKind::Service) => plugin.call(request),
-        Some(RequestKind::Http) => {
-            let request = HttpRequest::decode(request.payload).map_err(Error::invalid_input)?;
-            let response = plugin.http(request)?;
-            response
-                .encode()
-                .map_err(|error| Error::failed(format!("the plugin's own response: {error}")))
-        }
-        Some(RequestKind::Lifecycle) => match Hook::from_name(request.target) {
-            Some(Hook::BeforeLoad) => plugin.before_load().map(nothing),
-            Some(Hook::AfterLoad) => plugin.after_load().map(nothing),
-            Some(Hook::BeforeUnload) => plugin.before_unload().map(nothing),
-            Some(Hook::AfterUnload) => plugin.after_unload().map(nothing),
-            Some(Hook::OnError) => {
-                plugin.on_error(&String::from_utf8_lossy(request.payload)).map(nothing)
-            }
-            None => Err(Error::Unsupported(format!("no lifecycle hook `{}`", request.target))),
-        },
-        Some(RequestKind::Guard) => {
-            let asked = GuardRequest::decode(request.target, request.payload);
-            plugin.guard(asked.map_err(Error::invalid_input)?).map(|decision| decision.encode())
-        }
-        Some(RequestKind::Event) => plugin.event(request).map(nothing),
-        None => Err(Error::Unsupported(format!("requests of kind {kind} are unknown here"))),
-    }
 }
 
 /// # Safety

@@ -18,6 +18,7 @@ mod lies;
 mod resolve;
 
 mod commands;
+mod component;
 mod demo;
 mod embedded;
 

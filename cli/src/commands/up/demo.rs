@@ -19,7 +19,7 @@ use crate::commands::{Context, key, registry, registry_error};
 use crate::error::Error;
 use crate::files;
 use crate::output::Output;
-use crate::package::{self, Source};
+use crate::package::{self, Source, Which};
 use crate::profile::{PROFILE_FILE, read_key};
 use crate::publish::{Publisher, line};
 use crate::registry::LocalRegistry;
@@ -200,7 +200,7 @@ async fn publish_samples(
         if state.is_some_and(|state| state.releases.contains_key(&source.manifest.version)) {
             continue;
         }
-        let built = package::build(&source, &quiet).await?;
+        let built = package::build(&source, Which::Possible, &quiet).await?;
         let package = package::pack(&source, &built)?;
         let published = publisher.publish(&source, &package, false, &quiet).await?;
         context.output.say(&line(&published))?;
@@ -237,7 +237,11 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
          [plugins]\n\"{ORG}/gallery\" = \"^1\"\n\"{ORG}/visits\" = \"^1\"\n\n\
          [host]\n\
          # The demo trusts its own samples; others run in a process of their own.\n\
-         in_process = [\"{ORG}/*\"]\n",
+         in_process = [\"{ORG}/*\"]\n\n\
+         [host.component]\n\
+         # Shows demo/markdown as a component where its native library would run as well.\n\
+         prefer = \"component\"\n\
+         own_process = \"community\"\n",
         text(&state.display().to_string()),
         text(registry.url.as_str()),
         text(&registry.profile.origin),

@@ -50,6 +50,7 @@ pub(super) fn host() -> HostFacts {
         libc: None,
         abi: (1, 1),
         world: None,
+        prefers_components: false,
     }
 }
 

@@ -101,6 +101,15 @@ fn builds_that_fit_native_before_wasm() {
     assert_eq!(index(vec![wasm("1.0.0"), foreign(), native(HERE, None, 1)]), 2);
     assert_eq!(index(vec![foreign(), wasm("2.0.0"), wasm("1.0.0")]), 2);
 
+    let preferring = |builds| {
+        let registry = Registry::default().with("markdown", with(builds));
+        let mut request = want("markdown *");
+        request.host.prefers_components = true;
+        registry.solve(request).chosen[&name("markdown")].build_index
+    };
+    assert_eq!(preferring(vec![native(HERE, None, 1), wasm("2.0.0"), wasm("1.0.0")]), 2);
+    assert_eq!(preferring(vec![wasm("2.0.0"), foreign(), native(HERE, None, 1)]), 2);
+
     let registry = Registry::default()
         .plain("markdown", "1.0.0", "")
         .with("markdown", Candidate { builds: vec![foreign()], ..release("1.1.0", "") });

@@ -28,6 +28,7 @@ pub(super) fn host() -> HostFacts {
         libc: Some(LibcFloor { major: 2, minor: 36 }),
         abi: (1, 1),
         world: Some(version("1.0.0")),
+        prefers_components: false,
     }
 }
 

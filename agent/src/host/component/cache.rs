@@ -1,0 +1,285 @@
+//! What was compiled on this machine, kept for the next start.
+//!
+//! ```text
+//! compiled/key                      32 random bytes, made once
+//! compiled/<component>-<engine>     32 bytes of proof, then the machine code
+//! ```
+//!
+//! `<component>` is the SHA-256 of the component, which the release's file list proves;
+//! `<engine>` stands for everything of the engine that the code depends on: its version, its
+//! settings, the processor. Machine code is run as it is, so whoever could write it could do
+//! what the agent may do. The folder is the agent's own (mode 0700), and the proof binds the
+//! code to both names by the key: a file that was damaged, cut short, renamed or brought from
+//! elsewhere is compiled anew.
+
+use std::fs;
+use std::hash::Hash as _;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use modunest_core::digest::{Digest, Hasher};
+use modunest_core::scan::COMPONENT_MAX_BYTES;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::Source;
+use crate::files;
+use crate::host::LoadError;
+
+/// Bytes of the key, and of a proof.
+const PROOF_BYTES: usize = 32;
+
+/// Largest compiled component, in bytes: machine code is up to four times as large as what it
+/// is made from.
+const COMPILED_MAX_BYTES: usize = 4 * COMPONENT_MAX_BYTES;
+
+/// The folder of compiled components.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    /// Without one, everything is compiled at each start.
+    folder: Option<PathBuf>,
+    key: OnceLock<Option<[u8; PROOF_BYTES]>>,
+}
+
+/// What stands for an engine: feeds what it hashes to SHA-256.
+#[derive(Default)]
+struct Fingerprint(Hasher);
+
+impl std::hash::Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    // Nobody asks: the fingerprint is the SHA-256.
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+impl Cache {
+    /// A cache below a folder, which is made when there is something to keep; `None` keeps
+    /// nothing.
+    pub(crate) fn new(folder: Option<PathBuf>) -> Self {
+        Cache { folder, key: OnceLock::new() }
+    }
+
+    /// The component of a file, compiled before or now.
+    ///
+    /// # Errors
+    /// When the file is not what it must be, or cannot be compiled.
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        source: &Source,
+    ) -> Result<Component, LoadError> {
+        let of = source.record.sha256;
+        let mut fingerprint = Fingerprint::default();
+        engine.precompile_compatibility_hash().hash(&mut fingerprint);
+        let engine_digest = fingerprint.0.finish();
+        let kept = self.kept(of, engine_digest);
+        if let Some(path) = &kept
+            && let Some(code) = self.read(path, of, engine_digest)
+        {
+            match map(engine, &code[PROOF_BYTES..]) {
+                Ok(component) => return Ok(component),
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), error = %format!("{error:#}"), "a compiled component cannot be used and is made anew");
+                }
+            }
+        }
+        let bytes = read_proven(source)?;
+        let started = std::time::Instant::now();
+        let code = engine
+            .precompile_component(&bytes)
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        tracing::debug!(component = %of, bytes = bytes.len(), code = code.len(), ms = started.elapsed().as_millis(), "compiled");
+        if let Some(path) = &kept
+            && let Err(error) = self.write(path, of, engine_digest, &code)
+        {
+            // The next start is slower, and nothing else.
+            tracing::warn!(file = %path.display(), %error, "a compiled component cannot be kept");
+        }
+        map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+
+    /// Removes what was compiled for another engine, or from components that are not among
+    /// these.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file not removed.
+    pub(crate) fn retain(&self, used: impl Fn(Digest) -> bool) -> std::io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let component = name.split_once('-').and_then(|(component, _)| component.parse().ok());
+            let superfluous = name.contains(files::ASIDE) || component.is_some_and(|of| !used(of));
+            if superfluous {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the code of a component is kept.
+    fn kept(&self, of: Digest, engine: Digest) -> Option<PathBuf> {
+        // Half of the digest tells engines apart; the proof has all of it.
+        let engine = &engine.to_hex()[..32];
+        Some(self.folder.as_ref()?.join(format!("{of}-{engine}")))
+    }
+
+    /// What is kept, if it is there and whole.
+    fn read(&self, path: &Path, of: Digest, engine: Digest) -> Option<Vec<u8>> {
+        let key = self.key()?;
+        let content = match files::read_limited(path, COMPILED_MAX_BYTES + PROOF_BYTES) {
+            Ok(content) => content?,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "a compiled component cannot be read and is made anew");
+                return None;
+            }
+        };
+        let (proof, code) = content.split_at_checked(PROOF_BYTES)?;
+        if proof != prove(&key, of, engine, code).as_bytes() {
+            tracing::warn!(file = %path.display(), "a compiled component was changed since it was made, and is made anew");
+            return None;
+        }
+        Some(content)
+    }
+
+    fn write(&self, path: &Path, of: Digest, engine: Digest, code: &[u8]) -> std::io::Result<()> {
+        let Some(key) = self.key() else { return Ok(()) };
+        let proof = prove(&key, of, engine, code);
+        files::write_cached(path, &[proof.as_bytes(), code].concat())
+    }
+
+    /// The key, read or made once; `None` where nothing is kept.
+    fn key(&self) -> Option<[u8; PROOF_BYTES]> {
+        let folder = self.folder.as_ref()?;
+        *self.key.get_or_init(|| match read_key(folder) {
+            Ok(key) => Some(key),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "compiled components cannot be kept, and are made at each start");
+                None
+            }
+        })
+    }
+}
+
+/// Binds code to what it was made from and for. All parts have fixed lengths, so a key before
+/// them makes a proof that only its holder can make.
+fn prove(key: &[u8; PROOF_BYTES], of: Digest, engine: Digest, code: &[u8]) -> Digest {
+    let mut hasher = Hasher::new();
+    for part in [key, of.as_bytes(), engine.as_bytes(), Digest::of(code).as_bytes()] {
+        hasher.update(part);
+    }
+    hasher.finish()
+}
+
+/// The folder's key, made if there is none. A file of another length is none.
+fn read_key(folder: &Path) -> std::io::Result<[u8; PROOF_BYTES]> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join("key");
+    let there = files::read_limited(&path, PROOF_BYTES).ok().flatten();
+    if let Some(key) = there.and_then(|bytes| bytes.try_into().ok()) {
+        return Ok(key);
+    }
+    let key = modunest_runtime::random::bytes();
+    let aside = files::aside(&path);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    file.write_all(&key)?;
+    fs::rename(&aside, &path)?;
+    Ok(key)
+}
+
+/// A component's bytes, if they are what the file list says.
+fn read_proven(source: &Source) -> Result<Vec<u8>, LoadError> {
+    let Source { path, record } = source;
+    let io = |source: std::io::Error| LoadError::Io { path: path.clone(), source };
+    let bytes = files::read_limited(path, COMPONENT_MAX_BYTES)
+        .map_err(io)?
+        .ok_or_else(|| io(std::io::ErrorKind::NotFound.into()))?;
+    let found = Digest::of(&bytes);
+    if found != record.sha256 {
+        return Err(LoadError::Changed { path: path.clone(), expected: record.sha256, found });
+    }
+    Ok(bytes)
+}
+
+/// Maps machine code that [`Cache::read`] has proven, or that was compiled just now.
+fn map(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the code comes from `precompile_component` of this program: it was made by the
+    // caller, or carries a proof by a key that only the agent has.
+    unsafe { Component::deserialize(engine, code) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::super::engine;
+    use super::super::tests::probe;
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_was_compiled_is_used_again_and_what_was_changed_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let compiled = folder.path().join("compiled");
+        let engine = Engine::new(&engine::config()).unwrap();
+        let source = probe(folder.path());
+        Cache::new(Some(compiled.clone())).component(&engine, &source).unwrap();
+        let [code, key] = &names(&compiled)[..] else { panic!("{:?}", names(&compiled)) };
+        assert_eq!(key, "key");
+        let code = compiled.join(code);
+        let good = fs::read(&code).unwrap();
+
+        // The component itself is not read again.
+        fs::rename(&source.path, folder.path().join("away")).unwrap();
+        let cache = Cache::new(Some(compiled.clone()));
+        assert!(cache.component(&engine, &source).is_ok());
+
+        // Anything but the bytes that were written is made anew, which needs the component.
+        let mut damaged = good.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        for bad in [&damaged[..], &good[..good.len() / 2], &good[..PROOF_BYTES - 1], b""] {
+            fs::write(&code, bad).unwrap();
+            let refused = Cache::new(Some(compiled.clone())).component(&engine, &source);
+            assert!(matches!(refused, Err(LoadError::Io { .. })));
+        }
+        fs::write(&code, &good).unwrap();
+        fs::remove_file(compiled.join("key")).unwrap();
+        let other_key = Cache::new(Some(compiled.clone())).component(&engine, &source);
+        assert!(matches!(other_key, Err(LoadError::Io { .. })));
+
+        // Another component's code does not pass for this one's.
+        fs::rename(folder.path().join("away"), &source.path).unwrap();
+        cache.component(&engine, &source).unwrap();
+        let mut other = source.clone();
+        other.record.sha256 = Digest::of(b"other");
+        let name = code.file_name().unwrap().to_str().unwrap();
+        let engine_name = name.split_once('-').unwrap().1;
+        fs::copy(&code, compiled.join(format!("{}-{engine_name}", other.record.sha256))).unwrap();
+        let refused = cache.component(&engine, &other);
+        assert!(matches!(refused, Err(LoadError::Changed { .. })));
+
+        cache.retain(|digest| digest == source.record.sha256).unwrap();
+        assert_eq!(names(&compiled).len(), 2);
+        cache.retain(|_| false).unwrap();
+        assert_eq!(names(&compiled), ["key"]);
+    }
+}

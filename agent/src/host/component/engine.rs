@@ -1,0 +1,141 @@
+//! The engine: how components are compiled and run, one for the process.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine};
+
+use super::bindings::Plugin;
+use super::imports::State;
+use crate::host::LoadError;
+
+/// Stack that one call into a component may take, in bytes: a quarter of the smallest thread's,
+/// because the host's own frames, and a second component, follow below it ([`super::room`]).
+pub(super) const STACK_MAX_BYTES: usize = 512 * 1024;
+
+/// How often running calls look at the clock. Deadlines are met this late at most.
+const EPOCH: Duration = Duration::from_millis(10);
+
+/// Epochs without a call after which the counting thread sleeps until there is one.
+const IDLE_EPOCHS: u32 = 100;
+
+/// What compiles and runs components.
+pub(crate) struct Runtime {
+    engine: Engine,
+    linker: Linker<State>,
+    running: AtomicUsize,
+    asleep: AtomicBool,
+    counting: OnceLock<Thread>,
+}
+
+/// The process's own, made on first use: a host without components pays nothing.
+///
+/// # Errors
+/// When this processor or system cannot run compiled components.
+pub(super) fn runtime() -> Result<&'static Runtime, LoadError> {
+    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    let made = RUNTIME.get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}")));
+    let runtime = made.as_ref().map_err(|error| LoadError::Engine(error.clone()))?;
+    runtime.count()?;
+    Ok(runtime)
+}
+
+/// How components are compiled. Whoever compares with us compiles alike.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        // What the scan accepts (`core::scan`), and no more.
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_MAX_BYTES)
+        // A plugin's author has the panic's own place; without these, code is smaller and
+        // mapped sooner.
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false)
+        .native_unwind_info(false);
+    config
+}
+
+impl Runtime {
+    fn new() -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config())?;
+        let mut linker = Linker::new(&engine);
+        Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        Ok(Runtime {
+            engine,
+            linker,
+            running: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            counting: OnceLock::new(),
+        })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn linker(&self) -> &Linker<State> {
+        &self.linker
+    }
+
+    /// Starts the thread that counts epochs, once.
+    fn count(&'static self) -> Result<(), LoadError> {
+        if self.counting.get().is_some() {
+            return Ok(());
+        }
+        let thread = std::thread::Builder::new().name("epochs".to_owned());
+        let started = thread.spawn(move || self.count_epochs());
+        let handle = started.map_err(|error| LoadError::Engine(error.to_string()))?;
+        // Two at once may start one each; both count, and deadlines are met all the same.
+        drop(self.counting.set(handle.thread().clone()));
+        Ok(())
+    }
+
+    fn count_epochs(&self) {
+        let mut idle = 0;
+        loop {
+            std::thread::sleep(EPOCH);
+            self.engine.increment_epoch();
+            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+            if idle >= IDLE_EPOCHS {
+                self.asleep.store(true, Ordering::SeqCst);
+                // A call that began before the line above did not see it.
+                while self.running.load(Ordering::SeqCst) == 0 && self.asleep.load(Ordering::SeqCst)
+                {
+                    std::thread::park();
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+                idle = 0;
+            }
+        }
+    }
+
+    /// Counts a call in, so that epochs pass while it runs.
+    pub(super) fn enter(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst)
+            && self.asleep.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.counting.get()
+        {
+            thread.unpark();
+        }
+        Running(self)
+    }
+}
+
+/// A call that runs.
+pub(super) struct Running<'r>(&'r Runtime);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,127 @@
+//! The component tier: WebAssembly components, which reach nothing but what they import.
+//!
+//! The story: [`engine`] is what runs them, one for the process; [`cache`] keeps what was
+//! compiled on this machine; [`instance`] is the plugin, one or more stores with calls queued
+//! before them; [`imports`] is what it may ask for, through a [`HostSide`] like every other
+//! tier; [`limits`] and [`room`] keep its memory and its stack within bounds.
+//!
+//! # One store, calls queued
+//!
+//! A component has one thread and keeps its state in its memory. So an instance is one store,
+//! and calls wait for their turn until their deadline: state that survives calls is one state,
+//! as in the other tiers, and a snapshot is all of it. Where the operator says that a plugin
+//! keeps none (`instances` under `[host.component]`), it gets several stores, which share
+//! nothing but code; stores of different plugins never share memory either, at no trust level.
+//!
+//! # Deadlines
+//!
+//! A thread counts epochs while calls run. At each, a call that runs looks at the clock, and
+//! traps behind its deadline; the time that its host calls took counts. A call without a
+//! deadline gets the host's call timeout.
+//!
+//! # Traps
+//!
+//! A trap ends the call, as a panic does in the other tiers, and the store, whose memory may be
+//! half-changed. The next call, or hook, makes the plugin anew: `create`, then `before-load`.
+//! State that it kept is lost, and the restart is counted.
+//!
+//! The one `unsafe` is in [`cache`].
+
+mod cache;
+mod engine;
+mod imports;
+mod instance;
+mod limits;
+mod load;
+mod room;
+pub(crate) mod side;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use modunest_core::archive::FileRecord;
+use modunest_core::name::PluginName;
+
+pub(crate) use cache::Cache;
+pub(crate) use imports::Assets;
+pub(crate) use instance::{ComponentInstance, Settings};
+pub(super) use load::{Ready, Unpacked, prepare, refuse};
+
+use self::engine::Runtime;
+use super::LoadError;
+
+/// What the interface definition is compiled to.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+pub(crate) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../sdk/wit/v1",
+        world: "plugin",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// A component that is compiled, proven and mapped, but not running.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    pre: bindings::PluginPre<imports::State>,
+    runtime: &'static Runtime,
+}
+
+/// A file to compile.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What it must be.
+    pub(crate) record: FileRecord,
+}
+
+impl Compiled {
+    /// Compiles a component, or takes what was compiled before.
+    ///
+    /// # Errors
+    /// When the file is not what it must be, or is no component of this world.
+    pub(crate) fn load(source: &Source, cache: &Cache) -> Result<Self, LoadError> {
+        let runtime = engine::runtime()?;
+        let component = cache.component(runtime.engine(), source)?;
+        let pre = runtime
+            .linker()
+            .instantiate_pre(&component)
+            .and_then(bindings::PluginPre::new)
+            .map_err(|error| LoadError::Link(format!("{error:#}")))?;
+        Ok(Compiled { pre, runtime })
+    }
+
+    /// Compiles on all processors, before the clock of any load runs: what is new may take
+    /// seconds.
+    pub(crate) fn load_all(
+        sources: BTreeMap<PluginName, Source>,
+        cache: &Cache,
+    ) -> BTreeMap<PluginName, Result<Self, LoadError>> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let sources: Vec<(PluginName, Source)> = sources.into_iter().collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some((name, source)) = sources.get(at) else { return done };
+                done.push((name.clone(), Compiled::load(source, cache)));
+            }
+        };
+        std::thread::scope(|scope| {
+            let helpers: Vec<_> =
+                (1..processors.min(sources.len())).map(|_| scope.spawn(work)).collect();
+            let mut done = work();
+            for helper in helpers {
+                match helper.join() {
+                    Ok(more) => done.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            done.into_iter().collect()
+        })
+    }
+}
