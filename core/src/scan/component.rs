@@ -35,6 +35,8 @@ const FUNCTION_MAX_BYTES: usize = 512 * 1024;
 /// Bytes of a page of memory.
 const PAGE_BYTES: u64 = 64 * 1024;
 
+/// How every module and every component begins.
+const MAGIC: &[u8] = b"\0asm";
 /// Package of the world's interfaces.
 const PACKAGE: &str = "modunest:plugin/";
 /// What a plugin must export, in the interface `instance`.
@@ -135,6 +137,9 @@ pub(super) fn findings(bytes: &[u8], world: &Version) -> Result<Vec<Finding>, Sc
     }
     if bytes.len() > COMPONENT_MAX_BYTES {
         return Err(Obstacle::ComponentTooLarge { size_bytes: bytes.len() }.into());
+    }
+    if !bytes.starts_with(MAGIC) {
+        return Err(Unfit::invalid("it does not begin as WebAssembly does").into());
     }
     check_parts(bytes)?;
     let types =
