@@ -37,15 +37,18 @@ mod error;
 pub mod guard;
 mod host;
 pub mod http;
+pub mod identity;
 pub mod links;
 pub mod native;
 pub mod operation;
 mod plugin;
+pub mod stream;
 pub mod testing;
 
 pub use error::{Error, Status};
 pub use guard::{Decision, GuardRequest};
 pub use host::{Host, Level};
 pub use http::{HttpRequest, HttpResponse};
+pub use identity::Identity;
 pub use links::Service;
 pub use plugin::{Hook, Plugin, Request};

@@ -16,9 +16,11 @@ use url::Url;
 
 use crate::sync::Policy;
 
+use super::gateway::GatewayTable;
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::seen::TelemetryTable;
+use super::users::{AccessTable, IssuerTable};
 use super::{Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX, Wanted};
 
 /// Largest configuration file, in bytes: thousands of plugins.
@@ -84,7 +86,7 @@ fn render(path: &Path, problems: &[Problem]) -> String {
 struct File {
     state_dir: Spanned<PathBuf>,
     #[serde(default)]
-    gateway: Option<Server>,
+    gateway: GatewayTable,
     #[serde(default)]
     admin: Option<Server>,
     registry: Spanned<Vec<RegistryTable>>,
@@ -106,6 +108,10 @@ struct File {
     service: Vec<ServiceTable>,
     #[serde(default)]
     guard: Vec<GuardTable>,
+    #[serde(default)]
+    issuer: Vec<Spanned<IssuerTable>>,
+    #[serde(default)]
+    access: Vec<Spanned<AccessTable>>,
 }
 
 #[derive(Deserialize)]
@@ -233,8 +239,9 @@ impl Check<'_> {
             let at = file.state_dir.span().start;
             self.refuse(at, "state_dir", "is empty", "name a folder that the agent may write");
         }
-        let gateway = match file.gateway {
-            Some(server) => self.listen("gateway.listen", server),
+        let gateway_limits = self.gateway_limits(&file.gateway);
+        let gateway = match file.gateway.listen {
+            Some(listen) => self.listen("gateway.listen", Server { listen }),
             None => Some((Listen::Tcp(GATEWAY), 0)),
         };
         let admin = self.admin(file.admin, &state_dir);
@@ -253,6 +260,7 @@ impl Check<'_> {
         let lifecycle = self.lifecycle(file.lifecycle, file.canary);
         let links = self.links(file.links, file.service, file.guard);
         let host = HostSettings { lifecycle, links, ..self.host(file.host) };
+        let users = self.users(file.issuer, file.access, folder);
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.
@@ -271,6 +279,8 @@ impl Check<'_> {
             plugins,
             policy,
             host,
+            gateway_limits,
+            users,
         })
     }
 

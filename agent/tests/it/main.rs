@@ -6,6 +6,7 @@ mod attacks;
 mod closure;
 mod events;
 mod flow;
+mod gateway;
 mod host;
 mod lies;
 mod links;

@@ -10,6 +10,7 @@ use crate::abi::{
     size_of_table,
 };
 use crate::error::cut_text;
+use crate::stream::{Piece, StreamRequest};
 use crate::{Error, GuardRequest, Hook, Host, HttpRequest, Plugin, Request, Status};
 
 /// The ABI table of a plugin type.
@@ -137,6 +138,9 @@ fn dispatch<P: Plugin>(plugin: &P, kind: u32, request: Request<'_>) -> Result<Ve
             plugin.guard(asked.map_err(Error::invalid_input)?).map(|decision| decision.encode())
         }
         Some(RequestKind::Event) => plugin.event(request).map(nothing),
+        Some(RequestKind::Stream) => StreamRequest::decode(request.target, request.payload)
+            .and_then(|request| plugin.stream(request))
+            .map(Piece::encode),
         None => Err(Error::Unsupported(format!("requests of kind {kind} are unknown here"))),
     }
 }
