@@ -6,7 +6,7 @@ use modunest_core::name::PluginName;
 use modunest_core::problem::Code;
 use modunest_runtime::telemetry::{SettingsError, StartError};
 
-use crate::{blocking, config, registry, store, sync};
+use crate::{blocking, config, registry, store, sync, users};
 
 /// Everything that the agent can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The keys of an issuer of users' tokens cannot be used.
+    #[error("the keys of an [[issuer]] cannot be used: {0}")]
+    Users(#[from] users::KeySetError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}; another program may hold it")]
     Bind {
@@ -104,7 +107,7 @@ impl Error {
             if error.is_refusal() { EXIT_REFUSED } else { EXIT_FAILED }
         };
         match self {
-            Error::Config(_) | Error::TelemetrySettings(_) => EXIT_USAGE,
+            Error::Config(_) | Error::TelemetrySettings(_) | Error::Users(_) => EXIT_USAGE,
             Error::Store(error) => of_store(error),
             Error::NoAgent { .. } => EXIT_UNREACHABLE,
             Error::AgentRefused { code: Code::Unavailable, .. } => EXIT_UNREACHABLE,

@@ -23,6 +23,8 @@ pub mod store;
 
 pub mod host;
 
+pub mod users;
+
 pub mod admin;
 pub mod gateway;
 pub mod metrics;

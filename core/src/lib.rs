@@ -35,6 +35,7 @@ pub mod keys;
 pub mod authorise;
 pub mod publish;
 pub mod resolve;
+pub mod user;
 
 pub mod bundle;
 pub mod closure;

@@ -50,6 +50,8 @@ codes! {
     NotFound = "not-found", 404, "Not found";
     /// The path takes other methods.
     MethodNotAllowed = "method-not-allowed", 405, "The method is not allowed here";
+    /// The client took too long to send its request.
+    RequestTimeout = "request-timeout", 408, "The request did not arrive in time";
     /// Somebody else holds the name, or one that looks the same.
     NameTaken = "name-taken", 409, "The name is taken, or looks like one that is";
     /// The version was released before with other bytes.

@@ -143,3 +143,11 @@ fn trust() {
         assert_eq!(accepted, name.starts_with("good-"), "{name}");
     }
 }
+
+#[test]
+fn users() {
+    for (name, bytes) in corpus("user") {
+        let accepted = modunest_core::user::check_invariants(&bytes);
+        assert_eq!(accepted, name.starts_with("good-"), "{name}");
+    }
+}

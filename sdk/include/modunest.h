@@ -61,7 +61,11 @@ typedef enum modunest_request_kind {
      * {"plugin", "target", "caller"}, the head, then nothing (a service is called)
      * or an HTTP request as above without its body; answer: "allow", "deny" or
      * "deny:" and a reason; everything else counts as deny */
-    MODUNEST_GUARD = 5
+    MODUNEST_GUARD = 5,
+    /* target: next, text, binary or closed; payload: u64 little-endian number of
+     * the stream, then the message; answer: a byte (0 bytes, 1 text, 2 wait,
+     * 3 end), then the piece (see modunest_sdk::stream) */
+    MODUNEST_STREAM = 6
 } modunest_request_kind;
 
 typedef enum modunest_level {

@@ -199,6 +199,9 @@ pub enum RequestKind {
     /// A guard of the plugin; the target is its name, payload and answer are of
     /// [`crate::guard`].
     Guard = 5,
+    /// A stream behind a response of the plugin's; target, payload and answer are of
+    /// [`crate::stream`].
+    Stream = 6,
 }
 
 impl RequestKind {
@@ -211,6 +214,7 @@ impl RequestKind {
             3 => Some(Self::Lifecycle),
             4 => Some(Self::Event),
             5 => Some(Self::Guard),
+            6 => Some(Self::Stream),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! in every tier.
 
 use crate::abi::RequestKind;
+use crate::stream::{Piece, StreamRequest};
 use crate::{Error, GuardRequest, Hook, HttpRequest, Plugin, Request};
 
 /// Serves a request whose texts have been checked.
@@ -35,6 +36,9 @@ pub(crate) fn dispatch<P: Plugin>(
             plugin.guard(asked.map_err(Error::invalid_input)?).map(|decision| decision.encode())
         }
         Some(RequestKind::Event) => plugin.event(request).map(nothing),
+        Some(RequestKind::Stream) => StreamRequest::decode(request.target, request.payload)
+            .and_then(|request| plugin.stream(request))
+            .map(Piece::encode),
         None => Err(Error::Unsupported(format!("requests of kind {kind} are unknown here"))),
     }
 }

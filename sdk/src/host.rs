@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::Error;
 #[cfg(target_arch = "wasm32")]
 use crate::component::HostHandle;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::native::HostHandle;
+use crate::stream::{PIECE_BYTES, Upload, encode_read};
+use crate::{Error, Identity, operation};
 
 /// How much a log line matters.
 #[repr(u32)]
@@ -116,5 +117,37 @@ impl Host {
     /// leaves the archive, and [`Error::Failed`] above [`crate::abi::MAX_MESSAGE_BYTES`].
     pub fn asset(&self, name: &str) -> Result<Vec<u8>, Error> {
         self.handle.asset(name)
+    }
+
+    /// The end user behind the call that this thread serves, in the host's word: of a request,
+    /// and of every service call that follows from it. `None` for an anonymous request, an
+    /// event, and on a thread of the plugin's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the host knows no users.
+    pub fn identity(&self) -> Result<Option<Identity>, Error> {
+        Identity::decode(&self.operate(operation::IDENTITY, &[])?)
+    }
+
+    /// The next bytes of an upload, [`PIECE_BYTES`] at most; empty at its end. Waits for the
+    /// client until the deadline of the call being served.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if the upload is not (or no more) this plugin's,
+    /// [`Error::InvalidInput`] if it broke off or is too long, and [`Error::DeadlineExceeded`].
+    pub fn read_upload(&self, upload: &Upload) -> Result<Vec<u8>, Error> {
+        self.operate(operation::UPLOAD_READ, &encode_read(upload.id, PIECE_BYTES as u32))
+    }
+
+    /// Tells the host that a stream which answered [`crate::stream::Piece::Wait`] has something
+    /// again. From any thread; for a stream that is gone it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the host has no streams.
+    pub fn wake(&self, stream: u64) -> Result<(), Error> {
+        self.operate(operation::STREAM_WAKE, &stream.to_le_bytes()).map(drop)
     }
 }

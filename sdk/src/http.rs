@@ -12,7 +12,13 @@
 //! `headers` is a list of `[name, value]` in order. Names are lower case; the
 //! path is as received, still percent-encoded, with the route's own path in it.
 //!
-//! Decoders refuse unknown fields, anything above the limits, and every text that
+//! A request's head may also have `identity` (the verified user, [`crate::Identity`]),
+//! `upload` (`{"id", "length"}`: the body is read by operations) and `websocket` (true: the
+//! client wants one); a response's `stream` (the number of a stream of the plugin's) and
+//! `websocket` (true: it accepts). [`crate::stream`] says what follows. Fields are only ever
+//! added, so decoders skip those that they do not know.
+//!
+//! Decoders refuse anything above the limits, and every text that
 //! could break out of an HTTP message when a gateway writes it (control
 //! characters in values, anything but token characters in names). Encoders apply
 //! the same rules, so what one side can write the other can read.
@@ -21,7 +27,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Identity;
 use crate::abi::MAX_MESSAGE_BYTES;
+use crate::stream::Upload;
 
 /// Most bytes of a head: what common servers allow for all headers, twice.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -50,18 +58,28 @@ pub struct HttpRequest {
     pub headers: Vec<(String, String)>,
     /// Body, possibly empty.
     pub body: Vec<u8>,
+    /// The end user, verified by the host; `None` for an anonymous request.
+    pub identity: Option<Identity>,
+    /// A body above [`MAX_BODY_BYTES`], for routes that take one: [`Self::body`] is empty then.
+    pub upload: Option<Upload>,
+    /// Whether the client wants a WebSocket; accept by [`HttpResponse::websocket`].
+    pub websocket: bool,
 }
 
 /// The response of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpResponse {
     /// Final status, 200 to 599.
     pub status: u16,
     /// Headers in order, names in lower case. Those about the connection and the
     /// body's length are the gateway's.
     pub headers: Vec<(String, String)>,
-    /// Body, possibly empty.
+    /// Body, possibly empty. If a stream follows, the body's beginning.
     pub body: Vec<u8>,
+    /// The plugin's number of the stream whose pieces follow.
+    pub stream: Option<u64>,
+    /// Whether the connection becomes a WebSocket with [`Self::stream`] behind it.
+    pub websocket: bool,
 }
 
 /// Why bytes are not a message, or a message cannot be written.
@@ -87,6 +105,12 @@ pub enum HttpError {
     TooManyHeaders(usize),
     /// The header at this position has an impossible name or value.
     Header(usize),
+    /// The identity is above the limits of [`crate::identity`].
+    Identity,
+    /// An inline body stands beside an upload.
+    Upload,
+    /// A WebSocket without a stream, or with a body.
+    WebSocket,
 }
 
 impl fmt::Display for HttpError {
@@ -110,6 +134,9 @@ impl fmt::Display for HttpError {
             Self::Header(position) => {
                 write!(f, "HTTP header number {position} is malformed")
             }
+            Self::Identity => f.write_str("the identity is above its limits"),
+            Self::Upload => f.write_str("a body stands beside an upload"),
+            Self::WebSocket => f.write_str("a WebSocket needs a stream and has no body"),
         }
     }
 }
@@ -117,19 +144,32 @@ impl fmt::Display for HttpError {
 impl std::error::Error for HttpError {}
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RequestHead {
     method: String,
     path: String,
     query: Option<String>,
     headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upload: Option<Upload>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    websocket: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ResponseHead {
     status: u16,
     headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    websocket: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde calls")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl HttpRequest {
@@ -142,6 +182,9 @@ impl HttpRequest {
             query: None,
             headers: Vec::new(),
             body: Vec::new(),
+            identity: None,
+            upload: None,
+            websocket: false,
         }
     }
 
@@ -157,9 +200,9 @@ impl HttpRequest {
     ///
     /// The rule or limit that it breaks.
     pub fn encode(self) -> Result<Vec<u8>, HttpError> {
-        let Self { method, path, query, headers, body } = self;
-        let head = RequestHead { method, path, query, headers };
-        head.check()?;
+        let Self { method, path, query, headers, body, identity, upload, websocket } = self;
+        let head = RequestHead { method, path, query, headers, identity, upload, websocket };
+        head.check(&body)?;
         encode(&head, &body)
     }
 
@@ -170,9 +213,10 @@ impl HttpRequest {
     /// The rule or limit that they break.
     pub fn decode(bytes: &[u8]) -> Result<Self, HttpError> {
         let (head, body): (RequestHead, _) = decode(bytes)?;
-        head.check()?;
-        let RequestHead { method, path, query, headers } = head;
-        Ok(Self { method, path, query, headers, body: body.to_vec() })
+        head.check(body)?;
+        let RequestHead { method, path, query, headers, identity, upload, websocket } = head;
+        let body = body.to_vec();
+        Ok(Self { method, path, query, headers, body, identity, upload, websocket })
     }
 }
 
@@ -180,8 +224,23 @@ impl HttpResponse {
     /// A response with a content type and a body.
     #[must_use]
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        let response = Self { status, headers: Vec::new(), body: body.into() };
+        let response = Self { status, body: body.into(), ..Self::default() };
         response.with_header("content-type", content_type)
+    }
+
+    /// A response whose body is pulled from a stream of the plugin's
+    /// ([`crate::stream::Streams::open`]). With the type `text/event-stream`, its pieces are
+    /// server-sent events.
+    #[must_use]
+    pub fn streamed(status: u16, content_type: &str, stream: u64) -> Self {
+        Self { stream: Some(stream), ..Self::new(status, content_type, Vec::new()) }
+    }
+
+    /// Accepts the WebSocket that a request wants ([`HttpRequest::websocket`]), with a stream
+    /// of the plugin's behind it. A header `sec-websocket-protocol` names the chosen protocol.
+    #[must_use]
+    pub fn websocket(stream: u64) -> Self {
+        Self { status: 200, stream: Some(stream), websocket: true, ..Self::default() }
     }
 
     /// The same response with one more header; the name in lower case.
@@ -203,9 +262,9 @@ impl HttpResponse {
     ///
     /// The rule or limit that it breaks.
     pub fn encode(self) -> Result<Vec<u8>, HttpError> {
-        let Self { status, headers, body } = self;
-        let head = ResponseHead { status, headers };
-        head.check()?;
+        let Self { status, headers, body, stream, websocket } = self;
+        let head = ResponseHead { status, headers, stream, websocket };
+        head.check(&body)?;
         encode(&head, &body)
     }
 
@@ -216,8 +275,9 @@ impl HttpResponse {
     /// The rule or limit that they break.
     pub fn decode(bytes: &[u8]) -> Result<Self, HttpError> {
         let (head, body): (ResponseHead, _) = decode(bytes)?;
-        head.check()?;
-        Ok(Self { status: head.status, headers: head.headers, body: body.to_vec() })
+        head.check(body)?;
+        let ResponseHead { status, headers, stream, websocket } = head;
+        Ok(Self { status, headers, body: body.to_vec(), stream, websocket })
     }
 }
 
@@ -263,7 +323,7 @@ pub(crate) fn decode<'a, H: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(H, &'a 
 }
 
 impl RequestHead {
-    fn check(&self) -> Result<(), HttpError> {
+    fn check(&self, body: &[u8]) -> Result<(), HttpError> {
         let method = &self.method;
         if !(1..=MAX_TOKEN_BYTES).contains(&method.len())
             || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
@@ -276,14 +336,23 @@ impl RequestHead {
         if self.query.as_deref().is_some_and(|query| !is_target(query, true)) {
             return Err(HttpError::Query);
         }
+        if self.identity.as_ref().is_some_and(|identity| !identity.is_within_limits()) {
+            return Err(HttpError::Identity);
+        }
+        if self.upload.is_some() && !body.is_empty() {
+            return Err(HttpError::Upload);
+        }
         check_headers(&self.headers)
     }
 }
 
 impl ResponseHead {
-    fn check(&self) -> Result<(), HttpError> {
+    fn check(&self, body: &[u8]) -> Result<(), HttpError> {
         if !(200..=599).contains(&self.status) {
             return Err(HttpError::Status(self.status));
+        }
+        if self.websocket && (self.stream.is_none() || !body.is_empty()) {
+            return Err(HttpError::WebSocket);
         }
         check_headers(&self.headers)
     }

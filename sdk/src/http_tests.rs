@@ -19,6 +19,7 @@ fn the_form_is_as_documented() {
         query: Some("x=1?&y".into()),
         headers: vec![("accept".into(), "text/html".into())],
         body: b"\0body".to_vec(),
+        ..HttpRequest::get("/")
     };
     let head = r#"{"method":"POST","path":"/gallery/a%20b","query":"x=1?&y","headers":[["accept","text/html"]]}"#;
     assert_eq!(request.clone().encode().unwrap(), raw(head, b"\0body"));
@@ -64,7 +65,7 @@ fn malformed_frames_are_refused_with_the_reason() {
         HttpRequest::decode(&u32::MAX.to_le_bytes()),
         Err(HttpError::HeadTooLarge(u32::MAX as usize))
     );
-    for head in ["", "{}", "[]", r#"{"status":200}"#, r#"{"status":200,"headers":[],"x":1}"#] {
+    for head in ["", "{}", "[]", r#"{"status":200}"#, r#"{"status":200,"headers":7}"#] {
         let error = HttpResponse::decode(&raw(head, b"")).unwrap_err();
         assert!(matches!(error, HttpError::Head(_)), "{head}: {error}");
     }
@@ -76,12 +77,48 @@ fn malformed_frames_are_refused_with_the_reason() {
 }
 
 #[test]
+fn users_uploads_and_streams_stand_in_the_head() {
+    let identity = Identity {
+        subject: "ada".into(),
+        issuer: "https://id.example.org".into(),
+        roles: vec!["admin".into()],
+        expires_ms: 7,
+        claims: [("email".to_owned(), "ada@example.org".to_owned())].into(),
+    };
+    let upload = Some(Upload { id: 9, length: Some(20_000_000) });
+    let request =
+        HttpRequest { identity: Some(identity), upload, websocket: true, ..HttpRequest::get("/") };
+    let head = r#"{"method":"GET","path":"/","query":null,"headers":[],"identity":{"subject":"ada","issuer":"https://id.example.org","roles":["admin"],"expires_ms":7,"claims":{"email":"ada@example.org"}},"upload":{"id":9,"length":20000000},"websocket":true}"#;
+    assert_eq!(request.clone().encode().unwrap(), raw(head, b""));
+    assert_eq!(HttpRequest::decode(&raw(head, b"")).unwrap(), request);
+    assert_eq!(HttpRequest::decode(&raw(head, b"body")), Err(HttpError::Upload));
+    let nobody = head.replace("\"ada\"", "\"\"");
+    assert_eq!(HttpRequest::decode(&raw(&nobody, b"")), Err(HttpError::Identity));
+
+    let response = HttpResponse::streamed(200, "text/event-stream", 3);
+    let head = r#"{"status":200,"headers":[["content-type","text/event-stream"]],"stream":3}"#;
+    assert_eq!(response.clone().encode().unwrap(), raw(head, b""));
+    assert_eq!(HttpResponse::decode(&raw(head, b"")).unwrap(), response);
+    let head = r#"{"status":200,"headers":[],"stream":3,"websocket":true}"#;
+    assert_eq!(HttpResponse::websocket(3).encode().unwrap(), raw(head, b""));
+    for (head, body) in [(head, "body"), (r#"{"status":200,"headers":[],"websocket":true}"#, "")] {
+        assert_eq!(HttpResponse::decode(&raw(head, body.as_bytes())), Err(HttpError::WebSocket));
+    }
+}
+
+#[test]
+fn fields_of_later_versions_are_skipped() {
+    let head = r#"{"method":"GET","path":"/","query":null,"headers":[],"later":{"a":[1]}}"#;
+    assert_eq!(HttpRequest::decode(&raw(head, b"")).unwrap(), HttpRequest::get("/"));
+}
+
+#[test]
 fn bodies_are_bounded_on_both_sides() {
     let head = r#"{"status":200,"headers":[]}"#;
     let large = vec![0; MAX_BODY_BYTES + 1];
     let too_large = HttpError::BodyTooLarge(MAX_BODY_BYTES + 1);
     assert_eq!(HttpResponse::decode(&raw(head, &large)), Err(too_large.clone()));
-    let response = HttpResponse { status: 200, headers: Vec::new(), body: large };
+    let response = HttpResponse { status: 200, body: large, ..HttpResponse::default() };
     assert_eq!(response.encode(), Err(too_large));
 }
 
@@ -93,7 +130,7 @@ prop_compose! {
         headers in proptest::collection::vec(("[a-z0-9_-]{1,12}", "[!-~é][ -~é]{0,20}[!-~]"), 0..6),
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) -> HttpRequest {
-        HttpRequest { method, path, query, headers, body }
+        HttpRequest { method, path, query, headers, body, ..HttpRequest::get("/") }
     }
 }
 
@@ -122,7 +159,7 @@ proptest! {
 
     #[test]
     fn arbitrary_responses_are_written_or_refused(status in any::<u16>(), name in ".{0,8}", value in ".{0,12}") {
-        let response = HttpResponse { status, headers: vec![(name, value)], body: Vec::new() };
+        let response = HttpResponse { status, headers: vec![(name, value)], ..HttpResponse::default() };
         if let Ok(bytes) = response.clone().encode() {
             prop_assert_eq!(HttpResponse::decode(&bytes), Ok(response));
         }

@@ -43,11 +43,13 @@ mod export;
 pub mod guard;
 mod host;
 pub mod http;
+pub mod identity;
 pub mod links;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
 pub mod operation;
 mod plugin;
+pub mod stream;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -55,5 +57,6 @@ pub use error::{Error, Status};
 pub use guard::{Decision, GuardRequest};
 pub use host::{Host, Level};
 pub use http::{HttpRequest, HttpResponse};
+pub use identity::Identity;
 pub use links::Service;
 pub use plugin::{Hook, Plugin, Request};

@@ -1,5 +1,6 @@
 //! The trait that a plugin implements.
 
+use crate::stream::{Piece, StreamRequest};
 use crate::{Decision, Error, GuardRequest, Host, HttpRequest, HttpResponse};
 
 /// A call to one of the plugin's services or events.
@@ -107,6 +108,16 @@ pub trait Plugin: Send + Sync + Sized + 'static {
     /// Why it cannot be decided; the request is then denied. By default no guard is known.
     fn guard(&self, request: GuardRequest) -> Result<Decision, Error> {
         Err(Error::Unsupported(format!("no guard `{}`", request.guard)))
+    }
+
+    /// Goes on with a stream that a response named: see [`crate::stream`], whose
+    /// [`Streams`](crate::stream::Streams) does the work.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong; the client's connection is cut. By default there is no stream.
+    fn stream(&self, request: StreamRequest<'_>) -> Result<Piece, Error> {
+        Err(Error::NotFound(format!("no stream {}", request.id)))
     }
 
     /// Takes note of an event that the manifest listens to; [`Request::caller`] is the plugin

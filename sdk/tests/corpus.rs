@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use modunest_sdk::{HttpRequest, HttpResponse, guard, http, links};
+use modunest_sdk::{HttpRequest, HttpResponse, guard, http, links, stream};
 
 /// Every input is accepted if its name says that it is good.
 fn replay(corpus: &str, accepts: impl Fn(&[u8]) -> bool) {
@@ -35,4 +35,12 @@ fn guard() {
 #[test]
 fn links() {
     replay("links", links::check_readers);
+}
+
+#[test]
+fn stream() {
+    replay("stream", |bytes| {
+        stream::check_decoders(bytes);
+        stream::Piece::decode(bytes).is_ok()
+    });
 }

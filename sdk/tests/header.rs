@@ -50,7 +50,7 @@ fn the_header_and_the_module_agree() {
             size, abi_version, create, destroy, call, health, snapshot, restore, stop
         }
     );
-    let values: [(&str, i64); 22] = [
+    let values: [(&str, i64); 23] = [
         ("MODUNEST_ABI_VERSION", ABI_VERSION.into()),
         ("MODUNEST_MAX_MESSAGE_BYTES", MAX_MESSAGE_BYTES.try_into().unwrap()),
         ("MODUNEST_MAX_ERROR_TEXT_BYTES", MAX_ERROR_TEXT_BYTES.try_into().unwrap()),
@@ -68,6 +68,7 @@ fn the_header_and_the_module_agree() {
         ("MODUNEST_LIFECYCLE", RequestKind::Lifecycle as i64),
         ("MODUNEST_EVENT", RequestKind::Event as i64),
         ("MODUNEST_GUARD", RequestKind::Guard as i64),
+        ("MODUNEST_STREAM", RequestKind::Stream as i64),
         ("MODUNEST_LEVEL_ERROR", Level::Error as i64),
         ("MODUNEST_LEVEL_WARN", Level::Warn as i64),
         ("MODUNEST_LEVEL_INFO", Level::Info as i64),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Inner;
 use crate::admin::GenerationStatus;
@@ -64,11 +65,16 @@ impl Inner {
                 None => (true, format!("it answered at {}", last.at)),
             },
         };
-        let mut dependencies = vec![
+        let mut dependencies = Vec::new();
+        if self.stopping.load(Ordering::Relaxed) {
+            let detail = "the agent is stopping".to_owned();
+            dependencies.push(dependency("agent", true, false, detail));
+        }
+        dependencies.extend([
             dependency("sync", true, settled, first.to_owned()),
             dependency("generation", true, generation.is_some() || nothing_wanted, loaded),
             dependency("registry", false, registry.0, registry.1),
-        ];
+        ]);
         if let Some(head) = self.syncer.client().kept_head() {
             let head = HeadSummary::of(&head);
             let detail = format!("epoch {}, {} old", head.epoch, age_text(head.age_s));

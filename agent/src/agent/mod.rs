@@ -6,6 +6,7 @@ mod news;
 mod servers;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,24 +18,31 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Listen};
 use crate::embed::{AgentBuilder, Configuration};
+use crate::gateway::Gateway;
 use crate::host::{Call, Host};
 use crate::status::{AgentStatus, LastSync, any_failed};
 use crate::sync::{Options, Syncer};
-use crate::{Error, admin, blocking, gateway};
+use crate::{Error, admin, blocking};
 
-use servers::{AdminListener, serve};
+use servers::AdminListener;
 
 /// How long plugins and requests may take to end when the agent stops or changes
 /// generations; below the 30 s after which Kubernetes kills.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the gateway may take to cut what did not end in time.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running agent.
 pub struct Agent {
     inner: Arc<Inner>,
     gateway: SocketAddr,
     admin: Listen,
+    /// Tells the gateway to drain, and the search for news to end.
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// Tells the admin server to end, which it does last.
+    stop_admin: watch::Sender<bool>,
+    admin_task: JoinHandle<()>,
 }
 
 /// What the tasks of an agent share.
@@ -46,6 +54,8 @@ pub(crate) struct Inner {
     last: Mutex<Last>,
     /// One sync at a time.
     syncing: tokio::sync::Mutex<()>,
+    /// Whether it takes no new requests any more.
+    stopping: AtomicBool,
 }
 
 #[derive(Default)]
@@ -103,13 +113,13 @@ impl Agent {
             syncer,
             last: Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
+            stopping: AtomicBool::new(false),
             config,
         });
-        let timeout = inner.config.host.call_timeout;
-        let mut tasks = vec![
-            serve(listener, gateway::router(inner.host.clone(), timeout), stopped.clone()),
-            admin_listener.serve(admin::router(inner.clone()), stopped.clone()),
-        ];
+        let door = Gateway::new(inner.host.clone(), &inner.config)?;
+        let mut tasks = vec![tokio::spawn(door.serve(listener, stopped.clone()))];
+        let (stop_admin, admin_stopped) = watch::channel(false);
+        let admin_task = admin_listener.serve(admin::router(inner.clone()), admin_stopped);
         tracing::info!(%gateway, %admin, "listening");
         if let Err(error) = inner.sync(options).await {
             tracing::error!(%error, "the first sync failed; trying again");
@@ -117,7 +127,7 @@ impl Agent {
         if !options.offline {
             tasks.push(tokio::spawn(inner.clone().look_for_news(options, stopped)));
         }
-        Ok(Agent { inner, gateway, admin, stop, tasks })
+        Ok(Agent { inner, gateway, admin, stop, tasks, stop_admin, admin_task })
     }
 
     /// Where plugin routes are served.
@@ -189,21 +199,34 @@ impl Agent {
         self.inner.sync(Options::default()).await
     }
 
-    /// Ends requests, stops plugins, and waits for both, 20 s at most for each.
+    /// Says that it is not ready, lets the gateway end what it has begun, stops plugins, and
+    /// ends the admin server at last. Waits 20 s at most for each, and for the gateway as long
+    /// as its drain may take.
     pub async fn shutdown(self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let limits = &self.inner.config.gateway_limits;
+        tokio::time::sleep(limits.drain_delay).await;
         // Fails only when every server has ended already.
         let _ = self.stop.send(true);
+        let patience = limits.drain_timeout.max(STOP_TIMEOUT) + CUT_TIMEOUT;
         for task in self.tasks {
-            let abort = task.abort_handle();
-            if tokio::time::timeout(STOP_TIMEOUT, task).await.is_err() {
-                abort.abort();
-            }
+            end(task, patience).await;
         }
         let host = self.inner.host.swap(Arc::new(Host::empty()));
         let stopped = blocking::run(move || host.stop(None, STOP_TIMEOUT)).await;
         if let Err(error) = stopped {
             tracing::warn!(%error, "plugins were not stopped cleanly");
         }
+        let _ = self.stop_admin.send(true);
+        end(self.admin_task, STOP_TIMEOUT).await;
+    }
+}
+
+/// Waits for a task, and aborts it at the end of patience.
+async fn end(task: JoinHandle<()>, patience: Duration) {
+    let abort = task.abort_handle();
+    if tokio::time::timeout(patience, task).await.is_err() {
+        abort.abort();
     }
 }
 

@@ -11,11 +11,7 @@ use tokio::task::JoinHandle;
 use crate::Error;
 use crate::config::Listen;
 
-pub(super) fn serve<L>(
-    listener: L,
-    router: axum::Router,
-    stopped: watch::Receiver<bool>,
-) -> JoinHandle<()>
+fn serve<L>(listener: L, router: axum::Router, stopped: watch::Receiver<bool>) -> JoinHandle<()>
 where
     L: axum::serve::Listener,
     L::Addr: std::fmt::Debug,

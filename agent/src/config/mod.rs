@@ -27,14 +27,17 @@
 //! ```
 //!
 //! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
+//! What else `[gateway]` takes stands in [`gateway`]; `[[issuer]]` and `[[access]]` in [`users`].
 
 mod component;
+pub mod gateway;
 mod lifecycle;
 mod links;
 mod read;
 mod seen;
 #[cfg(test)]
 mod tests;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,10 +52,12 @@ use modunest_tlog::VerifyingKey;
 use url::Url;
 
 pub use component::ComponentSettings;
+pub use gateway::GatewaySettings;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use read::{ConfigError, Problem};
 pub use seen::TelemetrySettings;
+pub use users::UserSettings;
 
 use crate::embed::Hooks;
 use crate::sync::Policy;
@@ -84,6 +89,10 @@ pub struct Config {
     pub policy: Policy,
     /// How plugins are loaded.
     pub host: HostSettings,
+    /// What clients of the gateway may cost.
+    pub gateway_limits: GatewaySettings,
+    /// Whose tokens are believed, and who may use what.
+    pub users: UserSettings,
 }
 
 /// A registry, and why it is believed.
@@ -176,6 +185,8 @@ impl Config {
             plugins: BTreeMap::new(),
             policy: Policy::default(),
             host,
+            gateway_limits: GatewaySettings::default(),
+            users: UserSettings::default(),
         }
     }
 }

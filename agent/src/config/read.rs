@@ -17,9 +17,11 @@ use url::Url;
 use crate::sync::Policy;
 
 use super::component::ComponentTable;
+use super::gateway::GatewayTable;
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::seen::TelemetryTable;
+use super::users::{AccessTable, IssuerTable};
 use super::{
     ComponentSettings, Config, DOWNLOADS_MAX, HostSettings, Listen, Pattern, Registry, SLOTS_MAX,
     Wanted,
@@ -88,7 +90,7 @@ fn render(path: &Path, problems: &[Problem]) -> String {
 struct File {
     state_dir: Spanned<PathBuf>,
     #[serde(default)]
-    gateway: Option<Server>,
+    gateway: GatewayTable,
     #[serde(default)]
     admin: Option<Server>,
     registry: Spanned<Vec<RegistryTable>>,
@@ -110,6 +112,10 @@ struct File {
     service: Vec<ServiceTable>,
     #[serde(default)]
     guard: Vec<GuardTable>,
+    #[serde(default)]
+    issuer: Vec<Spanned<IssuerTable>>,
+    #[serde(default)]
+    access: Vec<Spanned<AccessTable>>,
 }
 
 #[derive(Deserialize)]
@@ -239,8 +245,9 @@ impl Check<'_> {
             let at = file.state_dir.span().start;
             self.refuse(at, "state_dir", "is empty", "name a folder that the agent may write");
         }
-        let gateway = match file.gateway {
-            Some(server) => self.listen("gateway.listen", server),
+        let gateway_limits = self.gateway_limits(&file.gateway);
+        let gateway = match file.gateway.listen {
+            Some(listen) => self.listen("gateway.listen", Server { listen }),
             None => Some((Listen::Tcp(GATEWAY), 0)),
         };
         let admin = self.admin(file.admin, &state_dir);
@@ -260,6 +267,7 @@ impl Check<'_> {
         let links = self.links(file.links, file.service, file.guard);
         let mut host = HostSettings { lifecycle, links, ..self.host(file.host) };
         host.component.cache = ComponentSettings::cache_in(&state_dir);
+        let users = self.users(file.issuer, file.access, folder);
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.
@@ -278,6 +286,8 @@ impl Check<'_> {
             plugins,
             policy,
             host,
+            gateway_limits,
+            users,
         })
     }
 

@@ -49,6 +49,7 @@ impl Cell {
             OPEN_SERVICE => self.open_service(request),
             CALL_SERVICE => self.call_handle(request),
             PUBLISH => self.publish(request),
+            200..=299 => self.streams().operate(operation, request),
             _ => Err(Error::Unsupported(format!("this host knows no operation {operation}"))),
         }
     }

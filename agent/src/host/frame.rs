@@ -1,7 +1,10 @@
 //! The call that a thread is serving, so that calls from within it inherit its deadline, its
-//! trace and its depth, whatever the plugin says.
+//! trace, its depth and the user behind it, whatever the plugin says.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+
+use modunest_sdk::Identity;
 
 /// Deepest chain of calls from plugin to plugin. Real chains have three or four; each takes
 /// the stack of two libraries.
@@ -13,6 +16,8 @@ pub(super) struct Frame {
     /// Unix milliseconds; zero for none.
     pub(super) deadline_ms: u64,
     pub(super) trace: String,
+    /// The end user for whom all this happens.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 thread_local! {
@@ -22,6 +27,11 @@ thread_local! {
 /// The frame of this thread; empty on a plugin's own threads.
 pub(super) fn current() -> Frame {
     CURRENT.with_borrow(Frame::clone)
+}
+
+/// Serves for a user: what is called from within is told of them, and of nobody else.
+pub(crate) fn with_identity<T>(identity: Option<Arc<Identity>>, serve: impl FnOnce() -> T) -> T {
+    within(Frame { identity, ..current() }, serve)
 }
 
 /// Serves within a frame.

@@ -26,6 +26,7 @@ mod schedule;
 mod services;
 mod spans;
 mod start;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +42,10 @@ pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
     WINDOW_MAX,
 };
+pub(crate) use cell::Hold;
 pub use cell::{Cell, State, Status};
 pub use events::EventCounters;
+pub(crate) use frame::with_identity;
 pub use guards::GuardRefusal;
 pub use instance::{Call, Instance};
 pub use links::LinkStatus;
@@ -51,6 +54,7 @@ pub use plan::{Plan, Prepared, prepare};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;
+pub(crate) use streams::{Opened, UploadBody};
 
 /// Oldest native ABI number that this host loads.
 const ABI_MIN: u32 = 1;

@@ -55,5 +55,6 @@ fn kind(kind: RequestKind) -> &'static str {
         RequestKind::Service => "service",
         RequestKind::Event => "event",
         RequestKind::Guard => "guard",
+        RequestKind::Stream => "stream",
     }
 }

@@ -233,7 +233,7 @@ fn depth_and_deadline_are_inherited() {
     open(&cell);
     let far = modunest_runtime::clock::now().as_millis() + 60_000;
     let within = |depth, deadline_ms| {
-        let frame = frame::Frame { depth, deadline_ms, trace: String::new() };
+        let frame = frame::Frame { depth, deadline_ms, ..frame::Frame::default() };
         frame::within(frame, || cell.call(Call { deadline_ms: far + 1, ..service_call() }))
     };
     assert_eq!(within(1, far).unwrap(), far.to_string().into_bytes());

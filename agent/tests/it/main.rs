@@ -7,6 +7,7 @@ mod closure;
 mod component;
 mod events;
 mod flow;
+mod gateway;
 mod host;
 mod lies;
 mod links;

@@ -9,11 +9,11 @@ use crate::registry::Release;
 
 /// Compiles the test plugin with these macros.
 pub fn library(macros: &[&str]) -> Vec<u8> {
-    compile("tests/plugins/plugin.c", macros)
+    library_of("plugin.c", macros)
 }
 
-/// Compiles a plugin of this folder with these macros.
-fn compile(source: &str, macros: &[&str]) -> Vec<u8> {
+/// Compiles a file of `tests/plugins` with these macros.
+pub fn library_of(source: &str, macros: &[&str]) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("plugin.so");
@@ -24,7 +24,7 @@ fn compile(source: &str, macros: &[&str]) -> Vec<u8> {
         .arg(root.join("../sdk/include"))
         .args(macros.iter().map(|m| format!("-D{m}")))
         .arg("-D_GNU_SOURCE")
-        .arg(root.join(source))
+        .arg(root.join("tests/plugins").join(source))
         .output()
         .expect("a C compiler is needed for this test");
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
@@ -35,6 +35,11 @@ fn compile(source: &str, macros: &[&str]) -> Vec<u8> {
 pub fn release(name: &str, version: &str, macros: &[&str], more: &str) -> Release {
     let quoted = format!("NAME=\"{name} {version}\"");
     let macros: Vec<&str> = macros.iter().copied().chain([quoted.as_str()]).collect();
+    release_of(name, version, library(&macros), more)
+}
+
+/// A release of a native plugin with this library.
+pub fn release_of(name: &str, version: &str, library: Vec<u8>, more: &str) -> Release {
     let manifest = format!(
         r#"[plugin]
 name = "{name}"
@@ -53,7 +58,7 @@ native = {{ library = "plugin" }}
         manifest,
         files: vec![PackFile {
             name: "lib/plugin.so".to_owned(),
-            content: library(&macros),
+            content: library,
             executable: true,
         }],
     }
@@ -70,7 +75,7 @@ pub fn linked_with(name: &str, macros: &[&str], more: &str, files: Vec<PackFile>
     let mut release = release(name, "1.0.0", &[], more);
     release.files = vec![PackFile {
         name: "lib/plugin.so".to_owned(),
-        content: compile("tests/plugins/links.c", macros),
+        content: library_of("links.c", macros),
         executable: true,
     }];
     release.files.extend(files);

@@ -11,11 +11,8 @@ impl Plugin for {{type}} {
     }
 
     fn http(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
-        Ok(HttpResponse {
-            status: 200,
-            headers: vec![("content-type".into(), "text/plain; charset=utf-8".into())],
-            body: format!("hello from {}\n", request.path).into_bytes(),
-        })
+        let text = format!("hello from {}\n", request.path);
+        Ok(HttpResponse::new(200, "text/plain; charset=utf-8", text))
     }
 }
 
@@ -30,14 +27,7 @@ mod tests {
     #[test]
     fn says_hello() {
         let plugin = TestPlugin::new::<{{type}}>(&TestHost::new(), b"").unwrap();
-        let request = HttpRequest {
-            method: "GET".into(),
-            path: "/{{short}}".into(),
-            query: None,
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
-        let answer = plugin.http(request).unwrap();
+        let answer = plugin.http(HttpRequest::get("/{{short}}")).unwrap();
         assert_eq!((answer.status, answer.body), (200, b"hello from /{{short}}\n".to_vec()));
     }
 }

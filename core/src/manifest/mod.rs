@@ -115,6 +115,33 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Guards that must all allow a request, in order.
     pub guards: Vec<GuardUse>,
+    /// What it takes beyond messages of a bounded size.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream: Vec<RouteStream>,
+}
+
+/// What a route takes beyond messages of a bounded size. Answers that stream need no word here,
+/// server-sent events among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteStream {
+    /// Bodies above the limit of one message: the plugin reads them piece by piece.
+    Upload,
+    /// WebSockets.
+    Websocket,
+}
+
+impl RouteStream {
+    /// The word in a manifest.
+    pub const WORDS: [(&'static str, Self); 2] =
+        [("upload", Self::Upload), ("websocket", Self::Websocket)];
+}
+
+impl Route {
+    /// Whether it takes this.
+    pub fn takes(&self, what: RouteStream) -> bool {
+        self.stream.contains(&what)
+    }
 }
 
 /// How `modunest build` and `modunest pack` make the archives.

@@ -8,7 +8,7 @@ use super::read::{Item, Notes, Table, document};
 use super::text::{library, route};
 use super::values::{
     Head, NAME_HELP, PATH_HELP, REQUIREMENT_HELP, VERSION_HELP, included_path, methods,
-    not_a_dependency, packed_path, requirement, unique_names, version,
+    not_a_dependency, packed_path, requirement, route_streams, unique_names, version,
 };
 use super::{
     BuildSettings, Capability, Guard, LIST_MAX, MANIFEST_MAX_BYTES, Manifest, ManifestError,
@@ -29,7 +29,7 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("incompatible", &[]),
     ("service", &["name", "version", "deprecated", "methods", "request", "response", "guards"]),
     ("import", &["plugin", "service", "version", "methods"]),
-    ("route", &["path", "methods", "guards"]),
+    ("route", &["path", "methods", "guards", "stream"]),
     ("guard", &["name", "exported"]),
     ("event", &["name", "from", "schema", "when_full", "queue"]),
     ("config", &["schema"]),
@@ -245,7 +245,7 @@ impl<'n, 't> Reader<'n, 't> {
                 .iter()
                 .filter_map(|item| guard_use(item, guards, known))
                 .collect();
-            Some(Route { path: path?, methods, guards })
+            Some(Route { path: path?, methods, guards, stream: route_streams(table) })
         };
         tables.iter().filter_map(read).collect()
     }

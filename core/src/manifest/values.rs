@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use semver::{Version, VersionReq};
 
+use super::RouteStream;
 use super::read::{Item, Table};
 use super::sections::keys;
 use super::text::{
@@ -137,6 +138,26 @@ pub(super) fn methods(table: &Table<'_, '_>) -> Vec<String> {
         }
     }
     methods
+}
+
+/// What a route takes beyond messages of a bounded size.
+pub(super) fn route_streams(table: &Table<'_, '_>) -> Vec<RouteStream> {
+    const HELP: &str = "use upload, websocket or both";
+    let mut streams = Vec::new();
+    for item in table.strings("stream") {
+        let Some(text) = item.text() else { continue };
+        match RouteStream::WORDS.iter().find(|(word, _)| *word == text) {
+            None => {
+                let shown: String = text.chars().take(40).collect();
+                item.wrong(format!("\"{shown}\" is nothing that a route may take"), HELP);
+            }
+            Some((_, stream)) if streams.contains(stream) => {
+                item.wrong(format!("\"{text}\" stands twice"), HELP);
+            }
+            Some((_, stream)) => streams.push(*stream),
+        }
+    }
+    streams
 }
 
 /// Notes tables whose `key` says what an earlier one's said.

@@ -12,7 +12,7 @@ struct Parser {
 }
 
 /// All parsers of bytes that someone else wrote. A new one adds its line here.
-const PARSERS: [Parser; 18] = [
+const PARSERS: [Parser; 20] = [
     Parser { source: "core/src/archive", target: "archive" },
     Parser { source: "core/src/bundle", target: "bundle" },
     Parser { source: "core/src/closure", target: "closure" },
@@ -21,9 +21,11 @@ const PARSERS: [Parser; 18] = [
     Parser { source: "core/src/scan", target: "scan" },
     Parser { source: "core/src/statement", target: "statement" },
     Parser { source: "core/src/trust", target: "trust" },
+    Parser { source: "core/src/user", target: "user" },
     Parser { source: "sdk/src/guard", target: "guard" },
     Parser { source: "sdk/src/http", target: "http" },
     Parser { source: "sdk/src/links", target: "links" },
+    Parser { source: "sdk/src/stream", target: "stream" },
     Parser { source: "tlog/src/note", target: "note" },
     Parser { source: "tlog/src/checkpoint", target: "checkpoint" },
     Parser { source: "tlog/src/tile", target: "tile" },

@@ -41,7 +41,12 @@ impl Cell {
         let trace = step.as_ref().map_or(trace, |step| step.context().to_string());
         // What comes from outside costs more than two looks at a clock.
         let begun = Meter::begin(outer.depth == 0);
-        let inner = Frame { depth: outer.depth + 1, deadline_ms, trace: trace.clone() };
+        let inner = Frame {
+            depth: outer.depth + 1,
+            deadline_ms,
+            trace: trace.clone(),
+            identity: outer.identity,
+        };
         let answer =
             frame::within(inner, || instance.call(Call { deadline_ms, trace: &trace, ..call }));
         let ended = metrics::Outcome::of(&answer);
@@ -93,7 +98,7 @@ impl Cell {
         if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
-        let running = self.enter()?;
+        let running = self.enter(call.kind == RequestKind::Stream)?;
         let Some(instance) = self.instance.get() else {
             return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
         };
@@ -126,7 +131,7 @@ impl Cell {
     /// # Errors
     /// Why it cannot.
     pub fn health(&self) -> Result<(), Error> {
-        let _running = self.enter()?;
+        let _running = self.enter(false)?;
         match self.instance.get() {
             Some(instance) => instance.health(),
             None => Err(Error::Unavailable(format!("{} is not loaded", self.name))),

@@ -1,6 +1,6 @@
 //! The way in: which calls are let in, and waiting for their end.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use modunest_sdk::Error;
@@ -25,11 +25,16 @@ pub(super) struct Running<'c>(&'c Cell);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut calls = lock(&self.0.in_flight);
-        calls.running -= 1;
-        if calls.running == 0 && calls.awaited {
-            self.0.drained.notify_all();
-        }
+        self.0.leave();
+    }
+}
+
+/// See [`Cell::hold`].
+pub(crate) struct Hold(Arc<Cell>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -51,11 +56,12 @@ impl Cell {
         }
     }
 
-    /// Counts a call in, if the plugin takes calls.
-    pub(super) fn enter(&self) -> Result<Running<'_>, Error> {
+    /// Counts a call in, if the plugin takes calls. Those about a stream that is open go on
+    /// while it stops.
+    pub(super) fn enter(&self, is_stream: bool) -> Result<Running<'_>, Error> {
         // The count rises while the status is locked, so that a drain sees every call.
         let status = lock(&self.status);
-        if status.state != State::Ready {
+        if status.state != State::Ready && !(is_stream && status.state == State::Stopping) {
             return Err(Error::Unavailable(format!(
                 "{} is {}{}",
                 self.name,
@@ -65,5 +71,30 @@ impl Cell {
         }
         lock(&self.in_flight).running += 1;
         Ok(Running(self))
+    }
+
+    /// Keeps the plugin from being stopped while a stream of it is open, as long as a stop has
+    /// patience; `None` where it takes no calls. Streams that are held may go on being called
+    /// while it stops.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
+        let status = lock(&self.status);
+        matches!(status.state, State::Ready | State::Stopping).then(|| {
+            lock(&self.in_flight).running += 1;
+            Hold(self.clone())
+        })
+    }
+
+    /// Whether it is about to be stopped, and only goes on for what is open.
+    pub(crate) fn is_stopping(&self) -> bool {
+        lock(&self.status).state != State::Ready
+    }
+
+    /// Counts a call or a hold out.
+    fn leave(&self) {
+        let mut calls = lock(&self.in_flight);
+        calls.running -= 1;
+        if calls.running == 0 && calls.awaited {
+            self.drained.notify_all();
+        }
     }
 }

@@ -62,6 +62,8 @@ impl Cell {
         let thread = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
             cell.tell(Hook::BeforeUnload, &[]);
             cell.set(State::Stopping, None);
+            // Streams that only wait for something end now, so that their clients come back.
+            cell.streams.wake_all();
             cell.drain(until);
             if let Some(instance) = cell.instance.get() {
                 cell.log_hook(Hook::AfterUnload, instance.call(hook_call(Hook::AfterUnload, &[])));

@@ -15,21 +15,18 @@ use modunest_core::Version;
 use modunest_core::digest::Digest;
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
-use tokio::sync::Semaphore;
 
+pub(crate) use gate::Hold;
 pub use state::{State, Status};
 
 use super::links::Links;
 use super::services::Services;
+use super::streams::Streams;
 use super::{Breakers, Instance};
 use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
 use gate::{InFlight, lock};
-
-/// Calls from outside that one plugin serves at the same time. A plugin that hangs holds so
-/// many threads and no more.
-const CALLS_MAX: usize = 16;
 
 /// One plugin of a host.
 pub struct Cell {
@@ -47,7 +44,7 @@ pub struct Cell {
     in_flight: Mutex<InFlight>,
     drained: Condvar,
     meter: Meter,
-    permits: Arc<Semaphore>,
+    streams: Arc<Streams>,
     breakers: Breakers,
     /// What the program around this host plugged into it.
     hooks: Hooks,
@@ -86,7 +83,7 @@ impl Cell {
             in_flight: Mutex::default(),
             drained: Condvar::new(),
             meter: Meter::default(),
-            permits: Arc::new(Semaphore::new(CALLS_MAX)),
+            streams: Arc::default(),
             breakers: Breakers::new(breaker),
             hooks,
         }
@@ -167,9 +164,9 @@ impl Cell {
         &self.breakers
     }
 
-    /// Permits of calls from outside; they wait here, not on a thread.
-    pub(crate) fn permits(&self) -> &Arc<Semaphore> {
-        &self.permits
+    /// What it has open with clients of the gateway.
+    pub(crate) fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     pub(super) fn set(&self, state: State, reason: Option<String>) {

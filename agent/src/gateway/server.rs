@@ -1,0 +1,147 @@
+//! The server: connections with bounds on their number and on every wait, and a drain.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use modunest_sdk::http::MAX_HEADERS;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::pace::Paced;
+use crate::config::GatewaySettings;
+
+/// Pause after the system refused a connection, for want of descriptors above all.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection's buffer: a few pieces of a body, as long as heads are not longer.
+const BUFFER_MIN_BYTES: usize = 64 * 1024;
+
+/// A connection's place among all. What it becomes after an upgrade goes on to hold it.
+#[derive(Clone)]
+pub(super) struct ConnectionPlace(
+    #[allow(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>,
+);
+
+/// Everything that runs for clients, so that a stop can wait for it and then cut it.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) tasks: TaskTracker,
+    /// No new requests: what runs comes to its end.
+    pub(super) draining: CancellationToken,
+    /// The end of patience.
+    pub(super) cut: CancellationToken,
+}
+
+impl Running {
+    pub(super) fn new() -> Self {
+        Running {
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Runs a task that the stop waits for, and cuts at the end of its patience.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Serves until `stopped`, then drains: no new connections, idle ones end at once, requests and
+/// streams have until the drain's timeout.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: GatewaySettings,
+    running: Running,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(settings.connections));
+    loop {
+        let accepted = async {
+            // A place first: who finds none waits in the kernel's queue, not here.
+            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, _) = listener.accept().await?;
+            io::Result::Ok((place, stream))
+        };
+        // An error means that the agent was dropped, which is a stop as well.
+        let stop = async { drop(stopped.wait_for(|stop| *stop).await) };
+        tokio::select! {
+            () = stop => break,
+            accepted = accepted => match accepted {
+                Ok((place, stream)) => connect(stream, place, &router, &settings, &running),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    running.draining.cancel();
+    running.tasks.close();
+    if tokio::time::timeout(settings.drain_timeout, running.tasks.wait()).await.is_err() {
+        tracing::warn!(left = running.tasks.len(), "requests did not end in time and are cut");
+        running.cut.cancel();
+        running.tasks.wait().await;
+    }
+}
+
+fn connect(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    router: &Router,
+    settings: &GatewaySettings,
+    running: &Running,
+) {
+    // Pieces of a stream are meant to arrive when they are written.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection delays what is written");
+    }
+    let io = TokioIo::new(Paced::new(stream, settings.idle_timeout));
+    let place = ConnectionPlace(Arc::new(place));
+    let inner = TowerToHyperService::new(router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        inner.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(settings.header_bytes)
+        .max_buf_size(settings.header_bytes.max(BUFFER_MIN_BYTES))
+        .serve_connection(io, service)
+        .with_upgrades();
+    let draining = running.draining.clone();
+    running.spawn(async move {
+        let mut connection = std::pin::pin!(connection);
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = draining.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            // Clients that go away, time out or speak something else are no trouble of ours.
+            tracing::debug!(%error, "a connection ended");
+        }
+    });
+}

@@ -1,0 +1,212 @@
+//! Streams behind answers: pulled from their plugin, piece by piece, as fast as the client
+//! takes them.
+//!
+//! A stream keeps its plugin's instance: a new generation waits for those that come to an end.
+//! Those that wait for something to happen (events, WebSockets) are ended instead, so that their
+//! clients come back to the new one; and so they are when the user's token expires.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use modunest_sdk::abi::RequestKind;
+use modunest_sdk::stream::{Piece, StreamEvent, StreamRequest};
+use modunest_sdk::{Error, HttpResponse};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Called, Gateway};
+use crate::blocking;
+use crate::host::{Call, Hold, Opened, with_identity};
+
+/// How often a source that waits is asked though nobody woke it: one that forgets to wake is
+/// slow, and not stuck. Events get a comment then, by which peers that are gone are found out.
+const ASK_EVERY: Duration = Duration::from_secs(15);
+
+/// An open stream of a plugin.
+pub(super) struct Pulled {
+    gateway: Arc<Gateway>,
+    called: Called,
+    opened: Opened,
+    /// The plugin goes on as long as it is there.
+    _hold: Hold,
+    waker: Arc<Notify>,
+    until: Instant,
+    /// Whether it only waits for something to happen, and is ended when its plugin is.
+    is_long: bool,
+    has_ended: bool,
+}
+
+/// Why a wait for a stream's source ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There is something.
+    Woken,
+    /// Nothing happened for a while.
+    Quiet,
+    /// The stream has to end: its time is over, or its plugin is going.
+    Over,
+}
+
+impl Pulled {
+    /// Takes the stream that an answer names; `None` if it is open already, or its plugin gone.
+    pub(super) fn open(
+        gateway: &Arc<Gateway>,
+        called: Called,
+        id: u64,
+        is_long: bool,
+    ) -> Option<Self> {
+        let waker = Arc::new(Notify::new());
+        let hold = called.cell.hold()?;
+        let opened = called.cell.streams().open_stream(id, waker.clone())?;
+        let mut until = Instant::now() + gateway.settings.stream_timeout;
+        if let (true, Some(identity)) = (is_long, &called.identity) {
+            let now_ms = modunest_runtime::clock::now().as_millis();
+            let left = Duration::from_millis(identity.expires_ms.saturating_sub(now_ms));
+            until = until.min(Instant::now() + left);
+        }
+        let gateway = gateway.clone();
+        Some(Pulled {
+            gateway,
+            called,
+            opened,
+            _hold: hold,
+            waker,
+            until,
+            is_long,
+            has_ended: false,
+        })
+    }
+
+    /// Asks the plugin, or tells it.
+    pub(super) async fn ask(&mut self, event: StreamEvent<'_>) -> Result<Piece, Error> {
+        let until = self.until.min(Instant::now() + self.gateway.timeout);
+        let late = || Error::DeadlineExceeded("no piece in time".to_owned());
+        let cell = &self.called.cell;
+        let place = self.gateway.queues.place(cell.name(), false, until).await;
+        let place = place.map_err(|_| late())?;
+        let (target, payload) = StreamRequest { id: self.opened.id, event }.encode();
+        let gateway = &self.gateway;
+        let target = target.to_owned();
+        let answer =
+            gateway.run(&self.called, RequestKind::Stream, target, payload, place, until).await;
+        let piece = answer.ok_or_else(late)?.and_then(|answer| Piece::decode(&answer));
+        // After an error the plugin is still told that it is over.
+        self.has_ended |= matches!(piece, Ok(Piece::End));
+        piece
+    }
+
+    /// Waits until the plugin wakes the stream.
+    pub(super) async fn wait(&self) -> Waited {
+        let quiet = Instant::now() + ASK_EVERY;
+        let over = |at: Instant| at <= Instant::now();
+        let draining = &self.gateway.running.draining;
+        tokio::select! {
+            () = self.waker.notified() => {}
+            () = draining.cancelled() => return Waited::Over,
+            () = tokio::time::sleep_until(quiet.min(self.until)) => {
+                if !over(self.until) && !self.is_going() {
+                    return Waited::Quiet;
+                }
+            }
+        }
+        if self.is_going() || over(self.until) { Waited::Over } else { Waited::Woken }
+    }
+
+    /// Whether the plugin's instance is about to be stopped.
+    fn is_going(&self) -> bool {
+        self.called.cell.is_stopping()
+    }
+
+    /// Whether the stream should end before its next piece, though it could go on.
+    pub(super) fn must_end(&self) -> bool {
+        let late = self.until <= Instant::now();
+        late || (self.is_long && (self.is_going() || self.gateway.running.draining.is_cancelled()))
+    }
+}
+
+/// The client is gone, or the host gives up: the plugin hears of it.
+impl Drop for Pulled {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let (called, id) = (self.called.clone(), self.opened.id);
+        let hold = called.cell.hold();
+        let deadline = modunest_runtime::clock::now().plus(self.gateway.timeout);
+        let told = move || {
+            let _hold = hold;
+            let (target, payload) = StreamRequest { id, event: StreamEvent::Closed }.encode();
+            let call = Call {
+                kind: RequestKind::Stream,
+                target,
+                payload: &payload,
+                trace: "",
+                caller: "",
+                deadline_ms: deadline.as_millis(),
+            };
+            let answer = with_identity(called.identity.clone(), || called.cell.call(call));
+            if let Err(error) = answer {
+                let plugin = called.cell.name();
+                tracing::debug!(%plugin, id, %error, "a plugin was not told of a closed stream");
+            }
+        };
+        // Outside of a runtime, everything ends anyway.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(async move { drop(blocking::run(told).await) }));
+        }
+    }
+}
+
+/// Whether an answer is a stream of server-sent events.
+pub(super) fn is_events(answer: &HttpResponse) -> bool {
+    let kind = answer.header("content-type").unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+/// A body that is pulled. One that breaks off breaks the connection, so that no client takes a
+/// part for the whole.
+pub(super) fn body(pulled: Pulled, first: Vec<u8>, is_events: bool) -> Body {
+    struct State {
+        pulled: Pulled,
+        first: Vec<u8>,
+        over: bool,
+    }
+    let state = State { pulled, first, over: false };
+    let pieces = futures_util::stream::unfold(state, move |mut state| async move {
+        if !state.first.is_empty() {
+            return Some((Ok(Bytes::from(std::mem::take(&mut state.first))), state));
+        }
+        while !state.over {
+            if state.pulled.must_end() {
+                if is_events {
+                    return None;
+                }
+                state.over = true;
+                return Some((Err(io::Error::other("the stream took too long")), state));
+            }
+            let bytes = match state.pulled.ask(StreamEvent::Next).await {
+                Ok(Piece::Bytes(bytes)) => bytes,
+                Ok(Piece::Text(text)) => text.into_bytes(),
+                Ok(Piece::End) => return None,
+                Ok(Piece::Wait) => match state.pulled.wait().await {
+                    Waited::Woken => continue,
+                    Waited::Quiet if is_events => b":\n\n".to_vec(),
+                    Waited::Quiet | Waited::Over => continue,
+                },
+                Err(error) => {
+                    let plugin = state.pulled.called.cell.name();
+                    tracing::warn!(%plugin, %error, "a streamed answer broke off");
+                    state.over = true;
+                    return Some((Err(io::Error::other(error)), state));
+                }
+            };
+            if !bytes.is_empty() {
+                return Some((Ok(Bytes::from(bytes)), state));
+            }
+        }
+        None
+    });
+    Body::from_stream(pieces)
+}
