@@ -6,7 +6,7 @@ use modunest_core::name::PluginName;
 use modunest_core::problem::Code;
 use modunest_runtime::telemetry::{SettingsError, StartError};
 
-use crate::{blocking, config, registry, store, sync, users};
+use crate::{blocking, config, registry, secrets, store, sync, users};
 
 /// Everything that the agent can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,12 @@ pub enum Error {
     /// A command has nothing to work on.
     #[error("nothing was ever synced; run `modunest-agent sync` first")]
     NoGeneration,
+    /// A secret cannot be sealed.
+    #[error(transparent)]
+    Secret(#[from] secrets::SecretError),
+    /// Standard input cannot be read.
+    #[error("cannot read the secret from standard input: {0}")]
+    Input(#[source] std::io::Error),
     /// Standard output cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[source] std::io::Error),

@@ -13,6 +13,7 @@ mod blocking;
 mod files;
 
 pub mod config;
+pub mod secrets;
 
 pub mod trust;
 

@@ -115,6 +115,22 @@ pub struct PluginStatus {
     pub services: Vec<String>,
     /// Routes it answers, as `GET /path`.
     pub routes: Vec<String>,
+    /// What it asks its host for, and what came of each.
+    #[serde(default)]
+    pub capabilities: Vec<CapabilityStatus>,
+}
+
+/// One capability that a plugin asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CapabilityStatus {
+    /// What it asks for, as `group:detail`.
+    pub asked: String,
+    /// `free` (needs no grant), `granted`, `narrowed`, `refused`, or `refused-optional`, with
+    /// which it loads all the same.
+    pub outcome: String,
+    /// Which parts of it were granted, where it was narrowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
 }
 
 /// How long a plugin's calls took. Of calls from plugin to plugin inside the agent's own
@@ -185,6 +201,7 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
             .iter()
             .map(|service| format!("{} {}", service.export.name, service.export.version))
             .collect(),
+        capabilities: cell.capabilities(),
         routes: manifest
             .routes
             .iter()

@@ -18,6 +18,7 @@ pub mod name;
 mod text;
 pub mod time;
 
+pub mod capability;
 pub mod manifest;
 pub mod relation;
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use modunest_sdk::{HttpRequest, HttpResponse, guard, http, links, stream};
+use modunest_sdk::{HttpRequest, HttpResponse, guard, http, links, operation, stream};
 
 /// Every input is accepted if its name says that it is good.
 fn replay(corpus: &str, accepts: impl Fn(&[u8]) -> bool) {
@@ -43,4 +43,9 @@ fn stream() {
         stream::check_decoders(bytes);
         stream::Piece::decode(bytes).is_ok()
     });
+}
+
+#[test]
+fn operation() {
+    replay("operation", operation::check_decoders);
 }

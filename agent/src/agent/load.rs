@@ -14,7 +14,7 @@ impl Inner {
         let previous = self.host.load_full();
         let (wanted, settings) = (&self.config.plugins, &self.config.host);
         let prepared = prepare(self.syncer.store(), proven, fresh);
-        let plan = Plan::build(prepared, wanted, settings, Some(&previous));
+        let plan = Plan::build(prepared, wanted, settings, &self.resources, Some(&previous));
         let next = Arc::new(load_all(plan, settings));
         let lost = previous.cells().find(|cell| {
             let is_ready = |cell: &crate::host::Cell| cell.status().state == State::Ready;

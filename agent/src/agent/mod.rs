@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Listen};
 use crate::embed::{AgentBuilder, Configuration};
 use crate::gateway::Gateway;
-use crate::host::{Call, Host};
+use crate::host::{Call, Host, Resources};
 use crate::status::{AgentStatus, LastSync, any_failed};
 use crate::sync::{Options, Syncer};
 use crate::{Error, admin, blocking};
@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     config: Config,
     syncer: Syncer,
     host: Arc<ArcSwap<Host>>,
+    resources: Arc<Resources>,
     gateway: SocketAddr,
     last: Mutex<Last>,
     /// One sync at a time.
@@ -109,6 +110,7 @@ impl Agent {
         let (stop, stopped) = watch::channel(false);
         let inner = Arc::new(Inner {
             host: Arc::new(ArcSwap::from_pointee(Host::empty())),
+            resources: Resources::new(&config.state_dir, config.host.grants.outbound.clone()),
             gateway,
             syncer,
             last: Mutex::default(),

@@ -4,6 +4,7 @@ mod client;
 mod print;
 mod query;
 mod run;
+mod secret;
 mod sync;
 mod top;
 
@@ -66,13 +67,16 @@ enum Command {
     /// Show what the running agent does
     Status,
     /// Show plugins: those of the running agent, else those of the current generation
-    Plugins,
+    Plugins(query::PluginsArguments),
     /// Watch the plugins of the running agent: calls, errors, times, memory
     Top(top::TopArguments),
     /// Prove everything of the current generation again, from its statements to every file
     Verify,
     /// Go back to an earlier generation; a running agent loads it at its next start
     Rollback(query::RollbackArguments),
+    /// Seal secrets for the configuration
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -127,10 +131,11 @@ impl Cli {
             Command::Bundle(arguments) => sync::bundle(&config, arguments, json).await,
             Command::Resolve(arguments) => sync::resolve(&config, arguments, json).await,
             Command::Status => query::status(&config, json).await,
-            Command::Plugins => query::plugins(&config, json).await,
+            Command::Plugins(arguments) => query::plugins(&config, arguments, json).await,
             Command::Top(arguments) => top::top(&config, arguments, json).await,
             Command::Verify => query::verify(&config, json).await,
             Command::Rollback(arguments) => query::rollback(&config, arguments, json),
+            Command::Secret(command) => secret::run(&config, command, json),
             Command::Config(ConfigCommand::Check) => {
                 let wanted = config.plugins.len();
                 let text = format!("{} is valid; {wanted} plugins wanted", self.config.display());

@@ -43,10 +43,24 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<u8, Error> {
     Ok(if status.ready.is_ok() { EXIT_OK } else { EXIT_FAILED })
 }
 
-pub(super) async fn plugins(config: &Config, json: bool) -> Result<u8, Error> {
+#[derive(Args)]
+pub(super) struct PluginsArguments {
+    /// Show what each plugin of the running agent asks for, and what it was granted
+    #[arg(long)]
+    capabilities: bool,
+}
+
+pub(super) async fn plugins(
+    config: &Config,
+    arguments: &PluginsArguments,
+    json: bool,
+) -> Result<u8, Error> {
     match ask(config).await {
+        Ok(status) if arguments.capabilities => {
+            print::text_or_json(json, &capability_table(&status), &status.plugins)?;
+        }
         Ok(status) => print::text_or_json(json, &plugin_table(&status), &status.plugins)?,
-        Err(Error::NoAgent { .. }) => {
+        Err(Error::NoAgent { .. }) if !arguments.capabilities => {
             let generation = current(config)?;
             let rows: Vec<[String; 3]> = generation
                 .lock
@@ -99,6 +113,27 @@ fn current(config: &Config) -> Result<Generation, Error> {
 /// Asks the running agent for its status.
 async fn ask(config: &Config) -> Result<AgentStatus, Error> {
     AgentClient::of(config)?.get(STATUS_PATH).await
+}
+
+fn capability_table(status: &AgentStatus) -> String {
+    let rows: Vec<[String; 4]> = status
+        .plugins
+        .iter()
+        .flat_map(|plugin| {
+            plugin.capabilities.iter().map(|one| {
+                let (word, denials) = (one.outcome.clone(), plugin.denials.to_string());
+                let outcome = match one.parts.as_slice() {
+                    [] => word,
+                    parts => format!("{word} to {}", parts.join(" ")),
+                };
+                [plugin.plugin.clone(), denials, one.asked.clone(), outcome]
+            })
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no plugin asks for anything\n".to_owned();
+    }
+    print::table(["PLUGIN", "DENIALS", "ASKS FOR", "OUTCOME"], &rows)
 }
 
 fn plugin_table(status: &AgentStatus) -> String {

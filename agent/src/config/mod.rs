@@ -24,6 +24,10 @@
 //!
 //! [host]
 //! in_process = ["demo/*"]
+//!
+//! [[grant]]                   # see grants
+//! plugins = ["demo/*"]
+//! allow = ["http:api.example.org"]
 //! ```
 //!
 //! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
@@ -31,8 +35,10 @@
 
 mod component;
 pub mod gateway;
+pub mod grants;
 mod lifecycle;
 mod links;
+mod network;
 mod read;
 mod seen;
 #[cfg(test)]
@@ -53,8 +59,10 @@ use url::Url;
 
 pub use component::ComponentSettings;
 pub use gateway::GatewaySettings;
+pub use grants::Grants;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
+pub use network::{Network, is_public};
 pub use read::{ConfigError, Problem};
 pub use seen::TelemetrySettings;
 pub use users::UserSettings;
@@ -142,6 +150,8 @@ pub struct HostSettings {
     pub hooks: Hooks,
     /// How components run.
     pub component: ComponentSettings,
+    /// What plugins may use.
+    pub grants: Grants,
 }
 
 /// Where a server listens.
@@ -211,6 +221,7 @@ impl Default for HostSettings {
             lifecycle: LifecycleSettings::default(),
             hooks: Hooks::default(),
             component: ComponentSettings::default(),
+            grants: Grants::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::sync::Policy;
 
 use super::component::ComponentTable;
 use super::gateway::GatewayTable;
+use super::grants::{GrantTable, OutboundTable, QuotaTable};
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::seen::TelemetryTable;
@@ -116,6 +117,12 @@ struct File {
     issuer: Vec<Spanned<IssuerTable>>,
     #[serde(default)]
     access: Vec<Spanned<AccessTable>>,
+    #[serde(default)]
+    grant: Vec<GrantTable>,
+    #[serde(default)]
+    quota: QuotaTable,
+    #[serde(default)]
+    outbound: OutboundTable,
 }
 
 #[derive(Deserialize)]
@@ -232,7 +239,12 @@ pub(super) struct Check<'t> {
     problems: Vec<Problem>,
 }
 
-impl Check<'_> {
+impl<'t> Check<'t> {
+    /// The whole file.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
+
     pub(super) fn refuse(&mut self, at: usize, key: &str, rule: impl Into<String>, help: &str) {
         let (line, column) = place(self.text, at);
         let (key, rule, help) = (key.to_owned(), rule.into(), help.to_owned());
@@ -268,6 +280,8 @@ impl Check<'_> {
         let mut host = HostSettings { lifecycle, links, ..self.host(file.host) };
         host.component.cache = ComponentSettings::cache_in(&state_dir);
         let users = self.users(file.issuer, file.access, folder);
+        host.grants = self.grants(file.grant, file.quota, file.outbound);
+        self.sealed_values();
         let plugins = file.plugins.into_iter().map(|(name, WantedEntry(entry))| {
             let config = match entry.config {
                 // Tables of strings, numbers and dates always are JSON.

@@ -135,3 +135,77 @@ fn links_between_plugins() {
     assert_eq!((links.event_attempts, links.guard_timeout.as_secs()), (3, 2));
     assert_eq!(parse(&good(), Path::new("")).unwrap().host.links, LinkSettings::default());
 }
+
+#[test]
+fn grants_add_up_and_quotas_are_the_last() {
+    let text = good()
+        + r#"
+[[grant]]
+plugins = ["demo/*"]
+allow = ["http:*.example.org", "env:TZ"]
+
+[[grant]]
+plugins = ["demo/gallery"]
+allow = ["files:read:/srv"]
+quota = { store_keys = 7 }
+
+[[grant]]
+plugins = ["other/one"]
+defaults = false
+
+[quota]
+store_bytes = 1000
+
+[outbound]
+timeout_ms = 500
+networks = ["10.1.0.0/16"]
+addresses = { "api.example.org" = ["192.0.2.7", "2001:db8::1"] }
+"#;
+    let grants = parse(&text, Path::new("")).unwrap().host.grants;
+    let quota = |name: &str| {
+        let quota = grants.quota(&name.parse().unwrap());
+        (quota.store_bytes, quota.store_keys)
+    };
+    assert_eq!(quota("demo/gallery"), (1000, 7));
+    assert_eq!(quota("demo/other"), (1000, grants::Quota::default().store_keys));
+    assert_eq!(grants.outbound.addresses["api.example.org"].len(), 2);
+    let manifest = |name: &str| {
+        modunest_core::manifest::Manifest::parse(&format!(
+            "[plugin]\nname = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"A plugin for tests\"\nauthors = [\"Ada\"]\nlicense = \"MIT\"\n[host]\nabi = 1\n[capabilities]\nkv = [\"cache\"]\nhttp = [\"api.example.org\"]\nfiles = [\"read:/srv/photos\"]\n"
+        ))
+        .unwrap()
+    };
+    let refused = |name: &str| {
+        let effective = grants.effective(&manifest(name));
+        effective.refused().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(refused("demo/gallery"), "");
+    assert_eq!(refused("demo/other"), "files:read:/srv/photos");
+    assert_eq!(refused("other/one"), "files:read:/srv/photos http:api.example.org kv:cache");
+    assert_eq!(refused("other/two"), "files:read:/srv/photos http:api.example.org");
+}
+
+#[test]
+fn every_broken_rule_of_grants_names_its_place_and_a_way_out() {
+    let text = good()
+        + r#"
+[[grant]]
+plugins = []
+allow = ["net:example.org", "http:https://example.org", "files:read:srv"]
+
+[[grant]]
+plugins = ["demo"]
+quota = { http_concurrent = 1000 }
+
+[quota]
+store_bytes = 9000000000000000
+
+[outbound]
+timeout_ms = 0
+networks = ["10.1.2.3/16", "10.0.0.0"]
+addresses = { "API.example.org" = ["192.0.2"] }
+"#;
+    let problems = parse(&text, Path::new("")).unwrap_err();
+    let path = PathBuf::from("agent.toml");
+    insta::assert_snapshot!(ConfigError::Invalid { path, problems });
+}

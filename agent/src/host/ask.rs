@@ -4,7 +4,8 @@
 use modunest_sdk::Error;
 use modunest_sdk::links::{CALL_SERVICE, OPEN_SERVICE, PUBLISH};
 
-use super::Cell;
+use super::operations::Deadline;
+use super::{Cell, frame};
 
 /// Longest log message that is kept, in bytes.
 pub(crate) const LOG_MAX_BYTES: usize = 16 * 1024;
@@ -50,7 +51,15 @@ impl Cell {
             CALL_SERVICE => self.call_handle(request),
             PUBLISH => self.publish(request),
             200..=299 => self.streams().operate(operation, request),
-            _ => Err(Error::Unsupported(format!("this host knows no operation {operation}"))),
+            _ => {
+                let deadline = Deadline::at(frame::current().deadline_ms);
+                let answer = self.operations().serve(operation, request, deadline);
+                if let Err(Error::Denied(reason)) = &answer {
+                    self.meter().deny();
+                    self.operations().log_denial(operation, reason);
+                }
+                answer
+            }
         }
     }
 }

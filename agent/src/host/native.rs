@@ -24,6 +24,7 @@ use modunest_sdk::abi::{
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::{Call, Instance};
+use crate::secrets::{OpenConfig, SecretError};
 
 /// Why a library could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,23 @@ pub enum LoadError {
     /// The plugin's own start failed.
     #[error("its start {0}")]
     Start(Error),
+    /// A secret of its configuration cannot be opened.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl LoadError {
+    /// Without the secrets that a plugin may have put into its text.
+    pub(super) fn scrubbed(self, config: &OpenConfig) -> Self {
+        match self {
+            LoadError::Start(error) => {
+                let text = config.scrub(error.text());
+                let status = error.status().code();
+                LoadError::Start(Error::from_status(status, &text).unwrap_or(error))
+            }
+            other => other,
+        }
+    }
 }
 
 /// The C library's version on this machine; `None` where it has none.

@@ -15,8 +15,9 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use super::cell::Parts;
 use super::component::{self, Unpacked};
 use super::links::{self, Other, Schemas};
+use super::operations::{self, Operations};
 use super::routes::{Routes, Segment, segments};
-use super::{Cell, Host, State};
+use super::{Cell, Host, Resources, State};
 use crate::config::{HostSettings, Wanted};
 use crate::embed::LoadAsk;
 use crate::store::{Error, Fresh, Installed, LIBRARY_NAME, Proven, Store};
@@ -86,11 +87,13 @@ fn open(store: &Store, plugins: &[&Proven]) -> Vec<Result<Installed, Error>> {
 
 impl Plan {
     /// Plans a host. `wanted` are the operator's own plugins: their routes come before those
-    /// of what was brought in. Instances of `previous` that would be the same go on.
+    /// of what was brought in. Instances of `previous` that would be the same go on. Plugins
+    /// use the host through `resources`, as far as the settings grant it.
     pub fn build(
         prepared: Vec<Prepared>,
         wanted: &BTreeMap<PluginName, Wanted>,
         settings: &HostSettings,
+        resources: &Arc<Resources>,
         previous: Option<&Host>,
     ) -> Plan {
         let mut by_name: BTreeMap<PluginName, Prepared> =
@@ -125,6 +128,7 @@ impl Plan {
                 Ok(schemas) => (schemas, None),
                 Err(why) => (Schemas::default(), Some(why)),
             };
+            let operations = Operations::new(&installed.manifest, &settings.grants, resources);
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
                 manifest: installed.manifest,
@@ -132,6 +136,7 @@ impl Plan {
                 dependencies,
                 lifecycle: lifecycle.clone(),
                 hooks: settings.hooks.clone(),
+                operations,
             };
             let old = previous.and_then(|host| host.cell(&name));
             let refusal = damage.as_ref().or(refusals.get(&name)).or(unusable.as_ref());
@@ -196,6 +201,7 @@ fn unknown(proven: &Proven) -> Installed {
         events: Vec::new(),
         config_schema: None,
         capabilities: Vec::new(),
+        optional_capabilities: Vec::new(),
         build: BuildSettings { native: None, wasm: None, include: Vec::new() },
     };
     Installed { folder: PathBuf::new(), files: FileList::default(), manifest }
@@ -285,6 +291,8 @@ fn refusals(
             None => Other::Absent,
         };
         let refusal = refusal.or_else(|| links::refusal(&installed.manifest, other));
+        let refusal =
+            refusal.or_else(|| operations::refusal(&installed.manifest, &settings.grants));
         // Last, so that it takes away from what everything else allows.
         let refusal = refusal.or_else(|| {
             let release = &prepared.proven.release;

@@ -17,6 +17,8 @@ pub(super) fn start(
 ) -> Result<Box<dyn Instance>, LoadError> {
     let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
     let table = native::open(&cell.folder().join(LIBRARY_NAME), record, piece)?;
-    let instance = NativeInstance::start(table, native_host::table(cell), cell.config())?;
+    let config = cell.config()?;
+    let instance = NativeInstance::start(table, native_host::table(cell), &config)
+        .map_err(|error| error.scrubbed(&config))?;
     Ok(Box::new(instance))
 }

@@ -14,7 +14,7 @@ use modunest_sdk::abi::RequestKind;
 use super::ask::ServiceAsk;
 use super::cell::Parts;
 use super::*;
-use crate::config::HostSettings;
+use crate::config::{Grants, HostSettings};
 use crate::embed::Hooks;
 use crate::metrics::Outcome;
 use crate::store::{Installed, Proven};
@@ -87,7 +87,8 @@ fn plan(prepared: Vec<Prepared>) -> Plan {
         slots: 2,
         ..HostSettings::default()
     };
-    Plan::build(prepared, &BTreeMap::new(), &settings, None)
+    let resources = Resources::new("/nowhere", settings.grants.outbound.clone());
+    Plan::build(prepared, &BTreeMap::new(), &settings, &resources, None)
 }
 
 #[test]
@@ -182,9 +183,13 @@ impl Instance for Counting {
 }
 
 pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
+    let manifest = manifest(name, more);
+    let grants = Grants::default();
+    let resources = Resources::new("/nowhere", grants.outbound.clone());
     Arc::new(Cell::new(Parts {
         identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
-        manifest: manifest(name, more),
+        operations: operations::Operations::new(&manifest, &grants, &resources),
+        manifest,
         folder: "/nowhere".into(),
         dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
         lifecycle: Arc::default(),

@@ -298,6 +298,7 @@ mod tests {
             breaker_open_until: None,
             service_breakers: BTreeMap::new(),
             links: Default::default(),
+            capabilities: Vec::new(),
             services: Vec::new(),
             routes: Vec::new(),
         }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod attacks;
+mod capabilities;
 mod closure;
 mod component;
 mod events;
@@ -15,3 +16,4 @@ mod plugins;
 mod registry;
 mod rooted;
 mod scale;
+mod secrets;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use modunest_agent::host::{Plan, Prepared, State, load_all, prepare};
+use modunest_agent::host::{Plan, Prepared, Resources, State, load_all, prepare};
 use modunest_agent::store::Fresh;
 use modunest_agent::sync::{Options, Syncer};
 
@@ -55,7 +55,8 @@ async fn a_hundred_plugins() {
     };
     assert!(prepared.iter().zip(&fresh).all(same));
     let started = Instant::now();
-    let plan = Plan::build(prepared, &config.plugins, &config.host, None);
+    let resources = Resources::new(folder.path(), config.host.grants.outbound.clone());
+    let plan = Plan::build(prepared, &config.plugins, &config.host, &resources, None);
     time("plan", started);
     // The server of this test holds a descriptor for each connection, too.
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();

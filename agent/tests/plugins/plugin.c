@@ -35,6 +35,15 @@ static int32_t create(const modunest_host_table *table, modunest_bytes config, v
                       modunest_buffer *error) {
     (void)config;
     host = table;
+#ifdef LEAK_CONFIG
+    /* Whoever reads this text reads the configuration. */
+    (void)out;
+    return answer(error, MODUNEST_FAILED, config.ptr, config.len);
+#endif
+#ifdef CHECK_CONFIG
+    if (config.len != strlen(CHECK_CONFIG) || memcmp(config.ptr, CHECK_CONFIG, config.len))
+        return text(error, MODUNEST_FAILED, "another configuration was expected");
+#endif
 #ifdef SLOW_CREATE_S
     sleep(SLOW_CREATE_S);
 #endif
@@ -69,6 +78,39 @@ static int32_t forward(const char *plugin, const char *service, modunest_bytes p
     return host->call_service(host->context, &call, out);
 }
 
+#ifdef OPERATE
+/* Asks the host for the operation whose number is the path's last part, with the request's
+   body, and answers what the host answered: its status in a header. */
+static int32_t operate(const modunest_request *request, modunest_buffer *out) {
+    const char *form = "{\"status\":200,\"headers\":[[\"x-status\",\"%d\"]]}";
+    const uint8_t *payload = request->payload.ptr;
+    modunest_buffer inner;
+    modunest_bytes body;
+    char head[128];
+    uint32_t head_len;
+    uint32_t at = 0;
+    int32_t status;
+    uint8_t *message;
+    memset(&inner, 0, sizeof inner);
+    memcpy(&head_len, payload, 4);
+    body.ptr = payload + 4 + head_len;
+    body.len = request->payload.len - 4 - head_len;
+    while (at + 5 < head_len && memcmp(payload + 4 + at, "/ask/", 5)) at++;
+    /* A quote ends the number. */
+    status = host->operate(host->context, (uint32_t)atoi((const char *)payload + 9 + at), body,
+                           &inner);
+    head_len = (uint32_t)snprintf(head, sizeof head, form, (int)status);
+    message = malloc(4 + head_len + inner.len);
+    memcpy(message, &head_len, 4);
+    memcpy(message + 4, head, head_len);
+    if (inner.len) memcpy(message + 4 + head_len, inner.ptr, inner.len);
+    answer(out, MODUNEST_OK, message, 4 + head_len + inner.len);
+    free(message);
+    if (inner.free) inner.free(inner.ptr, inner.len, inner.capacity);
+    return MODUNEST_OK;
+}
+#endif
+
 static int32_t http(const modunest_request *request, modunest_buffer *out) {
     modunest_bytes path = request->payload;
     modunest_buffer inner;
@@ -78,6 +120,9 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
     uint32_t head_len = (uint32_t)strlen(head);
     int body_len;
     memset(&inner, 0, sizeof inner);
+#ifdef OPERATE
+    return operate(request, out);
+#endif
 #ifdef FORWARD_PLUGIN
     {
         modunest_bytes name = {(const uint8_t *)NAME, strlen(NAME)};

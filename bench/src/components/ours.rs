@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use modunest_agent::config::{HostSettings, Pattern};
-use modunest_agent::host::{Call, Plan, Prepared, State, load_all};
+use modunest_agent::host::{Call, Plan, Prepared, Resources, State, load_all};
 use modunest_agent::store::{Installed, Proven};
 use modunest_core::archive::{FileList, FileRecord};
 use modunest_core::digest::Digest;
@@ -33,7 +33,8 @@ pub fn run(folder: &Path, state: &Path, count: usize) -> Result<Measured, Error>
     measure(
         count,
         || {
-            let plan = Plan::build(prepared, &BTreeMap::new(), &settings, None);
+            let resources = Resources::new(state, settings.grants.outbound.clone());
+            let plan = Plan::build(prepared, &BTreeMap::new(), &settings, &resources, None);
             let host = load_all(plan, &settings);
             for name in &names {
                 let wrong = |why: String| Error::Wrong { what: "a loaded component", why };

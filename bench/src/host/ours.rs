@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use modunest_agent::config::{HostSettings, Pattern};
-use modunest_agent::host::{Call, Plan, State, load_all, prepare};
+use modunest_agent::host::{Call, Plan, Resources, State, load_all, prepare};
 use modunest_agent::store::{Generations, Proven, Store};
 use modunest_agent::sync::Policy;
 use modunest_core::statement::RegistryKeys;
@@ -45,7 +45,8 @@ pub fn run(plugins: &Path, work: &Path) -> Result<Steps, Error> {
     watch.step();
 
     let prepared = prepare(&store, proven, fresh);
-    let plan = Plan::build(prepared, &BTreeMap::new(), &settings, None);
+    let resources = Resources::new(work, settings.grants.outbound.clone());
+    let plan = Plan::build(prepared, &BTreeMap::new(), &settings, &resources, None);
     let host = load_all(plan, &settings);
     watch.step();
 

@@ -31,7 +31,6 @@
 //! Out of scope: whether dependencies exist, and whether files named here are in the archive
 //! (see [`Manifest::file_names`]).
 
-pub mod capability;
 mod links;
 mod problem;
 mod read;
@@ -49,7 +48,7 @@ use serde::Serialize;
 use crate::name::PluginName;
 use crate::relation::{Dependency, HostRequirement, Incompatibility, ServiceExport};
 
-pub use capability::{Capability, PluginItem};
+pub use crate::capability::{Capability, PluginItem};
 pub use links::{Event, Guard, GuardUse, Import, QUEUE_DEFAULT, QUEUE_MAX, Service, WhenFull};
 pub use problem::{ManifestError, ManifestProblem};
 
@@ -100,8 +99,11 @@ pub struct Manifest {
     pub events: Vec<Event>,
     /// JSON Schema of its configuration, a file within the archive.
     pub config_schema: Option<String>,
-    /// What it asks the host's operator for, in the order of the file's groups.
+    /// What it asks the host's operator for, in the order of the file's groups, optional ones
+    /// last.
     pub capabilities: Vec<Capability>,
+    /// Those of them without which it loads as well: it finds them denied when it tries.
+    pub optional_capabilities: Vec<Capability>,
     /// How it is built and packed.
     pub build: BuildSettings,
 }
@@ -185,21 +187,38 @@ impl Manifest {
     }
 
     /// Everything the operator must grant, as a release statement lists it: `group:detail`,
-    /// first what the manifest declares, then what its imports and events imply.
+    /// in the order of [`Manifest::asks`].
     pub fn capability_texts(&self) -> Vec<String> {
+        self.asks().iter().map(ToString::to_string).collect()
+    }
+
+    /// Everything the operator must grant: first what the manifest declares, then what its
+    /// imports and events imply.
+    pub fn asks(&self) -> Vec<Capability> {
         let imports = self.imports.iter().map(|import| Capability::Services(import.item.clone()));
         let events = self.events.iter().filter_map(|event| {
             let plugin = event.from.clone()?;
             Some(Capability::Events(PluginItem { plugin, item: event.name.clone() }))
         });
-        let mut texts = Vec::new();
+        let mut asks = Vec::new();
         for capability in self.capabilities.iter().cloned().chain(imports).chain(events) {
-            let text = capability.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
+            if !asks.contains(&capability) {
+                asks.push(capability);
             }
         }
-        texts
+        asks
+    }
+
+    /// Whether the plugin loads without a capability that it asks for: one that it calls
+    /// optional, or one of an optional dependency.
+    pub fn is_optional(&self, asked: &Capability) -> bool {
+        let of_optional = |plugin: &PluginName| {
+            self.dependencies.iter().any(|one| one.optional && one.plugin == *plugin)
+        };
+        match asked {
+            Capability::Services(of) | Capability::Events(of) if of_optional(&of.plugin) => true,
+            asked => self.optional_capabilities.contains(asked),
+        }
     }
 
     /// The services as a release statement lists them.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::capability::GROUPS;
 use super::links::{self, guard_use};
 use super::read::{Item, Notes, Table, document};
 use super::text::{library, route};
@@ -14,6 +13,7 @@ use super::{
     BuildSettings, Capability, Guard, LIST_MAX, MANIFEST_MAX_BYTES, Manifest, ManifestError,
     ManifestProblem, Route, WasmBuild,
 };
+use crate::capability::{CapabilityError, GROUPS};
 use crate::name::PluginName;
 use crate::relation::{Dependency, HostRequirement, Incompatibility, NATIVE_ABI};
 
@@ -33,7 +33,10 @@ pub(super) const KEYS: [(&str, &[&str]); 12] = [
     ("guard", &["name", "exported"]),
     ("event", &["name", "from", "schema", "when_full", "queue"]),
     ("config", &["schema"]),
-    ("capabilities", &GROUPS),
+    (
+        "capabilities",
+        &["files", "http", "kv", "clock", "random", "env", "services", "events", "optional"],
+    ),
     ("build", &["native", "wasm", "include"]),
 ];
 
@@ -96,7 +99,7 @@ impl<'n, 't> Reader<'n, 't> {
         let routes = self.routes(&guards, &known);
         let events = links::events(&self.list("event"), &known);
         let config_schema = self.config();
-        let capabilities = self.capabilities(&known);
+        let (capabilities, optional_capabilities) = self.capabilities(&known);
         let build = self.build(name.as_ref());
         let head = head?;
         let manifest = Manifest {
@@ -118,6 +121,7 @@ impl<'n, 't> Reader<'n, 't> {
             events,
             config_schema,
             capabilities,
+            optional_capabilities,
             build,
         };
         self.statement_list(&manifest);
@@ -255,32 +259,45 @@ impl<'n, 't> Reader<'n, 't> {
         self.section("config")?.need("schema", help)?.checked(packed_path, PATH_HELP)
     }
 
-    fn capabilities(&self, known: &BTreeSet<&PluginName>) -> Vec<Capability> {
-        let Some(table) = self.section("capabilities") else { return Vec::new() };
-        let mut capabilities = Vec::new();
+    /// All that are asked for, and those of them that are optional.
+    fn capabilities(&self, known: &BTreeSet<&PluginName>) -> (Vec<Capability>, Vec<Capability>) {
+        let Some(table) = self.section("capabilities") else { return Default::default() };
+        let mut all = Vec::new();
+        let mut take = |item: &Item<'_, '_>, parsed: Result<Capability, CapabilityError>| {
+            let capability = match parsed {
+                Ok(capability) => capability,
+                Err(error) => {
+                    let rule = format!("`{}`: {error}", item.path());
+                    item.wrong(rule, "correct or remove the entry");
+                    return None;
+                }
+            };
+            if all.contains(&capability) {
+                item.wrong(format!("`{capability}` stands twice"), "remove one of the two");
+                return None;
+            }
+            if let Capability::Services(of) | Capability::Events(of) = &capability
+                && !known.contains(&of.plugin)
+            {
+                not_a_dependency(item, &of.plugin);
+            }
+            all.push(capability.clone());
+            Some(capability)
+        };
         for group in GROUPS {
             for item in table.strings(group) {
-                let Some(text) = item.text() else { continue };
-                match Capability::parse(group, text) {
-                    Err(error) => item.wrong(
-                        format!("`{}`: {error}", item.path()),
-                        "correct or remove the entry",
-                    ),
-                    Ok(capability) if capabilities.contains(&capability) => {
-                        item.wrong(format!("`{capability}` stands twice"), "remove one of the two");
-                    }
-                    Ok(capability) => {
-                        if let Capability::Services(of) | Capability::Events(of) = &capability
-                            && !known.contains(&of.plugin)
-                        {
-                            not_a_dependency(&item, &of.plugin);
-                        }
-                        capabilities.push(capability);
-                    }
+                if let Some(text) = item.text() {
+                    take(&item, Capability::parse(group, text));
                 }
             }
         }
-        capabilities
+        let mut optional = Vec::new();
+        for item in table.strings("optional") {
+            if let Some(text) = item.text() {
+                optional.extend(take(&item, text.parse()));
+            }
+        }
+        (all, optional)
     }
 
     fn build(&self, name: Option<&PluginName>) -> BuildSettings {

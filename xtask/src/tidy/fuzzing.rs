@@ -24,6 +24,7 @@ const PARSERS: [Parser; 20] = [
     Parser { source: "core/src/user", target: "user" },
     Parser { source: "sdk/src/guard", target: "guard" },
     Parser { source: "sdk/src/http", target: "http" },
+    Parser { source: "sdk/src/operation", target: "operation" },
     Parser { source: "sdk/src/links", target: "links" },
     Parser { source: "sdk/src/stream", target: "stream" },
     Parser { source: "tlog/src/note", target: "note" },

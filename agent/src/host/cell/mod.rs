@@ -20,12 +20,14 @@ pub(crate) use gate::Hold;
 pub use state::{State, Status};
 
 use super::links::Links;
+use super::operations::Operations;
 use super::services::Services;
 use super::streams::Streams;
 use super::{Breakers, Instance};
 use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
+use crate::secrets::{OpenConfig, SecretError};
 use gate::{InFlight, lock};
 
 /// One plugin of a host.
@@ -39,6 +41,7 @@ pub struct Cell {
     assets: String,
     dependencies: BTreeMap<PluginName, Arc<Cell>>,
     links: Links,
+    operations: Operations,
     status: Mutex<Status>,
     instance: OnceLock<Box<dyn Instance>>,
     in_flight: Mutex<InFlight>,
@@ -58,11 +61,13 @@ pub(super) struct Parts {
     pub(super) dependencies: BTreeMap<PluginName, Arc<Cell>>,
     pub(super) lifecycle: Arc<LifecycleSettings>,
     pub(super) hooks: Hooks,
+    pub(super) operations: Operations,
 }
 
 impl Cell {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { identity, manifest, folder, dependencies, lifecycle, hooks } = parts;
+        let Parts { identity, manifest, folder, dependencies, lifecycle, hooks, operations } =
+            parts;
         let breaker =
             if manifest.critical { lifecycle.critical_breaker } else { lifecycle.breaker };
         Cell {
@@ -74,6 +79,7 @@ impl Cell {
             manifest,
             folder,
             dependencies,
+            operations,
             status: Mutex::new(Status {
                 state: State::Waiting,
                 since: modunest_runtime::clock::now(),
@@ -129,14 +135,24 @@ impl Cell {
         &self.assets
     }
 
-    pub(super) fn config(&self) -> &[u8] {
-        &self.identity.2
+    /// The configuration with its secrets, for the plugin's `create` alone.
+    ///
+    /// # Errors
+    /// A secret cannot be opened.
+    pub(super) fn config(&self) -> Result<OpenConfig, SecretError> {
+        self.operations.open_config(&self.identity.2)
+    }
+
+    /// What the plugin may use of its host.
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Whether the cell is of exactly this release, build and configuration, and uses
     /// exactly these instances.
     pub(super) fn is_same(&self, parts: &Parts) -> bool {
         self.identity == parts.identity
+            && self.operations.is_same(&parts.operations)
             && self.dependencies.len() == parts.dependencies.len()
             && self.dependencies.iter().all(|(name, cell)| {
                 parts.dependencies.get(name).is_some_and(|other| Arc::ptr_eq(cell, other))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, RequestKind};
 use modunest_sdk::{Error, Hook};
 use wasmtime::{Store, Trap, UpdateDeadline};
+use zeroize::Zeroizing;
 
 use super::bindings::Plugin;
 use super::bindings::modunest::plugin::types;
@@ -35,7 +36,8 @@ pub(crate) struct ComponentInstance {
     number: u64,
     compiled: Compiled,
     settings: Settings,
-    config: Vec<u8>,
+    /// With its secrets, so it is overwritten at the end.
+    config: Zeroizing<Vec<u8>>,
     side: Arc<dyn HostSide>,
     assets: Arc<Assets>,
     /// Stores that serve no call now; `None` for one that trapped.
@@ -73,7 +75,7 @@ impl ComponentInstance {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             compiled,
             settings,
-            config: config.to_vec(),
+            config: Zeroizing::new(config.to_vec()),
             side,
             assets,
             idle: Mutex::default(),

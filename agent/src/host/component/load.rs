@@ -99,13 +99,10 @@ impl Ready {
     /// Why it does not start.
     pub(in crate::host) fn start(self, cell: &Arc<Cell>) -> Result<Box<dyn Instance>, LoadError> {
         let side = Arc::new(OwnProcess::of(cell));
-        let instance = ComponentInstance::start(
-            self.compiled?,
-            self.settings,
-            cell.config(),
-            side,
-            self.assets,
-        )?;
+        let config = cell.config()?;
+        let instance =
+            ComponentInstance::start(self.compiled?, self.settings, &config, side, self.assets)
+                .map_err(|error| error.scrubbed(&config))?;
         Ok(Box::new(instance))
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! A capability is declared in the manifest's `[capabilities]`, repeated in the release
 //! statement as `group:detail`, granted by the operator in the same words, and enforced by
-//! the host. [`Capability::covers`] is the whole of the decision.
+//! the host. [`Capability::covers`] says what a grant means; [`effective`] is the whole of the
+//! decision.
+
+mod effective;
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +13,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::name::{PluginName, ServiceName};
+
+pub use effective::{Decision, Effective, FREE, Outcome, effective, is_free};
 
 /// Longest capability as text, in bytes.
 pub const CAPABILITY_MAX_BYTES: usize = 255;
@@ -159,6 +164,27 @@ impl Capability {
             (granted, asked) => granted == asked,
         }
     }
+
+    /// What both cover, where that is anything: of two folders the inner one, of two hosts the
+    /// one that is within the other.
+    fn meet(&self, other: &Capability) -> Option<Capability> {
+        if self.covers(other) {
+            return Some(other.clone());
+        }
+        if other.covers(self) {
+            return Some(self.clone());
+        }
+        match (self, other) {
+            (Capability::WriteFiles(writable), Capability::ReadFiles(readable))
+            | (Capability::ReadFiles(readable), Capability::WriteFiles(writable)) => {
+                // Neither covers the other, so the writable folder is the inner one, if any.
+                let inner = Capability::ReadFiles(writable.clone());
+                Capability::ReadFiles(readable.clone()).covers(&inner).then_some(inner)
+            }
+            (Capability::Http(one), Capability::Http(two)) => one.meet(two).map(Capability::Http),
+            _ => None,
+        }
+    }
 }
 
 fn expected(group: &str) -> &'static str {
@@ -203,20 +229,43 @@ fn variable(name: &str) -> bool {
 impl HostPattern {
     /// Whether every host of `asked` is one of these.
     fn covers(&self, asked: &HostPattern) -> bool {
-        let name = if self.wildcard {
+        self.covers_name(asked) && (self.port.is_none() || self.port == asked.port)
+    }
+
+    fn covers_name(&self, asked: &HostPattern) -> bool {
+        if self.wildcard {
             asked.name.strip_suffix(self.name.as_str()).is_some_and(|before| {
                 before.ends_with('.') || (before.is_empty() && asked.wildcard)
             })
         } else {
             !asked.wildcard && self.name == asked.name
+        }
+    }
+
+    fn meet(&self, other: &HostPattern) -> Option<HostPattern> {
+        let inner = if self.covers_name(other) {
+            other
+        } else if other.covers_name(self) {
+            self
+        } else {
+            return None;
         };
-        name && (self.port.is_none() || self.port == asked.port)
+        let port = match (self.port, other.port) {
+            (Some(one), Some(two)) if one != two => return None,
+            (one, two) => one.or(two),
+        };
+        Some(HostPattern { port, ..inner.clone() })
     }
 
     /// Whether a request to `host` and `port` is allowed. `host` is a DNS name in lower case,
     /// without a dot at its end.
     pub fn allows(&self, host: &str, port: u16) -> bool {
         self.covers(&HostPattern { wildcard: false, name: host.to_owned(), port: Some(port) })
+    }
+
+    /// Whether it is of this one host, and allows the port.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        !self.wildcard && self.allows(host, port)
     }
 }
 

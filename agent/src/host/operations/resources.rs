@@ -1,0 +1,77 @@
+//! What the plugins of an agent share, each seeing its own part.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use modunest_core::name::PluginName;
+use modunest_sdk::Error;
+
+use super::meter::{Meter, lock};
+use super::outbound::Client;
+use super::store::Database;
+use crate::config::grants::OutboundSettings;
+use crate::secrets::{HostKey, SecretError};
+
+/// Private folders, key-value stores, the client for requests out, and the key for secrets.
+/// Each is opened when it is first used. They outlive generations of plugins.
+pub struct Resources {
+    state_dir: PathBuf,
+    outbound: OutboundSettings,
+    database: Mutex<Option<Arc<Database>>>,
+    client: OnceLock<Result<Client, String>>,
+    meters: Mutex<BTreeMap<PluginName, Arc<Meter>>>,
+}
+
+impl Resources {
+    /// Resources below a state folder. Nothing is opened or made yet.
+    pub fn new(state_dir: impl Into<PathBuf>, outbound: OutboundSettings) -> Arc<Self> {
+        Arc::new(Resources {
+            state_dir: state_dir.into(),
+            outbound,
+            database: Mutex::default(),
+            client: OnceLock::new(),
+            meters: Mutex::default(),
+        })
+    }
+
+    /// The folder that holds all private folders.
+    pub(super) fn private_root(&self) -> PathBuf {
+        self.state_dir.join("private")
+    }
+
+    pub(super) fn meter(&self, plugin: &PluginName) -> Arc<Meter> {
+        lock(&self.meters).entry(plugin.clone()).or_default().clone()
+    }
+
+    /// The stores of all plugins. An open that failed is tried again by the next.
+    pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
+        let mut database = lock(&self.database);
+        if let Some(database) = database.as_ref() {
+            return Ok(database.clone());
+        }
+        let opened = Database::open(&self.state_dir.join("stores.redb"))?;
+        *database = Some(opened.clone());
+        Ok(opened)
+    }
+
+    pub(super) fn client(&self) -> Result<&Client, Error> {
+        let client = self.client.get_or_init(|| Client::new(&self.outbound));
+        client
+            .as_ref()
+            .map_err(|error| Error::Unavailable(format!("the host cannot send requests: {error}")))
+    }
+
+    pub(super) fn outbound(&self) -> &OutboundSettings {
+        &self.outbound
+    }
+
+    pub(super) fn host_key(&self) -> Result<HostKey, SecretError> {
+        HostKey::open(&self.state_dir)
+    }
+
+    /// The state folder.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+}
