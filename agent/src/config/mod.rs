@@ -23,7 +23,10 @@
 //! minimum_trust = "community"
 //!
 //! [host]
-//! in_process = ["demo/*"]
+//! in_process = ["internal/*"]  # native code that is trusted like the agent itself
+//!
+//! [host.process]              # where other native code runs
+//! memory_max_mib = 512
 //! ```
 //!
 //! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
@@ -33,6 +36,7 @@ mod component;
 pub mod gateway;
 mod lifecycle;
 mod links;
+mod process;
 mod read;
 mod seen;
 #[cfg(test)]
@@ -55,6 +59,7 @@ pub use component::ComponentSettings;
 pub use gateway::GatewaySettings;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
+pub use process::{CALLS_MAX, ProcessSettings};
 pub use read::{ConfigError, Problem};
 pub use seen::TelemetrySettings;
 pub use users::UserSettings;
@@ -142,6 +147,8 @@ pub struct HostSettings {
     pub hooks: Hooks,
     /// How components run.
     pub component: ComponentSettings,
+    /// How plugins run in processes of their own.
+    pub process: ProcessSettings,
 }
 
 /// Where a server listens.
@@ -211,6 +218,7 @@ impl Default for HostSettings {
             lifecycle: LifecycleSettings::default(),
             hooks: Hooks::default(),
             component: ComponentSettings::default(),
+            process: ProcessSettings::default(),
         }
     }
 }

@@ -7,7 +7,9 @@
 //! [`Host::stop`].
 //!
 //! A plugin that fails takes down those that need it, with the chain as their reason, and
-//! nothing else. All `unsafe` is in the files named `native*`.
+//! nothing else. Where a plugin runs, [`Tier`] says: native code in a process of its own,
+//! behind a sandbox, unless the operator trusts it. All `unsafe` is in the files named
+//! `native*`.
 
 pub(crate) mod ask;
 mod breaker;
@@ -18,9 +20,10 @@ mod frame;
 mod guards;
 mod instance;
 mod links;
-mod native;
-mod native_host;
+pub(crate) mod native;
+pub(crate) mod native_host;
 mod plan;
+mod process;
 mod routes;
 mod schedule;
 mod services;
@@ -29,6 +32,8 @@ mod start;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod vitals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,10 +56,13 @@ pub use instance::{Call, Instance};
 pub use links::LinkStatus;
 pub use native::LoadError;
 pub use plan::{Plan, Prepared, prepare};
+pub use process::{Crash, RestartPolicy};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;
 pub(crate) use streams::{Opened, UploadBody};
+pub use tier::Tier;
+pub use vitals::Vitals;
 
 /// Oldest native ABI number that this host loads.
 const ABI_MIN: u32 = 1;

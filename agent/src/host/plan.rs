@@ -16,9 +16,10 @@ use super::cell::Parts;
 use super::component::{self, Unpacked};
 use super::links::{self, Other, Schemas};
 use super::routes::{Routes, Segment, segments};
-use super::{Cell, Host, State};
+use super::{Cell, Host, State, Tier, tier};
 use crate::config::{HostSettings, Wanted};
 use crate::embed::LoadAsk;
+use crate::sandbox;
 use crate::store::{Error, Fresh, Installed, LIBRARY_NAME, Proven, Store};
 
 /// A release that is proven and unpacked, with its manifest read; or why it is not.
@@ -39,6 +40,8 @@ pub struct Plan {
     pub(super) libraries: BTreeMap<PluginName, Option<FileRecord>>,
     /// What is to be compiled and run in the component tier.
     pub(super) components: BTreeMap<PluginName, Unpacked>,
+    /// Where each plugin runs; nothing for one that may not run anywhere.
+    pub(super) tiers: BTreeMap<PluginName, Tier>,
 }
 
 /// Proves list and manifest of every release, on all processors, but for those that a sync of
@@ -96,13 +99,11 @@ impl Plan {
         let mut by_name: BTreeMap<PluginName, Prepared> =
             prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
         let (order, cycles) = order(&by_name);
-        let refusals = refusals(&by_name, wanted, settings, &cycles);
-        let mut plan = Plan {
-            host: Host::empty(),
-            waits: BTreeMap::new(),
-            libraries: BTreeMap::new(),
-            components: BTreeMap::new(),
-        };
+        let (tiers, homeless) = tiers(&by_name, settings);
+        let refusals = refusals(&by_name, wanted, homeless, cycles);
+        let (waits, libraries) = (BTreeMap::new(), BTreeMap::new());
+        let components = BTreeMap::new();
+        let mut plan = Plan { host: Host::empty(), waits, libraries, components, tiers };
         let mut refused = Vec::new();
         let lifecycle = Arc::new(settings.lifecycle.clone());
         let links = Arc::new(settings.links.clone());
@@ -255,25 +256,42 @@ fn order(
     (ordered, cycles)
 }
 
+/// Where each plugin runs, and why some may not run anywhere.
+fn tiers(
+    plugins: &BTreeMap<PluginName, Prepared>,
+    settings: &HostSettings,
+) -> (BTreeMap<PluginName, Tier>, BTreeMap<PluginName, String>) {
+    let support = sandbox::probe();
+    let (mut tiers, mut homeless) = (BTreeMap::new(), BTreeMap::new());
+    for (name, prepared) in plugins {
+        match tier::choose(name, &prepared.proven.build.target, settings, support) {
+            Ok(tier) => drop(tiers.insert(name.clone(), tier)),
+            Err(reason) => drop(homeless.insert(name.clone(), reason)),
+        }
+    }
+    (tiers, homeless)
+}
+
 /// Why plugins may not be loaded, before anything is tried.
 fn refusals(
     plugins: &BTreeMap<PluginName, Prepared>,
     wanted: &BTreeMap<PluginName, Wanted>,
-    settings: &HostSettings,
-    cycles: &BTreeMap<PluginName, String>,
+    homeless: BTreeMap<PluginName, String>,
+    cycles: BTreeMap<PluginName, String>,
 ) -> BTreeMap<PluginName, String> {
-    let mut refusals = cycles.clone();
+    let mut refusals = cycles;
+    for (name, reason) in homeless {
+        refusals.entry(name).or_insert(reason);
+    }
     for (name, prepared) in plugins {
         let Ok(installed) = &prepared.installed else { continue };
+        let has_library = installed.file(LIBRARY_NAME).is_some();
         let refusal = match prepared.proven.build.target {
             BuildTarget::Wasm { .. } if installed.file(COMPONENT_NAME).is_none() => {
                 Some(format!("its archive has no {COMPONENT_NAME}"))
             }
             BuildTarget::Wasm { .. } => component::refuse(name, prepared.proven.trust, settings),
-            BuildTarget::Native { .. } if !settings.allows_in_process(name) => Some(format!(
-                "it is native code and may not run inside the agent's own process; if you trust it with everything that the agent may do, add \"{name}\" to in_process under [host]"
-            )),
-            BuildTarget::Native { .. } if installed.file(LIBRARY_NAME).is_none() => {
+            BuildTarget::Native { .. } if !has_library => {
                 Some(format!("its archive has no {LIBRARY_NAME}"))
             }
             BuildTarget::Native { .. } => None,

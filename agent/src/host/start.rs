@@ -5,18 +5,35 @@ use std::sync::Arc;
 use modunest_core::archive::FileRecord;
 
 use super::native::{self, LoadError, NativeInstance};
-use super::{Cell, Instance, native_host};
-use crate::store::LIBRARY_NAME;
+use super::native_host::{self, OwnProcess};
+use super::process::Runners;
+use super::{Cell, Instance, Tier};
+use crate::store::{COMPONENT_NAME, LIBRARY_NAME};
 
-/// Opens what `library` says and makes an instance of it. Runs the plugin's own code, so it may
-/// hang. `piece` is a buffer that one call leaves to the next.
+/// Where a plugin runs, with what it takes to run it there.
+pub(super) struct Place {
+    pub(super) tier: Tier,
+    pub(super) runners: Arc<Runners>,
+}
+
+/// Opens what `library` says and makes an instance of it. Runs the plugin's own code, so in the
+/// agent's process it may hang. `piece` is a buffer that one call leaves to the next.
 pub(super) fn start(
     cell: &Arc<Cell>,
     library: Option<&FileRecord>,
+    place: &Place,
     piece: &mut Vec<u8>,
 ) -> Result<Box<dyn Instance>, LoadError> {
     let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
-    let table = native::open(&cell.folder().join(LIBRARY_NAME), record, piece)?;
-    let instance = NativeInstance::start(table, native_host::table(cell), cell.config())?;
-    Ok(Box::new(instance))
+    Ok(match place.tier {
+        Tier::InProcess => {
+            let path = cell.folder().join(LIBRARY_NAME);
+            let table = native::open(&native::sealed_copy(&path, record, piece)?)?;
+            let host = native_host::table(Box::new(OwnProcess::of(cell)));
+            Box::new(NativeInstance::start(table, host, cell.config())?)
+        }
+        // Made elsewhere, of what was compiled.
+        Tier::Component => return Err(LoadError::NoLibrary(COMPONENT_NAME)),
+        Tier::Process => Box::new(place.runners.load_native(cell, record, piece)?),
+    })
 }

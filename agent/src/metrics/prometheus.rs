@@ -300,6 +300,7 @@ mod tests {
             links: Default::default(),
             services: Vec::new(),
             routes: Vec::new(),
+            runs: None,
         }
     }
 
