@@ -100,7 +100,9 @@ impl Plan {
             prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
         let (order, cycles) = order(&by_name);
         let (tiers, homeless) = tiers(&by_name, settings);
-        let refusals = refusals(&by_name, wanted, homeless, cycles);
+        // Those in a circle hear of it first: nothing else matters before.
+        let refused = homeless.into_iter().chain(cycles).collect();
+        let refusals = refusals(&by_name, wanted, settings, refused);
         let (waits, libraries) = (BTreeMap::new(), BTreeMap::new());
         let components = BTreeMap::new();
         let mut plan = Plan { host: Host::empty(), waits, libraries, components, tiers };
@@ -276,13 +278,9 @@ fn tiers(
 fn refusals(
     plugins: &BTreeMap<PluginName, Prepared>,
     wanted: &BTreeMap<PluginName, Wanted>,
-    homeless: BTreeMap<PluginName, String>,
-    cycles: BTreeMap<PluginName, String>,
+    settings: &HostSettings,
+    mut refusals: BTreeMap<PluginName, String>,
 ) -> BTreeMap<PluginName, String> {
-    let mut refusals = cycles;
-    for (name, reason) in homeless {
-        refusals.entry(name).or_insert(reason);
-    }
     for (name, prepared) in plugins {
         let Ok(installed) = &prepared.installed else { continue };
         let has_library = installed.file(LIBRARY_NAME).is_some();
