@@ -2,7 +2,8 @@
 //!
 //! In scope: configuration, the trust root ([`trust`]), verified reads ([`registry`]),
 //! resolution and downloads ([`sync`]), the content-addressed store and generations
-//! ([`store`]), loading and calling ([`host`]), the gateway and the admin server. Out of
+//! ([`store`]), loading and calling ([`host`]), plugins' processes ([`runner`]) and what confines
+//! them ([`sandbox`]), the gateway and the admin server. Out of
 //! scope: decisions that others make the same way, which are in `modunest-core`, and what a
 //! plugin is made of, which is in `modunest-sdk`.
 //!
@@ -23,6 +24,8 @@ pub mod sync;
 pub mod store;
 
 pub mod host;
+pub mod runner;
+pub mod sandbox;
 
 pub mod users;
 

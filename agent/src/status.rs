@@ -7,7 +7,7 @@ use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::host::{Cell, Host, LinkStatus, State};
+use crate::host::{Cell, Host, LinkStatus, State, Tier, Vitals};
 use crate::metrics::process::Usage;
 use crate::metrics::{Latency, Outcome};
 
@@ -115,9 +115,50 @@ pub struct PluginStatus {
     pub services: Vec<String>,
     /// Routes it answers, as `GET /path`.
     pub routes: Vec<String>,
+    /// How it runs; absent where it was never loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Runs>,
     /// What it asks its host for, and what came of each.
     #[serde(default)]
     pub capabilities: Vec<CapabilityStatus>,
+}
+
+/// How a plugin runs, seen from outside it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Runs {
+    /// Whether everything that confines it is in force.
+    pub confined: bool,
+    /// Its process; absent where it shares the agent's, and while it is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// What ended it last; absent where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_crash: Option<LastCrash>,
+}
+
+/// An end that nobody asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastCrash {
+    /// When, RFC 3339.
+    pub at: String,
+    /// What happened.
+    pub reason: String,
+    /// The end of what it wrote; often empty.
+    pub last_words: String,
+}
+
+impl From<Vitals> for Runs {
+    fn from(vitals: Vitals) -> Self {
+        Runs {
+            confined: vitals.confined,
+            pid: vitals.pid,
+            last_crash: vitals.last_crash.map(|crash| LastCrash {
+                at: crash.at.to_string(),
+                reason: crash.reason,
+                last_words: crash.last_words,
+            }),
+        }
+    }
 }
 
 /// One capability that a plugin asks for.
@@ -164,7 +205,10 @@ pub enum Detail {
 /// The status of one plugin.
 pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
     let (status, manifest, reading) = (cell.status(), cell.manifest(), cell.meter().read());
-    let running = cell.running();
+    let (running, vitals) = (cell.running(), cell.vitals());
+    // What is not loaded runs nowhere; native code is meant for a process of its own.
+    let tier = vitals.as_ref().map_or(Tier::Process, |vitals| vitals.tier);
+    let restarts = vitals.as_ref().filter(|_| tier != Tier::InProcess).map(|v| v.restarts);
     let (breaker, services) = cell.breakers().states();
     let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);
     let outcomes = Outcome::ALL.into_iter().filter(|outcome| reading.count(*outcome) > 0);
@@ -175,7 +219,7 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
         since: status.since.to_string(),
         reason: status.reason,
         critical: manifest.critical,
-        tier: "in-process".to_owned(),
+        tier: tier.as_str().to_owned(),
         calls: reading.calls() + running,
         errors: reading.count(Outcome::Failed) + reading.count(Outcome::Panicked),
         panics: reading.count(Outcome::Panicked),
@@ -186,9 +230,9 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
         refused: reading.refused,
         denials: reading.denials,
         activation_ms: reading.activation.map(millis),
-        restarts: None,
-        cpu_ms: None,
-        memory_bytes: None,
+        restarts,
+        cpu_ms: vitals.as_ref().and_then(|vitals| vitals.cpu_ms),
+        memory_bytes: vitals.as_ref().and_then(|vitals| vitals.resident_bytes),
         breaker: breaker.state().as_str().to_owned(),
         breaker_open_until: open_until_ms.map(|ms| Timestamp::from_millis(ms).to_string()),
         service_breakers: services
@@ -207,6 +251,7 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
             .iter()
             .map(|route| format!("{} {}", route.methods.join(","), route.path))
             .collect(),
+        runs: vitals.map(Runs::from),
     }
 }
 

@@ -177,6 +177,10 @@ enum Command {
 const COMMAND_LOGS: &str = "warn";
 
 fn main() -> ExitCode {
+    // The agent of `up --demo` starts this program again for plugins' processes.
+    if let Some(code) = modunest_agent::runner::run_if_asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     match &arguments.command {
         Command::Up(_) | Command::Witness(commands::witness::Command::Serve(_)) => {

@@ -96,7 +96,7 @@ impl Host {
             "state_dir = \"state\"\n\
              [gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\n{trust}\n\
-             [plugins]\n{plugins}\n[host]\nin_process = [\"acme/*\", \"demo/*\"]\ncheck_every_s = {}\n",
+             [plugins]\n{plugins}\n[host]\ncheck_every_s = {}\n",
             self.url, self.check_every_s
         );
         std::fs::write(&path, text).unwrap();

@@ -23,7 +23,10 @@
 //! minimum_trust = "community"
 //!
 //! [host]
-//! in_process = ["demo/*"]
+//! in_process = ["internal/*"]  # native code that is trusted like the agent itself
+//!
+//! [host.process]              # where other native code runs
+//! memory_max_mib = 512
 //!
 //! [[grant]]                   # see grants
 //! plugins = ["demo/*"]
@@ -39,6 +42,7 @@ pub mod grants;
 mod lifecycle;
 mod links;
 mod network;
+mod process;
 mod read;
 mod seen;
 #[cfg(test)]
@@ -63,6 +67,7 @@ pub use grants::Grants;
 pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use network::{Network, is_public};
+pub use process::{CALLS_MAX, ProcessSettings};
 pub use read::{ConfigError, Problem};
 pub use seen::TelemetrySettings;
 pub use users::UserSettings;
@@ -150,6 +155,8 @@ pub struct HostSettings {
     pub hooks: Hooks,
     /// How components run.
     pub component: ComponentSettings,
+    /// How plugins run in processes of their own.
+    pub process: ProcessSettings,
     /// What plugins may use.
     pub grants: Grants,
 }
@@ -221,6 +228,7 @@ impl Default for HostSettings {
             lifecycle: LifecycleSettings::default(),
             hooks: Hooks::default(),
             component: ComponentSettings::default(),
+            process: ProcessSettings::default(),
             grants: Grants::default(),
         }
     }

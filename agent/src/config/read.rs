@@ -21,6 +21,7 @@ use super::gateway::GatewayTable;
 use super::grants::{GrantTable, OutboundTable, QuotaTable};
 use super::lifecycle::{CanaryTable, LifecycleTable};
 use super::links::{GuardTable, LinksTable, ServiceTable};
+use super::process::ProcessTable;
 use super::seen::TelemetryTable;
 use super::users::{AccessTable, IssuerTable};
 use super::{
@@ -161,6 +162,8 @@ struct HostTable {
     check_every_s: Option<Spanned<u64>>,
     #[serde(default)]
     component: ComponentTable,
+    #[serde(default)]
+    process: ProcessTable,
 }
 
 #[derive(Deserialize)]
@@ -402,6 +405,7 @@ impl<'t> Check<'t> {
         let defaults = HostSettings::default();
         let component = self.component(table.component);
         let in_process = self.patterns("host.in_process", table.in_process);
+        let process = self.process(table.process);
         let mut number = |key: &str, value: Option<Spanned<u64>>, max: u64, default: u64| {
             self.number(key, value, (1, max), default)
         };
@@ -446,6 +450,7 @@ impl<'t> Check<'t> {
             downloads: downloads as usize,
             check_every: Duration::from_secs(check_s),
             component,
+            process,
             ..defaults
         }
     }

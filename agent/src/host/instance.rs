@@ -3,6 +3,8 @@
 use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
+use super::Vitals;
+
 /// One call.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -52,4 +54,19 @@ pub trait Instance: Send + Sync {
     /// # Errors
     /// What could not be ended.
     fn stop(&self) -> Result<(), Error>;
+
+    /// Starts anew what the plugin runs in, as after a crash: its calls fail, and its state is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the tier cannot, [`Error::Unavailable`] where nothing runs.
+    fn restart(&self, reason: &str) -> Result<(), Error> {
+        let _ = reason;
+        Err(Error::Unsupported("a plugin in this tier cannot be started anew".to_owned()))
+    }
+
+    /// How it does, seen from outside it.
+    fn vitals(&self) -> Vitals {
+        Vitals::in_process()
+    }
 }

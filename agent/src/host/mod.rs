@@ -7,7 +7,9 @@
 //! [`Host::stop`].
 //!
 //! A plugin that fails takes down those that need it, with the chain as their reason, and
-//! nothing else. All `unsafe` is in the files named `native*`.
+//! nothing else. Where a plugin runs, [`Tier`] says: native code in a process of its own,
+//! behind a sandbox, unless the operator trusts it. All `unsafe` is in the files named
+//! `native*`.
 
 pub(crate) mod ask;
 mod breaker;
@@ -18,10 +20,11 @@ mod frame;
 mod guards;
 mod instance;
 mod links;
-mod native;
-mod native_host;
+pub(crate) mod native;
+pub(crate) mod native_host;
 mod operations;
 mod plan;
+mod process;
 mod routes;
 mod schedule;
 mod services;
@@ -30,6 +33,8 @@ mod start;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod vitals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,10 +58,13 @@ pub use links::LinkStatus;
 pub use native::LoadError;
 pub use operations::{FileAccess, Resources};
 pub use plan::{Plan, Prepared, prepare};
+pub use process::{Crash, RestartPolicy};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;
 pub(crate) use streams::{Opened, UploadBody};
+pub use tier::Tier;
+pub use vitals::Vitals;
 
 /// Oldest native ABI number that this host loads.
 const ABI_MIN: u32 = 1;

@@ -1,5 +1,5 @@
-//! The in-process tier: a native library, opened from a sealed memory file whose content was
-//! proven there.
+//! A native library, opened from a sealed memory file whose content was proven there: in the
+//! agent's own process, or in a runner.
 //!
 //! A library is never unmapped: it may have registered destructors, handed out pointers or
 //! started threads.
@@ -65,9 +65,18 @@ pub enum LoadError {
     /// No component runs here.
     #[error("this machine runs no components: {0}")]
     Engine(String),
+    /// Its runner could not use the library, for one of the reasons above.
+    #[error("{0}")]
+    Refused(String),
     /// The plugin's own start failed.
     #[error("its start {0}")]
     Start(Error),
+    /// It takes too long.
+    #[error("it did not load within {0} ms")]
+    Late(u128),
+    /// The process that it was to run in did not come up, or ended.
+    #[error("its process {0}")]
+    Process(String),
     /// A secret of its configuration cannot be opened.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -82,6 +91,8 @@ impl LoadError {
                 let status = error.status().code();
                 LoadError::Start(Error::from_status(status, &text).unwrap_or(error))
             }
+            LoadError::Refused(text) => LoadError::Refused(config.scrub(&text)),
+            LoadError::Process(text) => LoadError::Process(config.scrub(&text)),
             other => other,
         }
     }
@@ -102,14 +113,8 @@ pub(super) fn libc_version() -> Option<LibcFloor> {
     None
 }
 
-/// Opens the library at `path`, which must be what `record` says, and answers its table.
-/// `piece` is a buffer that one call leaves to the next.
-pub(super) fn open(
-    path: &Path,
-    record: &FileRecord,
-    piece: &mut Vec<u8>,
-) -> Result<&'static PluginTable, LoadError> {
-    let memory = sealed_copy(path, record, piece)?;
+/// Opens the library in `memory`, which is sealed and proven, and answers its table.
+pub(crate) fn open(memory: &OwnedFd) -> Result<&'static PluginTable, LoadError> {
     // The dynamic linker takes a library for open already if its path was opened before, and
     // numbers of closed descriptors come again. So each open gets a path of its own: the
     // bits of a counter, written as "./" and "/".
@@ -121,8 +126,9 @@ pub(super) fn open(
         number >>= 1;
     }
     let proc_path = format!("/proc/self/fd/{unique}{}", memory.as_raw_fd());
-    // SAFETY: the library's constructors run here. The operator has allowed this plugin to
-    // run in this process, and the bytes are those that its publisher signed.
+    // SAFETY: the library's constructors run here. The bytes are those that its publisher
+    // signed, and this process is a runner of the plugin's own, or the agent's where the
+    // operator has allowed it.
     let library = unsafe { Library::open(Some(&proc_path), RTLD_NOW | RTLD_LOCAL) };
     let library = library.map_err(|error| LoadError::Open(linker_text(&error, &proc_path)))?;
     // SAFETY: the ABI gives this symbol this type.
@@ -148,11 +154,12 @@ fn linker_text(error: &libloading::Error, proc_path: &str) -> String {
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// Copies a file into memory, seals it, and hashes what was sealed: whatever happens to the
-/// file, what is opened is what was proven.
+/// file, what is opened is what was proven. `piece` is a buffer that one call leaves to the
+/// next.
 ///
 /// By plain reads and writes: for libraries, which are small, splicing costs more than a copy,
 /// and a mapping more than both, since unmapping it interrupts every processor that runs us.
-fn sealed_copy(
+pub(super) fn sealed_copy(
     path: &Path,
     record: &FileRecord,
     piece: &mut Vec<u8>,
@@ -232,7 +239,7 @@ unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadE
 }
 
 /// An instance in this process.
-pub(super) struct NativeInstance {
+pub(crate) struct NativeInstance {
     table: &'static PluginTable,
     instance: *mut c_void,
 }
@@ -245,7 +252,7 @@ unsafe impl Sync for NativeInstance {}
 
 impl NativeInstance {
     /// Makes an instance. `host` and its context live until the process ends.
-    pub(super) fn start(
+    pub(crate) fn start(
         table: &'static PluginTable,
         host: &'static HostTable,
         config: &[u8],

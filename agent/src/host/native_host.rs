@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use modunest_sdk::abi::{
     ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, ServiceCall, size_of_table,
@@ -12,21 +12,80 @@ use modunest_sdk::{Error, Status};
 use super::ask::ServiceAsk;
 use super::cell::Cell;
 
-/// Who calls. Stays until the process ends, by the ABI's rules; a plugin that was stopped
-/// finds its cell gone.
-struct Context {
+/// What a plugin asks for, and who answers: its cell where it runs in the agent's process,
+/// and the lanes to the agent where it runs in a runner.
+pub(crate) trait HostSide: Send + Sync {
+    /// The folder with the plugin's files.
+    fn assets(&self) -> &str;
+
+    /// Takes a line for the log.
+    fn log(&self, level: u32, message: &[u8]);
+
+    /// Calls a service of another plugin.
+    ///
+    /// # Errors
+    /// What the service answered, or why it was not called.
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error>;
+
+    /// An operation, by its number.
+    ///
+    /// # Errors
+    /// What the operation answers.
+    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error>;
+}
+
+/// A plugin in the agent's process. A plugin that was stopped finds its cell gone.
+pub(super) struct OwnProcess {
     plugin: String,
     assets: String,
     cell: Weak<Cell>,
 }
 
-/// Makes the table of one instance. It is never freed.
-pub(super) fn table(cell: &std::sync::Arc<Cell>) -> &'static HostTable {
-    let context: &'static Context = Box::leak(Box::new(Context {
-        plugin: cell.name().to_string(),
-        assets: cell.assets().to_owned(),
-        cell: std::sync::Arc::downgrade(cell),
-    }));
+impl OwnProcess {
+    pub(super) fn of(cell: &Arc<Cell>) -> Self {
+        OwnProcess {
+            plugin: cell.name().to_string(),
+            assets: cell.assets().to_owned(),
+            cell: Arc::downgrade(cell),
+        }
+    }
+
+    /// The plugin's cell, while it may still ask.
+    fn living(&self) -> Result<Arc<Cell>, Error> {
+        self.cell.upgrade().ok_or_else(|| {
+            Error::Unavailable(format!("{} was stopped and may call nobody", self.plugin))
+        })
+    }
+}
+
+impl HostSide for OwnProcess {
+    fn assets(&self) -> &str {
+        &self.assets
+    }
+
+    fn log(&self, level: u32, message: &[u8]) {
+        match self.cell.upgrade() {
+            Some(cell) => cell.log(level, message),
+            None => tracing::debug!(plugin = self.plugin, "a line of a plugin that is gone"),
+        }
+    }
+
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+        self.living()?.call_service(ask)
+    }
+
+    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+        self.living()?.operate(operation, request)
+    }
+}
+
+/// Who answers, behind a pointer as wide as C's.
+struct Context(Box<dyn HostSide>);
+
+/// Makes the table of one instance. It is never freed, and nor is who answers, by the ABI's
+/// rules: both stay until the process ends.
+pub(crate) fn table(side: Box<dyn HostSide>) -> &'static HostTable {
+    let context: &'static Context = Box::leak(Box::new(Context(side)));
     Box::leak(Box::new(HostTable {
         size: size_of_table::<HostTable>(),
         abi_version: ABI_VERSION,
@@ -42,9 +101,9 @@ pub(super) fn table(cell: &std::sync::Arc<Cell>) -> &'static HostTable {
 /// # Safety
 ///
 /// `context` is that of a table made by [`table`].
-unsafe fn context<'a>(context: *mut c_void) -> &'a Context {
+unsafe fn context<'a>(context: *mut c_void) -> &'a dyn HostSide {
     // SAFETY: leaked by `table`, so it lives for ever, and it is never changed.
-    unsafe { &*context.cast_const().cast::<Context>() }
+    unsafe { &*(*context.cast_const().cast::<Context>()).0 }
 }
 
 /// # Safety
@@ -54,10 +113,7 @@ unsafe extern "C" fn log(raw: *mut c_void, level: u32, message: Bytes) {
     drop(catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: promised by the caller.
         let (context, bytes) = unsafe { (context(raw), message.as_slice()) };
-        match context.cell.upgrade() {
-            Some(cell) => cell.log(level, bytes),
-            None => tracing::debug!(plugin = context.plugin, "a line of a plugin that is gone"),
-        }
+        context.log(level, bytes);
     })));
 }
 
@@ -106,18 +162,11 @@ unsafe extern "C" fn operate(
         let context = unsafe { context(raw) };
         check_size(request)?;
         // SAFETY: promised by the caller.
-        living(context)?.operate(operation, unsafe { request.as_slice() })
+        context.operate(operation, unsafe { request.as_slice() })
     }));
     let answer = served.unwrap_or_else(|_| Err(Error::Failed("the host panicked".to_owned())));
     // SAFETY: promised by the caller.
     unsafe { hand_over(answer, out) }
-}
-
-/// The plugin's cell, while it may still ask.
-fn living(context: &Context) -> Result<std::sync::Arc<Cell>, Error> {
-    context.cell.upgrade().ok_or_else(|| {
-        Error::Unavailable(format!("{} was stopped and may call nobody", context.plugin))
-    })
 }
 
 fn check_size(payload: Bytes) -> Result<(), Error> {
@@ -133,7 +182,7 @@ fn check_size(payload: Bytes) -> Result<(), Error> {
 /// # Safety
 ///
 /// As for [`call_service`].
-unsafe fn serve(context: &Context, call: *const ServiceCall) -> Result<Vec<u8>, Error> {
+unsafe fn serve(context: &dyn HostSide, call: *const ServiceCall) -> Result<Vec<u8>, Error> {
     if call.is_null() {
         return Err(Error::InvalidInput("no call was passed".to_owned()));
     }
@@ -154,7 +203,7 @@ unsafe fn serve(context: &Context, call: *const ServiceCall) -> Result<Vec<u8>, 
             text(call.trace, "trace")?,
         )
     };
-    living(context)?.call_service(ServiceAsk {
+    context.call_service(ServiceAsk {
         plugin,
         service,
         payload,
@@ -186,5 +235,5 @@ unsafe extern "C" fn now_ms(_: *mut c_void) -> u64 {
 /// By the ABI: the table's context.
 unsafe extern "C" fn assets_dir(raw: *mut c_void) -> Bytes {
     // SAFETY: promised by the caller; the text lives as long as the table.
-    Bytes::new(unsafe { context(raw) }.assets.as_bytes())
+    Bytes::new(unsafe { context(raw) }.assets().as_bytes())
 }

@@ -13,13 +13,14 @@ use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::cell::Parts;
-use super::component::{self, Unpacked};
+use super::component::Unpacked;
 use super::links::{self, Other, Schemas};
 use super::operations::{self, Operations};
 use super::routes::{Routes, Segment, segments};
-use super::{Cell, Host, Resources, State};
+use super::{Cell, Host, Resources, State, Tier, tier};
 use crate::config::{HostSettings, Wanted};
 use crate::embed::LoadAsk;
+use crate::sandbox;
 use crate::store::{Error, Fresh, Installed, LIBRARY_NAME, Proven, Store};
 
 /// A release that is proven and unpacked, with its manifest read; or why it is not.
@@ -40,6 +41,8 @@ pub struct Plan {
     pub(super) libraries: BTreeMap<PluginName, Option<FileRecord>>,
     /// What is to be compiled and run in the component tier.
     pub(super) components: BTreeMap<PluginName, Unpacked>,
+    /// Where each plugin runs; nothing for one that may not run anywhere.
+    pub(super) tiers: BTreeMap<PluginName, Tier>,
 }
 
 /// Proves list and manifest of every release, on all processors, but for those that a sync of
@@ -99,12 +102,16 @@ impl Plan {
         let mut by_name: BTreeMap<PluginName, Prepared> =
             prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
         let (order, cycles) = order(&by_name);
-        let refusals = refusals(&by_name, wanted, settings, &cycles);
+        let (tiers, homeless) = tiers(&by_name, settings);
+        // Those in a circle hear of it first: nothing else matters before.
+        let refused = homeless.into_iter().chain(cycles).collect();
+        let refusals = refusals(&by_name, wanted, settings, refused);
         let mut plan = Plan {
             host: Host::empty(),
             waits: BTreeMap::new(),
             libraries: BTreeMap::new(),
             components: BTreeMap::new(),
+            tiers,
         };
         let mut refused = Vec::new();
         let lifecycle = Arc::new(settings.lifecycle.clone());
@@ -261,28 +268,41 @@ fn order(
     (ordered, cycles)
 }
 
+/// Where each plugin runs, and why some may not run anywhere.
+fn tiers(
+    plugins: &BTreeMap<PluginName, Prepared>,
+    settings: &HostSettings,
+) -> (BTreeMap<PluginName, Tier>, BTreeMap<PluginName, String>) {
+    let support = sandbox::probe();
+    let (mut tiers, mut homeless) = (BTreeMap::new(), BTreeMap::new());
+    for (name, prepared) in plugins {
+        let Proven { build, trust, .. } = &prepared.proven;
+        match tier::choose(name, &build.target, *trust, settings, support) {
+            Ok(tier) => drop(tiers.insert(name.clone(), tier)),
+            Err(reason) => drop(homeless.insert(name.clone(), reason)),
+        }
+    }
+    (tiers, homeless)
+}
+
 /// Why plugins may not be loaded, before anything is tried.
 fn refusals(
     plugins: &BTreeMap<PluginName, Prepared>,
     wanted: &BTreeMap<PluginName, Wanted>,
     settings: &HostSettings,
-    cycles: &BTreeMap<PluginName, String>,
+    mut refusals: BTreeMap<PluginName, String>,
 ) -> BTreeMap<PluginName, String> {
-    let mut refusals = cycles.clone();
     for (name, prepared) in plugins {
         let Ok(installed) = &prepared.installed else { continue };
+        let has_library = installed.file(LIBRARY_NAME).is_some();
         let refusal = match prepared.proven.build.target {
             BuildTarget::Wasm { .. } if installed.file(COMPONENT_NAME).is_none() => {
                 Some(format!("its archive has no {COMPONENT_NAME}"))
             }
-            BuildTarget::Wasm { .. } => component::refuse(name, prepared.proven.trust, settings),
-            BuildTarget::Native { .. } if !settings.allows_in_process(name) => Some(format!(
-                "it is native code and may not run inside the agent's own process; if you trust it with everything that the agent may do, add \"{name}\" to in_process under [host]"
-            )),
-            BuildTarget::Native { .. } if installed.file(LIBRARY_NAME).is_none() => {
+            BuildTarget::Native { .. } if !has_library => {
                 Some(format!("its archive has no {LIBRARY_NAME}"))
             }
-            BuildTarget::Native { .. } => None,
+            BuildTarget::Native { .. } | BuildTarget::Wasm { .. } => None,
         };
         let uses = &prepared.proven.uses;
         let other = |name: &PluginName| match plugins.get(name).map(|one| &one.installed) {

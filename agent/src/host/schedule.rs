@@ -14,8 +14,9 @@ use modunest_core::name::PluginName;
 
 use super::component::{self, Ready};
 use super::native::LoadError;
-use super::start::start;
-use super::{Cell, Host, Plan, State};
+use super::process::Runners;
+use super::start::{Place, start};
+use super::{Cell, Host, Plan, State, Tier};
 use crate::config::HostSettings;
 
 /// How long a load has the dynamic linker for itself. Most loads are over long before, and the
@@ -25,13 +26,17 @@ const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
-    let Plan { host, waits, libraries, components } = plan;
+    let Plan { host, waits, libraries, components, tiers } = plan;
     let components = component::prepare(components, &waits, settings);
+    let confined = host.cells().filter(|cell| tiers.get(cell.name()) == Some(&Tier::Process));
+    let runners = Arc::new(Runners::new(confined, settings));
     let mut loader = Loader {
         slots: settings.slots,
         load_timeout: settings.load_timeout,
         libraries,
         components,
+        tiers,
+        runners,
         users: BTreeMap::new(),
         missing: BTreeMap::new(),
         queue: VecDeque::new(),
@@ -95,6 +100,8 @@ struct Loader {
     load_timeout: Duration,
     libraries: BTreeMap<PluginName, Option<FileRecord>>,
     components: BTreeMap<PluginName, Ready>,
+    tiers: BTreeMap<PluginName, Tier>,
+    runners: Arc<Runners>,
     /// Who waits for a plugin.
     users: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
     /// For how many others a plugin still waits.
@@ -117,6 +124,7 @@ struct Job {
     cell: Arc<Cell>,
     library: Option<FileRecord>,
     component: Option<Ready>,
+    place: Place,
 }
 
 /// What the threads share.
@@ -172,15 +180,16 @@ fn load_jobs(work: &Work) {
     let mut piece = Vec::new();
     let mut loader = work.lock();
     while !loader.over {
-        let Some(Job { cell, library, component }) = loader.jobs.pop_front() else {
+        let Some(job) = loader.jobs.pop_front() else {
             loader = work.handed.wait(loader).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         loader.idle -= 1;
         drop(loader);
+        let Job { cell, library, component, place } = job;
         let outcome = match component {
             Some(component) => component.start(&cell),
-            None => start(&cell, library.as_ref(), &mut piece),
+            None => start(&cell, library.as_ref(), &place, &mut piece),
         };
         let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));
         loader = work.lock();
@@ -206,10 +215,13 @@ impl Loader {
         {
             let Some(cell) = self.queue.pop_front() else { return };
             let Some(library) = self.libraries.remove(cell.name()) else { continue };
+            // What may not run anywhere was refused by the plan.
+            let Some(tier) = self.tiers.get(cell.name()).copied() else { continue };
+            let place = Place { tier, runners: self.runners.clone() };
             cell.set(State::Loading, None);
             self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
             let component = self.components.remove(cell.name());
-            self.jobs.push_back(Job { cell, library, component });
+            self.jobs.push_back(Job { cell, library, component, place });
         }
     }
 

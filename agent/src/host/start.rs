@@ -3,22 +3,44 @@
 use std::sync::Arc;
 
 use modunest_core::archive::FileRecord;
+use modunest_core::scan::COMPONENT_NAME;
 
 use super::native::{self, LoadError, NativeInstance};
-use super::{Cell, Instance, native_host};
+use super::native_host::{self, OwnProcess};
+use super::process::Runners;
+use super::{Cell, Instance, Tier};
 use crate::store::LIBRARY_NAME;
 
-/// Opens what `library` says and makes an instance of it. Runs the plugin's own code, so it may
-/// hang. `piece` is a buffer that one call leaves to the next.
+/// Where a plugin runs, with what it takes to run it there.
+pub(super) struct Place {
+    pub(super) tier: Tier,
+    pub(super) runners: Arc<Runners>,
+}
+
+/// Opens what `library` says and makes an instance of it. Runs the plugin's own code, so in the
+/// agent's process it may hang. `piece` is a buffer that one call leaves to the next.
 pub(super) fn start(
     cell: &Arc<Cell>,
     library: Option<&FileRecord>,
+    place: &Place,
     piece: &mut Vec<u8>,
 ) -> Result<Box<dyn Instance>, LoadError> {
     let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
-    let table = native::open(&cell.folder().join(LIBRARY_NAME), record, piece)?;
     let config = cell.config()?;
-    let instance = NativeInstance::start(table, native_host::table(cell), &config)
-        .map_err(|error| error.scrubbed(&config))?;
-    Ok(Box::new(instance))
+    let made = match place.tier {
+        Tier::InProcess => {
+            let path = cell.folder().join(LIBRARY_NAME);
+            let table = native::open(&native::sealed_copy(&path, record, piece)?)?;
+            let host = native_host::table(Box::new(OwnProcess::of(cell)));
+            NativeInstance::start(table, host, &config)
+                .map(|made| Box::new(made) as Box<dyn Instance>)
+        }
+        Tier::Process => {
+            let made = place.runners.load_native(cell, record, &config, piece);
+            made.map(|made| Box::new(made) as Box<dyn Instance>)
+        }
+        // It has a component to be started from, not a library.
+        Tier::Component => Err(LoadError::NoLibrary(COMPONENT_NAME)),
+    };
+    made.map_err(|error| error.scrubbed(&config))
 }

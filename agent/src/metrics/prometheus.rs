@@ -301,6 +301,7 @@ mod tests {
             capabilities: Vec::new(),
             services: Vec::new(),
             routes: Vec::new(),
+            runs: None,
         }
     }
 

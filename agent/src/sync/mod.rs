@@ -399,16 +399,28 @@ impl Syncer {
     }
 
     /// Keeps other processes away from the state folder while the value lives.
-    fn hold(&self) -> Result<File, Error> {
+    fn hold(&self) -> Result<Held, Error> {
         let path = self.state_dir.join("busy");
         let file = File::create(&path).map_err(|e| store::Error::io(&path, e))?;
         match file.try_lock() {
             Ok(()) => {
                 self.store.sweep()?;
-                Ok(file)
+                Ok(Held(file))
             }
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::Busy(self.state_dir.clone())),
             Err(std::fs::TryLockError::Error(error)) => Err(store::Error::io(&path, error).into()),
+        }
+    }
+}
+
+/// A state folder that is this process's. Given free by a call: closing the file would leave it
+/// held as long as a program that is just being started has inherited it.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the state folder stays held until this process ends");
         }
     }
 }

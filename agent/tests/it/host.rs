@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use modunest_agent::Agent;
-use modunest_agent::config::Pattern;
 
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::Registry;
@@ -41,26 +40,20 @@ async fn a_failure_takes_down_those_that_need_it_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conflicts_and_permission_are_found_before_loading() {
+async fn conflicts_are_found_before_loading() {
     let registry = Registry::start().await;
-    registry.add_org("other");
     registry.publish(release("demo/first", "1.0.0", &[], &route("/page/{id}")));
     registry.publish(release("demo/second", "1.0.0", &[], &route("/page/{name}")));
-    registry.publish(release("other/native", "1.0.0", &[], &route("/page")));
     let guarded = "\n[[guard]]\nname = \"door\"\n\n[[route]]\npath = \"/guarded\"\nmethods = [\"GET\"]\nguards = [\"door\"]\n";
     registry.publish(release("demo/guarded", "1.0.0", &[], guarded));
     let folder = tempfile::tempdir().unwrap();
-    let wanted = ["demo/first", "demo/second", "other/native", "demo/guarded"].map(|n| (n, "^1"));
-    let mut config = registry.config(folder.path(), &wanted);
-    let agent = Agent::start(config.clone()).await.unwrap();
+    let wanted = ["demo/first", "demo/second", "demo/guarded"].map(|n| (n, "^1"));
+    let config = registry.config(folder.path(), &wanted);
+    let agent = Agent::start(config).await.unwrap();
     insta::assert_snapshot!(states(&agent));
     let url = format!("http://{}/page/7", agent.gateway_addr());
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     assert_eq!(text, "demo/first 1.0.0 says hello");
-    agent.shutdown().await;
-    config.host.in_process.push(Pattern::Org("other".parse().unwrap()));
-    let agent = Agent::start(config).await.unwrap();
-    assert!(states(&agent).contains("other/native ready"), "{}", states(&agent));
     agent.shutdown().await;
 }
 

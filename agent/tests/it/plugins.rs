@@ -38,6 +38,11 @@ pub fn release(name: &str, version: &str, macros: &[&str], more: &str) -> Releas
     release_of(name, version, library(&macros), more)
 }
 
+/// A release of a plugin that attacks; it acts on requests below `/bad`.
+pub fn hostile(name: &str, macros: &[&str], more: &str) -> Release {
+    release_of(name, "1.0.0", library_of("hostile.c", macros), more)
+}
+
 /// A release of a native plugin with this library.
 pub fn release_of(name: &str, version: &str, library: Vec<u8>, more: &str) -> Release {
     let manifest = format!(

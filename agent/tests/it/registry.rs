@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use modunest_agent::Config;
-use modunest_agent::config::{Listen, Pattern, Registry as Settings, Wanted};
+use modunest_agent::config::{Listen, Registry as Settings, Wanted};
 use modunest_core::archive::{Archive, PackFile, pack};
 use modunest_core::closure::{
     CONTENT_TYPE, Closure, ClosureRequest, ClosureStep, Limits, REQUEST_MAX_BYTES,
@@ -437,7 +437,8 @@ impl Registry {
         };
         let mut config = Config::new(state_dir, settings);
         config.admin = Listen::Tcp(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-        config.host.in_process = vec![Pattern::Org("demo".parse().unwrap())];
+        // This program is the tests' own and becomes no runner.
+        config.host.process.runner = Some(env!("CARGO_BIN_EXE_modunest-agent").into());
         config.host.slots = 2;
         config.host.check_every = Duration::from_secs(3600);
         for (name, requirement) in plugins {

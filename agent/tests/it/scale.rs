@@ -30,7 +30,8 @@ async fn a_hundred_plugins() {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..PLUGINS).map(|n| format!("demo/plugin-{n}")).collect();
     let wanted: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "^1")).collect();
-    let config = registry.config(folder.path(), &wanted);
+    let mut config = registry.config(folder.path(), &wanted);
+    config.host.in_process = vec!["demo/*".parse().unwrap()];
     let syncer = Syncer::open(&config).unwrap();
     let mut times = Vec::new();
     let mut time = |what: &str, started: Instant| times.push((what.to_owned(), started.elapsed()));

@@ -50,10 +50,24 @@ impl Cell {
         given_up
     }
 
+    /// Serves again, after what it runs in was started again.
+    pub(in crate::host) fn resumed(&self) {
+        if self.turn(&[State::Restarting], State::Ready, None) {
+            self.tell(Hook::AfterLoad, &[]);
+        }
+    }
+
     /// Hooks, drain, `stop`. A plugin that is not ready is only marked.
     pub(in crate::host) fn stop(self: Arc<Self>, until: Instant) {
         if self.status().state != State::Ready {
-            self.set(State::Stopped, self.status().reason);
+            let was = self.status();
+            self.set(State::Stopped, was.reason);
+            // What it runs in is not started once more.
+            if let (State::Restarting, Some(instance)) = (was.state, self.instance.get())
+                && let Err(error) = instance.stop()
+            {
+                tracing::debug!(plugin = %self.name, %error, "stopped while it was started again");
+            }
             return;
         }
         let (done, waiting) = std::sync::mpsc::channel();

@@ -23,7 +23,7 @@ use super::links::Links;
 use super::operations::Operations;
 use super::services::Services;
 use super::streams::Streams;
-use super::{Breakers, Instance};
+use super::{Breakers, Instance, Vitals};
 use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
@@ -200,6 +200,21 @@ impl Cell {
             let (plugin, version) = (&self.name, &self.version);
             self.hooks.tell(&Event::Plugin { plugin, version, state, reason: reason.as_deref() });
         }
+    }
+
+    /// Turns to a state, if it is in one of those; else nothing happens, and it answers false.
+    pub(super) fn turn(&self, from: &[State], to: State, reason: Option<String>) -> bool {
+        let mut status = lock(&self.status);
+        let turns = from.contains(&status.state);
+        if turns {
+            *status = Status { state: to, since: modunest_runtime::clock::now(), reason };
+        }
+        turns
+    }
+
+    /// How it does, seen from outside it; `None` where it is not loaded.
+    pub fn vitals(&self) -> Option<Vitals> {
+        self.instance.get().map(|instance| instance.vitals())
     }
 
     /// How the plugin's trouble reads behind "which".

@@ -17,6 +17,8 @@ pub enum State {
     Failed,
     /// Something that it needs could not be loaded.
     Blocked,
+    /// What it runs in ended, and is started again.
+    Restarting,
     /// It takes no more calls, and is being stopped.
     Stopping,
     /// It was stopped.
@@ -43,6 +45,7 @@ impl State {
             State::Ready => "ready",
             State::Failed => "failed",
             State::Blocked => "blocked",
+            State::Restarting => "restarting",
             State::Stopping => "stopping",
             State::Stopped => "stopped",
         }
@@ -56,6 +59,6 @@ pub struct Status {
     pub state: State,
     /// When it came about.
     pub since: Timestamp,
-    /// Why, for [`State::Failed`] and [`State::Blocked`].
+    /// Why, for [`State::Failed`], [`State::Blocked`] and [`State::Restarting`].
     pub reason: Option<String>,
 }

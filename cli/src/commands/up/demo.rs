@@ -235,9 +235,6 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
          [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n\
          [[registry]]\nname = \"local\"\nurl = {}\norigin = {}\nroot = {}\n\n\
          [plugins]\n\"{ORG}/gallery\" = \"^1\"\n\"{ORG}/visits\" = \"^1\"\n\n\
-         [host]\n\
-         # The demo trusts its own samples; others run in a process of their own.\n\
-         in_process = [\"{ORG}/*\"]\n\n\
          [host.component]\n\
          # Shows demo/markdown as a component where its native library would run as well.\n\
          prefer = \"component\"\n\

@@ -1,0 +1,224 @@
+//! The process tier: a plugin in a runner ([`crate::runner`]), which a sandbox confines.
+//!
+//! A call takes a lane of the runner, and the thread that makes it waits there and serves what
+//! the plugin asks meanwhile ([`lane`]). One thread watches all processes ([`reactor`]), one
+//! starts them ([`spawn`]); a process that ends is started again ([`supervisor`]). Whatever a
+//! runner sends is distrusted: what is no message ends it.
+
+mod backoff;
+mod cgroup;
+mod child;
+mod death;
+mod lane;
+mod reactor;
+mod spawn;
+mod supervisor;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use modunest_core::archive::FileRecord;
+use modunest_sdk::Error;
+
+use super::native::{self, LoadError};
+use super::tier::Tier;
+use super::vitals::{self, Vitals};
+use super::{Call, Cell, FileAccess, Instance};
+use crate::config::HostSettings;
+use crate::runner::setup::Load;
+use crate::runner::wire::{Body, Kind, Message};
+use crate::sandbox::{Limits, SandboxPolicy};
+use crate::secrets::OpenConfig;
+use crate::store::LIBRARY_NAME;
+
+pub use backoff::RestartPolicy;
+pub use death::Crash;
+
+use child::lock;
+use supervisor::Runner;
+
+/// Addresses beside the memory that may be used: libraries, stacks that are mostly empty,
+/// heaps that are reserved, and the lanes' memories.
+const ADDRESSES_MORE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// The runners of what is loaded together: those of trust groups are shared.
+pub(super) struct Runners {
+    settings: HostSettings,
+    /// By the group's place in the settings: its policy, and its runner once there is one.
+    groups: Mutex<BTreeMap<usize, (SandboxPolicy, Weak<Runner>)>>,
+}
+
+impl Runners {
+    /// For these plugins, under these settings.
+    pub(super) fn new<'c>(
+        cells: impl Iterator<Item = &'c Arc<Cell>>,
+        settings: &HostSettings,
+    ) -> Self {
+        let mut groups = BTreeMap::new();
+        for cell in cells {
+            if let Some(group) = settings.process.group_of(cell.name()) {
+                let (policy, _): &mut (SandboxPolicy, Weak<Runner>) =
+                    groups.entry(group).or_default();
+                let own = policy_of(cell, settings);
+                policy.limits = own.limits;
+                policy.allow(&own);
+            }
+        }
+        Runners { settings: settings.clone(), groups: Mutex::new(groups) }
+    }
+
+    fn of(&self, cell: &Cell) -> Arc<Runner> {
+        let name = cell.name();
+        let group = self.settings.process.group_of(name);
+        let mut groups = lock(&self.groups);
+        let Some((group, (policy, runner))) =
+            group.and_then(|group| Some((group, groups.get_mut(&group)?)))
+        else {
+            let policy = policy_of(cell, &self.settings);
+            return Runner::new(name.to_string(), policy, &self.settings);
+        };
+        runner.upgrade().unwrap_or_else(|| {
+            let made = Runner::new(format!("group-{group}"), policy.clone(), &self.settings);
+            *runner = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// Loads a native library behind a sandbox. Blocks.
+    pub(super) fn load_native(
+        &self,
+        cell: &Arc<Cell>,
+        record: &FileRecord,
+        config: &OpenConfig,
+        piece: &mut Vec<u8>,
+    ) -> Result<ProcessInstance, LoadError> {
+        let file = native::sealed_copy(&cell.folder().join(LIBRARY_NAME), record, piece)?;
+        let load = Load::Native { assets: cell.assets().to_owned(), config: config.to_vec() };
+        let runner = self.of(cell);
+        let number = runner.join(cell, file, load)?;
+        let cell = Arc::downgrade(cell);
+        Ok(ProcessInstance { runner, number, cell, has_left: AtomicBool::new(false) })
+    }
+}
+
+/// What a plugin's process may do: read the plugin's own files and use what it was granted,
+/// within limits. A private folder that cannot be made is not among it; the plugin's own attempt
+/// says why.
+fn policy_of(cell: &Cell, settings: &HostSettings) -> SandboxPolicy {
+    let process = &settings.process;
+    let FileAccess { mut read, write } = cell.file_access().unwrap_or_else(|error| {
+        tracing::warn!(plugin = %cell.name(), %error, "the plugin gets no folders of the host");
+        FileAccess::default()
+    });
+    read.push(cell.folder().to_owned());
+    SandboxPolicy {
+        read,
+        write,
+        limits: Limits {
+            memory_max_bytes: Some(process.memory_max_bytes),
+            addresses_max_bytes: Some(process.memory_max_bytes + ADDRESSES_MORE_BYTES),
+            files_max: Some(process.files_max),
+            file_max_bytes: Some(process.file_max_bytes),
+        },
+    }
+}
+
+/// A plugin in a runner.
+pub(super) struct ProcessInstance {
+    runner: Arc<Runner>,
+    number: u32,
+    cell: Weak<Cell>,
+    has_left: AtomicBool,
+}
+
+impl ProcessInstance {
+    fn request(&self, request: &Message<'_>, timeout: Duration) -> Result<Vec<u8>, Error> {
+        let cell = self.cell()?;
+        let until = Instant::now() + timeout;
+        self.runner.child()?.request(request, &cell, until)?.answer()
+    }
+
+    fn cell(&self) -> Result<Arc<Cell>, Error> {
+        self.cell.upgrade().ok_or_else(|| Error::Unavailable("the plugin is gone".to_owned()))
+    }
+
+    fn ask(&self, kind: Kind, body: &[u8]) -> Result<Vec<u8>, Error> {
+        let request = Message::new(kind, self.number, Body::Inline(body));
+        self.request(&request, self.runner.call_timeout())
+    }
+}
+
+impl Instance for ProcessInstance {
+    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+        let target = lane::text(call.target, "a target")?;
+        let trace = lane::text(call.trace, "a trace")?;
+        let caller = lane::text(call.caller, "a caller")?;
+        let request = Message {
+            code: call.kind as u32,
+            deadline_ms: call.deadline_ms,
+            texts: [target, trace, caller],
+            ..Message::new(Kind::Call, self.number, Body::Inline(call.payload))
+        };
+        let longest = self.runner.call_timeout();
+        let timeout = match call.deadline_ms {
+            0 => longest,
+            deadline => {
+                let now = modunest_runtime::clock::now().as_millis();
+                Duration::from_millis(deadline.saturating_sub(now))
+            }
+        };
+        self.request(&request, timeout)
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.ask(Kind::Health, &[]).map(drop)
+    }
+
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        self.ask(Kind::Snapshot, &[])
+    }
+
+    fn restore(&self, snapshot: &[u8]) -> Result<(), Error> {
+        self.ask(Kind::Restore, snapshot).map(drop)
+    }
+
+    fn stop(&self) -> Result<(), Error> {
+        let stopped = self.ask(Kind::Stop, &[]).map(drop);
+        // Nothing is called afterwards, so its process need not wait for the last reference.
+        if !self.has_left.swap(true, Ordering::AcqRel) {
+            match self.cell() {
+                Ok(cell) => self.runner.destroy(self.number, &cell),
+                Err(_) => self.runner.leave(self.number),
+            }
+        }
+        stopped
+    }
+
+    fn restart(&self, reason: &str) -> Result<(), Error> {
+        self.runner.restart(reason)
+    }
+
+    fn vitals(&self) -> Vitals {
+        let seen = self.runner.seen();
+        let (resident_bytes, cpu_ms) = seen.pid.map_or((None, None), vitals::of_process);
+        Vitals {
+            tier: Tier::Process,
+            pid: seen.pid,
+            restarts: seen.restarts,
+            last_crash: seen.last_crash,
+            resident_bytes,
+            cpu_ms,
+            confined: seen.confined,
+        }
+    }
+}
+
+impl Drop for ProcessInstance {
+    fn drop(&mut self) {
+        if !self.has_left.swap(true, Ordering::AcqRel) {
+            self.runner.leave(self.number);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! How a plugin does, seen from outside it.
+
+use super::process::Crash;
+use super::tier::Tier;
+
+/// What is known of a running plugin beside its calls. What a tier cannot know is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// Where it runs.
+    pub tier: Tier,
+    /// Its process, where it has one of its own or of its group.
+    pub pid: Option<u32>,
+    /// How often it was started again since it was loaded.
+    pub restarts: u64,
+    /// Its last end that nobody asked for.
+    pub last_crash: Option<Crash>,
+    /// Memory that it holds, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Processor time that it has used, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Whether everything that confines it is in force.
+    pub confined: bool,
+}
+
+impl Vitals {
+    /// Of a plugin in the agent's own process, where memory and time are not told apart.
+    pub fn in_process() -> Self {
+        Vitals {
+            tier: Tier::InProcess,
+            pid: None,
+            restarts: 0,
+            last_crash: None,
+            resident_bytes: None,
+            cpu_ms: None,
+            confined: false,
+        }
+    }
+}
+
+/// Memory and processor time of a process, as far as the system tells.
+pub(super) fn of_process(pid: u32) -> (Option<u64>, Option<u64>) {
+    let resident = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok().and_then(|text| {
+        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
+    });
+    let cpu = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|text| {
+        // The name in parentheses may hold anything; behind it come numbers.
+        let mut numbers = text.rsplit_once(") ")?.1.split(' ').skip(11);
+        let user: u64 = numbers.next()?.parse().ok()?;
+        let system: u64 = numbers.next()?.parse().ok()?;
+        Some((user + system) * 1000 / rustix::param::clock_ticks_per_second())
+    });
+    (resident, cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_process_has_memory_and_time() {
+        let (resident, cpu) = super::of_process(std::process::id());
+        assert!(resident.is_some_and(|bytes| bytes > 100_000), "{resident:?}");
+        assert!(cpu.is_some());
+        assert_eq!(super::of_process(u32::MAX), (None, None));
+    }
+}

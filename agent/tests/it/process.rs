@@ -1,0 +1,305 @@
+//! Plugins in processes of their own: found in the status, started again, given up, shared,
+//! ended with their agent.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use modunest_agent::Agent;
+use modunest_agent::host::{Plan, Resources, State, load_all, prepare};
+use modunest_agent::status::{PluginStatus, Runs};
+use modunest_agent::store::Fresh;
+use modunest_agent::sync::{Options, Syncer};
+
+use crate::plugins::{ECHO, hostile, release, route, uses};
+use crate::registry::{ORIGIN, Registry, registry_key};
+
+/// How long anything may take that is expected to happen, on a machine that compiles beside it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn plugin(agent: &Agent, name: &str) -> PluginStatus {
+    agent.status().plugins.into_iter().find(|plugin| plugin.plugin == name).unwrap()
+}
+
+pub fn runs(agent: &Agent, name: &str) -> Runs {
+    plugin(agent, name).runs.unwrap()
+}
+
+pub async fn get(agent: &Agent, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{}{path}", agent.gateway_addr())).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Waits until a plugin is in a state.
+pub async fn until(agent: &Agent, name: &str, state: &str) -> PluginStatus {
+    let started = Instant::now();
+    loop {
+        let seen = plugin(agent, name);
+        if seen.state == state {
+            return seen;
+        }
+        assert!(started.elapsed() < LIMIT, "{name} is not {state}: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn is_alive(pid: u32) -> bool {
+    // A process that ended and that nobody has waited for is still listed.
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
+}
+
+async fn until_dead(pid: u32) {
+    let started = Instant::now();
+    while is_alive(pid) {
+        assert!(started.elapsed() < LIMIT, "{pid} lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_and_routes_cross_processes() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    let forward = ["FORWARD_PLUGIN=\"demo/back\""];
+    let more = uses("demo/back", "^1") + &route("/front");
+    registry.publish(release("demo/front", "1.0.0", &forward, &more));
+    registry.publish(release("demo/inside", "1.0.0", &[], &route("/inside")));
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = [("demo/front", "^1"), ("demo/inside", "^1")];
+    let mut config = registry.config(folder.path(), &wanted);
+    config.host.in_process = vec!["demo/inside".parse().unwrap()];
+    let agent = Agent::start(config).await.unwrap();
+    let text = "demo/front 1.0.0 says demo/front 1.0.0 via demo/back 1.0.0".to_owned();
+    assert_eq!(get(&agent, "/front").await, (200, text));
+    assert_eq!(get(&agent, "/inside").await, (200, "demo/inside 1.0.0 says hello".to_owned()));
+    let (front, back, inside) =
+        (runs(&agent, "demo/front"), runs(&agent, "demo/back"), runs(&agent, "demo/inside"));
+    let tier = |name: &str| plugin(&agent, name).tier;
+    assert_eq!((tier("demo/front"), tier("demo/inside")), ("process".into(), "in-process".into()));
+    assert!(plugin(&agent, "demo/front").memory_bytes.unwrap() > 0);
+    assert!(front.confined && back.confined && !inside.confined);
+    assert!(front.last_crash.is_none());
+    let (one, other) = (front.pid.unwrap(), back.pid.unwrap());
+    assert_ne!(one, other);
+    let name = std::fs::read_to_string(format!("/proc/{one}/cmdline")).unwrap();
+    assert!(name.starts_with("modunest-runner demo/front\0"), "{name}");
+    assert_eq!(std::fs::read(format!("/proc/{one}/environ")).unwrap(), b"MALLOC_ARENA_MAX=2\0");
+    let status = std::fs::read_to_string(format!("/proc/{one}/status")).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(line), "{status}");
+    }
+    agent.shutdown().await;
+    until_dead(one).await;
+    until_dead(other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_is_told_and_followed_by_a_restart_until_there_are_too_many() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/bad", "^1")]);
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    config.host.process.restarts.restarts_max = 2;
+    let agent = Agent::start(config).await.unwrap();
+    for restarts in 1..=2 {
+        let before = runs(&agent, "demo/bad").pid.unwrap();
+        let (status, text) = get(&agent, "/bad/abort").await;
+        assert_eq!(status, 503, "{text}");
+        assert!(
+            text.contains(
+                "was killed by SIGABRT (it gave up by itself); its last words: my last words"
+            ),
+            "{text}"
+        );
+        until(&agent, "demo/bad", "ready").await;
+        let after = runs(&agent, "demo/bad");
+        assert_eq!(plugin(&agent, "demo/bad").restarts, Some(restarts));
+        assert_ne!(after.pid.unwrap(), before);
+        let crash = after.last_crash.unwrap();
+        assert_eq!(crash.last_words, "first words\nmy last words");
+        assert_eq!(get(&agent, "/bad/ping").await, (200, "pong".to_owned()));
+    }
+    assert_eq!(get(&agent, "/bad/exit").await.0, 503);
+    let failed = until(&agent, "demo/bad", "failed").await;
+    let reason = failed.reason.unwrap();
+    assert_eq!(
+        reason,
+        "its process crashed 3 times and is not started again: it ended by itself with exit code 3"
+    );
+    let (status, text) = get(&agent, "/bad/ping").await;
+    assert!(status == 503 && text.contains("is not started again"), "{status} {text}");
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_loaded_says_why() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/missing", &["LIE=1"], ""));
+    registry.publish(hostile("demo/wild", &["LIE=2"], ""));
+    registry.publish(hostile("demo/nowhere", &["LIE=3"], ""));
+    registry.publish(hostile("demo/aborts", &["CONSTRUCTOR_ABORTS"], ""));
+    let mut text = release("demo/text", "1.0.0", &[], "");
+    text.files[0].content = b"no library".to_vec();
+    registry.publish(text);
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["demo/missing", "demo/wild", "demo/nowhere", "demo/aborts", "demo/text"];
+    let mut config = registry.config(folder.path(), &names.map(|name| (name, "^1")));
+    let agent = Agent::start(config.clone()).await.unwrap();
+    let mut lines: Vec<String> = agent
+        .status()
+        .plugins
+        .into_iter()
+        .map(|p| format!("{}: {}: {}", p.plugin, p.state, p.reason.unwrap_or_default()))
+        .collect();
+    agent.shutdown().await;
+    // Another program than a runner, and none at all.
+    for program in ["/bin/true", "/nowhere/at/all"] {
+        config.host.process.runner = Some(program.into());
+        config.plugins.retain(|name, _| name.as_str() == "demo/text");
+        let agent = Agent::start(config.clone()).await.unwrap();
+        lines.push(plugin(&agent, "demo/text").reason.unwrap());
+        agent.shutdown().await;
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trust_group_shares_a_process_and_its_fate() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
+    registry.publish(release("demo/mate", "1.0.0", &[], &route("/mate")));
+    registry.publish(release("demo/alone", "1.0.0", &[], &route("/alone")));
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["demo/bad", "demo/mate", "demo/alone"].map(|name| (name, "^1"));
+    let mut config = registry.config(folder.path(), &names);
+    config.host.process.share =
+        vec![vec!["demo/bad".parse().unwrap(), "demo/mate".parse().unwrap()]];
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    let agent = Agent::start(config).await.unwrap();
+    let pid = |name: &str| runs(&agent, name).pid;
+    assert_eq!(pid("demo/bad"), pid("demo/mate"));
+    assert_ne!(pid("demo/bad"), pid("demo/alone"));
+    let alone = pid("demo/alone");
+    assert_eq!(get(&agent, "/bad/segfault").await.0, 503);
+    until(&agent, "demo/bad", "ready").await;
+    until(&agent, "demo/mate", "ready").await;
+    assert_eq!(get(&agent, "/mate").await, (200, "demo/mate 1.0.0 says hello".to_owned()));
+    assert_eq!((plugin(&agent, "demo/mate").restarts, pid("demo/alone")), (Some(1), alone));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_and_many_calls_at_once() {
+    let registry = Registry::start().await;
+    let more = route("/slow");
+    registry.publish(release("demo/slow", "1.0.0", &["SLOW_CALL_S=1"], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let config = registry.config(folder.path(), &[("demo/slow", "^1")]);
+    let agent = Agent::start(config).await.unwrap();
+    let started = Instant::now();
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let url = format!("http://{}/slow", agent.gateway_addr());
+            tokio::spawn(async move { reqwest::get(url).await.unwrap().status().as_u16() })
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    assert!(started.elapsed() < Duration::from_secs(14), "they ran one after the other");
+    agent.shutdown().await;
+}
+
+/// The agent as a program of its own, so that it can be killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_its_agent() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.toml");
+    let socket = folder.path().join("admin.sock");
+    let key = registry_key().verifying_key();
+    let text = format!(
+        "state_dir = \"state\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"unix:{}\"\n[[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = [\"{key}\"]\n[plugins]\n\"demo/bad\" = \"^1\"\n",
+        socket.display(),
+        registry.url,
+    );
+    std::fs::write(&path, text).unwrap();
+    let program = env!("CARGO_BIN_EXE_modunest-agent");
+    let mut agent = std::process::Command::new(program)
+        .arg("--config")
+        .arg(&path)
+        .arg("run")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = until_running(program, &path).await;
+    // A plugin that would hang on must go as well.
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    until_dead(pid).await;
+}
+
+async fn until_running(program: &str, config: &Path) -> u32 {
+    let started = Instant::now();
+    loop {
+        let shown = std::process::Command::new(program)
+            .args(["--json", "plugins", "--config"])
+            .arg(config)
+            .output()
+            .unwrap();
+        let plugins: Vec<PluginStatus> = serde_json::from_slice(&shown.stdout).unwrap_or_default();
+        let pid = plugins.first().and_then(|plugin| plugin.runs.as_ref()?.pid);
+        if let Some(pid) = pid {
+            return pid;
+        }
+        assert!(started.elapsed() < LIMIT, "{}", String::from_utf8_lossy(&shown.stderr));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// As many as a large host has.
+const MANY: usize = 500;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_processes() {
+    let registry = Registry::start().await;
+    let first = release("demo/plugin-0", "1.0.0", &[], ECHO);
+    for number in 0..MANY {
+        registry.publish(crate::registry::Release {
+            manifest: first.manifest.replace("plugin-0", &format!("plugin-{number}")),
+            files: first.files.clone(),
+        });
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..MANY).map(|number| format!("demo/plugin-{number}")).collect();
+    let wanted: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "^1")).collect();
+    let mut config = registry.config(folder.path(), &wanted);
+    config.host.load_timeout = LIMIT;
+    let syncer = Syncer::open(&config).unwrap();
+    let progress = indicatif::ProgressBar::hidden();
+    let outcome = syncer.sync(&config, Options::default(), &progress).await.unwrap();
+    let prepared = prepare(syncer.store(), outcome.proven, Fresh::default());
+    let resources = Resources::new(folder.path(), config.host.grants.outbound.clone());
+    let plan = Plan::build(prepared, &config.plugins, &config.host, &resources, None);
+    let started = Instant::now();
+    let host = load_all(plan, &config.host);
+    println!("{MANY} processes loaded in {:?}", started.elapsed());
+    let ready = host.cells().filter(|cell| cell.status().state == State::Ready).count();
+    assert_eq!(ready, MANY);
+    let pids: Vec<u32> = host.cells().map(|cell| cell.vitals().unwrap().pid.unwrap()).collect();
+    let private: u64 = pids.iter().map(|pid| private_bytes(*pid)).sum();
+    println!("{} KiB private a plugin", private / 1024 / MANY as u64);
+    host.stop(None, LIMIT);
+    for pid in pids {
+        until_dead(pid).await;
+    }
+}
+
+fn private_bytes(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
+    let kib = lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap());
+    kib.sum::<u64>() * 1024
+}
