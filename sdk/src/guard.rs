@@ -222,4 +222,15 @@ mod tests {
         let Decision::Deny(cut) = Decision::decode(&long.encode()).unwrap() else { panic!() };
         assert_eq!(cut.len(), MAX_REASON_BYTES);
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..proptest::test_runner::Config::with_cases(500) })]
+
+        #[test]
+        fn any_bytes_keep_the_promises(start in 0_usize..8, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            let mut all = b"deny:only for staff"[..start].to_vec();
+            all.extend(bytes);
+            check_decoders(&all);
+        }
+    }
 }
