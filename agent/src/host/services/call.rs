@@ -12,7 +12,7 @@ use super::ImportStatus;
 use crate::config::ServiceRule;
 use crate::host::ask::ServiceAsk;
 use crate::host::guards::GuardRefusal;
-use crate::host::{Call, Cell};
+use crate::host::{Call, Cell, frame};
 
 /// A call whose import is known.
 struct Asked<'a> {
@@ -120,8 +120,9 @@ impl Cell {
         let name = service.export.name.as_str();
         let full = if method.is_empty() { name.to_owned() } else { format!("{name}/{method}") };
         if !service.guards.is_empty() {
-            let request =
-                GuardRequest::service(target.name().as_str(), &full, self.name().as_str());
+            let (owner, caller) = (target.name().as_str(), self.name().as_str());
+            let user = frame::current().identity;
+            let request = GuardRequest::service(owner, &full, caller, user.as_deref());
             target
                 .ask_guards(&service.guards, &request, trace, deadline_ms)
                 .inspect_err(|_| target.count_refused())
