@@ -1,8 +1,9 @@
 //! Guards: what they are asked, and what they decide.
 //!
 //! A request is the form of [`crate::http`] once more: the length of a head, the head as JSON
-//! `{"plugin", "target", "caller"}`, and behind it either nothing (a service is called) or an
-//! HTTP request without its body (a route is asked for).
+//! `{"plugin", "target", "caller"}`, with `identity` where a service is called for a user, and
+//! behind it either nothing (a service is called) or an HTTP request without its body (a route
+//! is asked for).
 //!
 //! An answer is the text `allow`, or `deny`, or `deny:` and a reason for people. Anything else
 //! decides nothing, and what is not decided is denied; so is an error, a panic, and an answer
@@ -11,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::http::{self, HttpError};
-use crate::{Error, HttpRequest};
+use crate::{Error, HttpRequest, Identity};
 
 /// Most bytes of a reason to deny; a longer one is cut.
 pub const MAX_REASON_BYTES: usize = 512;
@@ -30,6 +31,9 @@ pub struct GuardRequest {
     pub target: String,
     /// `org/name` of the plugin that calls the service; `None` for a route.
     pub caller: Option<String>,
+    /// The end user for whom a service is called, by the host's word; of a route, the request
+    /// itself says it. [`GuardRequest::user`] reads both.
+    pub identity: Option<Identity>,
     /// The request to the route, its body left out; `None` for a service.
     pub http: Option<HttpRequest>,
 }
@@ -49,6 +53,8 @@ struct Head {
     plugin: String,
     target: String,
     caller: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
 }
 
 impl GuardRequest {
@@ -60,20 +66,28 @@ impl GuardRequest {
             plugin: plugin.to_owned(),
             target: route.to_owned(),
             caller: None,
-            http: Some(HttpRequest { body: Vec::new(), ..request }),
+            identity: None,
+            http: Some(HttpRequest { body: Vec::new(), upload: None, ..request }),
         }
     }
 
-    /// About a call to a service of a plugin by another.
+    /// About a call to a service of a plugin by another, for this end user if there is one.
     #[must_use]
-    pub fn service(plugin: &str, service: &str, caller: &str) -> Self {
+    pub fn service(plugin: &str, service: &str, caller: &str, user: Option<&Identity>) -> Self {
         Self {
             guard: String::new(),
             plugin: plugin.to_owned(),
             target: service.to_owned(),
             caller: Some(caller.to_owned()),
+            identity: user.cloned(),
             http: None,
         }
+    }
+
+    /// The verified end user behind the request, if there is one.
+    #[must_use]
+    pub fn user(&self) -> Option<&Identity> {
+        self.http.as_ref().map_or(self.identity.as_ref(), |http| http.identity.as_ref())
     }
 
     /// The bytes of the request; the guard's name travels beside them.
@@ -86,6 +100,7 @@ impl GuardRequest {
             plugin: self.plugin.clone(),
             target: self.target.clone(),
             caller: self.caller.clone(),
+            identity: self.identity.clone(),
         };
         head.check()?;
         let request = match &self.http {
@@ -110,13 +125,16 @@ impl GuardRequest {
         if let Some(request) = http.as_ref().filter(|request| !request.body.is_empty()) {
             return Err(HttpError::BodyTooLarge(request.body.len()));
         }
-        let Head { plugin, target, caller } = head;
-        Ok(Self { guard: guard.to_owned(), plugin, target, caller, http })
+        let Head { plugin, target, caller, identity } = head;
+        Ok(Self { guard: guard.to_owned(), plugin, target, caller, identity, http })
     }
 }
 
 impl Head {
     fn check(&self) -> Result<(), HttpError> {
+        if self.identity.as_ref().is_some_and(|identity| !identity.is_within_limits()) {
+            return Err(HttpError::Identity);
+        }
         let texts = [Some(&self.plugin), Some(&self.target), self.caller.as_ref()];
         match texts.into_iter().flatten().find(|text| text.len() > MAX_NAME_BYTES) {
             Some(text) => Err(HttpError::Head(format!("a name of {} bytes", text.len()))),
@@ -194,9 +212,18 @@ mod tests {
         assert_eq!(route.http.as_ref().unwrap().body, b"");
         let again = GuardRequest::decode("staff", &route.encode().unwrap()).unwrap();
         assert_eq!((again.guard.as_str(), &again.http), ("staff", &route.http));
-        let service = GuardRequest::service("demo/store", "keep/get", "demo/page");
+        let user = Identity {
+            subject: "ada".into(),
+            issuer: "https://id.example.org".into(),
+            roles: vec!["staff".into()],
+            expires_ms: 7,
+            claims: Default::default(),
+        };
+        let service = GuardRequest::service("demo/store", "keep/get", "demo/page", Some(&user));
         let again = GuardRequest::decode("", &service.encode().unwrap()).unwrap();
-        assert_eq!(again, service);
+        assert_eq!((again.user(), &again), (Some(&user), &service));
+        let none = GuardRequest::service("demo/store", "keep/get", "demo/page", None);
+        assert_eq!(GuardRequest::decode("", &none.encode().unwrap()).unwrap().user(), None);
         let with_body = HttpRequest { body: b"x".to_vec(), ..HttpRequest::get("/") };
         let smuggled = GuardRequest { http: Some(with_body), ..route };
         assert_eq!(smuggled.encode(), Err(HttpError::BodyTooLarge(1)));
@@ -221,5 +248,16 @@ mod tests {
         let long = Decision::Deny("ü".repeat(MAX_REASON_BYTES));
         let Decision::Deny(cut) = Decision::decode(&long.encode()).unwrap() else { panic!() };
         assert_eq!(cut.len(), MAX_REASON_BYTES);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..proptest::test_runner::Config::with_cases(500) })]
+
+        #[test]
+        fn any_bytes_keep_the_promises(start in 0_usize..8, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            let mut all = b"deny:only for staff"[..start].to_vec();
+            all.extend(bytes);
+            check_decoders(&all);
+        }
     }
 }

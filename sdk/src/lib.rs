@@ -25,7 +25,7 @@
 //! ```
 //!
 //! In scope: the trait and what it speaks in ([`Request`], [`http`], [`Error`],
-//! [`Host`]), the native ABI ([`abi`], and `include/modunest.h` for C), the world of
+//! [`Host`], [`guard`], [`links`]), the native ABI ([`abi`], and `include/modunest.h` for C), the world of
 //! components (`wit/`, a folder a version), the glue between each and the trait
 //! (`native` and `component`, whichever the crate is built for), and a scripted host
 //! for a plugin's own tests (`testing`, native only). Not in scope: loading

@@ -196,4 +196,15 @@ mod tests {
         let large = named("a", &vec![0; MAX_EVENT_BYTES + 1]).unwrap();
         assert!(read_publish(&large).unwrap_err().to_string().contains("above the limit"));
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..proptest::test_runner::Config::with_cases(500) })]
+
+        #[test]
+        fn any_bytes_keep_the_promises(start in 0_usize..8, bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
+            let mut all = b"\x05addedpayload"[..start].to_vec();
+            all.extend(bytes);
+            check_readers(&all);
+        }
+    }
 }

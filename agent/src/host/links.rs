@@ -93,6 +93,15 @@ impl Host {
     /// host and these settings have them. To be called when the host becomes the current one.
     pub fn connect(&self, settings: &LinkSettings) {
         let settings = Arc::new(settings.clone());
+        for rule in &settings.guards {
+            let owner = self.cell(&rule.guard.plugin).map(|cell| &cell.manifest().guards);
+            let known = |guard: &modunest_core::manifest::Guard| {
+                guard.exported && guard.name == rule.guard.item
+            };
+            if !owner.is_some_and(|guards| guards.iter().any(known)) {
+                tracing::error!(guard = %rule.guard, "the configuration names a guard that no plugin here exports; what it stands before is denied");
+            }
+        }
         for cell in self.cells() {
             cell.links().settings.store(settings.clone());
         }

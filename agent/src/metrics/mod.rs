@@ -2,6 +2,7 @@
 //! Prometheus' text form by [`prometheus`].
 
 mod histogram;
+mod links;
 mod meter;
 pub mod process;
 pub mod prometheus;

@@ -16,13 +16,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Latency, Outcome};
+use super::{Latency, Outcome, links};
 use crate::status::{AgentStatus, PluginStatus};
 
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
 /// Name, help, and value of a counter that each plugin may have.
-type Counted = (&'static str, &'static str, fn(&PluginStatus) -> Option<u64>);
+pub(super) type Counted = (&'static str, &'static str, fn(&PluginStatus) -> Option<u64>);
 /// Name, help, unit and value of a gauge that each plugin may have.
 type Gauged = (&'static str, &'static str, Option<&'static Unit>, fn(&PluginStatus) -> Option<f64>);
 
@@ -173,7 +173,7 @@ impl Exposition {
                 |p| p.restarts,
             ),
         ];
-        for (name, help, value) in counters {
+        for (name, help, value) in counters.into_iter().chain(links::COUNTERS) {
             self.family(
                 to,
                 (name, help, None, MetricType::Counter),
@@ -269,6 +269,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::host::{EventCounters, LinkStatus};
     use crate::metrics::{Histogram, process::Usage};
     use crate::status::{HeadStatus, LastSync};
 
@@ -297,8 +298,12 @@ mod tests {
             breaker: if own_process { "open" } else { "closed" }.to_owned(),
             breaker_open_until: None,
             service_breakers: BTreeMap::new(),
-            links: Default::default(),
             capabilities: Vec::new(),
+            links: LinkStatus {
+                denied: if own_process { 0 } else { 6 },
+                events: EventCounters { published: u64::from(!own_process), ..Default::default() },
+                ..LinkStatus::default()
+            },
             services: Vec::new(),
             routes: Vec::new(),
             runs: None,

@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use modunest_core::manifest::{Manifest, WhenFull};
+use modunest_core::manifest::{Capability, Manifest, WhenFull};
 use modunest_core::name::{PluginName, ServiceName};
 use modunest_sdk::Error;
 use modunest_sdk::links::read_publish;
@@ -150,6 +150,10 @@ pub(super) fn connect(host: &Host, all: bool) {
         }
         for event in &cell.manifest().events {
             let Some(from) = &event.from else { continue };
+            // The operator may keep an event from a plugin that can do without it.
+            if cell.is_refused(|asked| matches!(asked, Capability::Events(item) if item.plugin == *from && item.item == event.name)) {
+                continue;
+            }
             receivers.entry((from.clone(), event.name.clone())).or_default().push(mailbox.clone());
         }
     }

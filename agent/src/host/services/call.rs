@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use modunest_core::manifest::{Import, Service};
+use modunest_core::manifest::{Capability, Import, Service};
 use modunest_core::name::ServiceName;
 use modunest_sdk::abi::RequestKind;
 use modunest_sdk::links::{HANDLE_BYTES, HandleCall, read_call};
@@ -12,7 +12,7 @@ use super::ImportStatus;
 use crate::config::ServiceRule;
 use crate::host::ask::ServiceAsk;
 use crate::host::guards::GuardRefusal;
-use crate::host::{Call, Cell};
+use crate::host::{Call, Cell, frame};
 
 /// A call whose import is known.
 struct Asked<'a> {
@@ -82,6 +82,11 @@ impl Cell {
             })
     }
 
+    /// Whether the operator refused this plugin a capability that it asked for.
+    pub(in crate::host) fn is_refused(&self, asked: impl Fn(&Capability) -> bool) -> bool {
+        self.operations().effective().refused().any(asked)
+    }
+
     fn nth_import(&self, index: usize) -> Result<&Import, Error> {
         self.manifest().imports.get(index).ok_or_else(unknown_handle)
     }
@@ -89,6 +94,14 @@ impl Cell {
     /// The service behind an import, if its plugin is here and has it in a version that fits.
     fn exported(&self, import: &Import) -> Result<(&Cell, &Service), Error> {
         let (plugin, name) = (&import.item.plugin, &import.item.item);
+        let is_it = |asked: &Capability| matches!(asked, Capability::Services(item) if *item == import.item);
+        if self.is_refused(is_it) {
+            return Err(Error::Denied(format!(
+                "{} is not granted services:{}",
+                self.name(),
+                import.item
+            )));
+        }
         let target = self.dependency(plugin).ok_or_else(|| {
             Error::Unavailable(format!("{plugin} is not among what {} may use here", self.name()))
         })?;
@@ -120,8 +133,9 @@ impl Cell {
         let name = service.export.name.as_str();
         let full = if method.is_empty() { name.to_owned() } else { format!("{name}/{method}") };
         if !service.guards.is_empty() {
-            let request =
-                GuardRequest::service(target.name().as_str(), &full, self.name().as_str());
+            let (owner, caller) = (target.name().as_str(), self.name().as_str());
+            let user = frame::current().identity;
+            let request = GuardRequest::service(owner, &full, caller, user.as_deref());
             target
                 .ask_guards(&service.guards, &request, trace, deadline_ms)
                 .inspect_err(|_| target.count_refused())

@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(decide(None), Decision::Allow);
         assert_eq!(decide(Some("same-origin")), Decision::Allow);
         assert_eq!(decide(Some("cross-site")), Decision::Deny("a cross-site request".into()));
-        let asked = GuardRequest::service("demo/visits", "x", "demo/gallery");
+        let asked = GuardRequest::service("demo/visits", "x", "demo/gallery", None);
         assert!(plugin().guard("other", &asked).is_err());
     }
 }
