@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use modunest_core::archive::FileRecord;
+use modunest_core::scan::COMPONENT_NAME;
 
 use super::native::{self, LoadError, NativeInstance};
 use super::native_host::{self, OwnProcess};
 use super::process::Runners;
 use super::{Cell, Instance, Tier};
-use crate::store::{COMPONENT_NAME, LIBRARY_NAME};
+use crate::store::LIBRARY_NAME;
 
 /// Where a plugin runs, with what it takes to run it there.
 pub(super) struct Place {

@@ -40,7 +40,7 @@ pub fn release(name: &str, version: &str, macros: &[&str], more: &str) -> Releas
 
 /// A release of a plugin that attacks; it acts on requests below `/bad`.
 pub fn hostile(name: &str, macros: &[&str], more: &str) -> Release {
-    release_of(name, "1.0.0", compile("tests/plugins/hostile.c", macros), more)
+    release_of(name, "1.0.0", library_of("hostile.c", macros), more)
 }
 
 /// A release of a native plugin with this library.
