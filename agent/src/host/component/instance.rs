@@ -15,7 +15,7 @@ use super::imports::{Assets, State};
 use super::limits::Limits;
 use super::side::HostSide;
 use super::{Compiled, room};
-use crate::host::{Call, Instance, LoadError};
+use crate::host::{Call, Instance, LoadError, Tier, Vitals};
 
 /// What an operator says of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,6 +312,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Instance for ComponentInstance {
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            tier: Tier::Component,
+            restarts: self.restarts.load(Ordering::Relaxed),
+            resident_bytes: Some(self.memory_bytes.load(Ordering::Relaxed)),
+            confined: true,
+            ..Vitals::in_process()
+        }
+    }
+
     fn call(&self, request: Call<'_>) -> Result<Vec<u8>, Error> {
         self.ask(request.deadline_ms, |running| call(running, request))
     }
