@@ -43,6 +43,11 @@ async fn the_demo_answers_and_a_new_plugin_follows() {
     );
     assert!(image.bytes().await.unwrap().starts_with(b"\x89PNG"));
 
+    // What is posted to another is kept by the host's store.
+    let notes = page.replace("/gallery", "/notes");
+    assert_eq!(client.post(&notes).body("buy milk").send().await.unwrap().status(), 201);
+    assert_eq!(client.get(&notes).send().await.unwrap().text().await.unwrap(), "1 buy milk\n");
+
     // An opened picture is an event, which another plugin counts; a guard keeps strangers out.
     let picture = page.replace("/gallery", "/gallery/image/dunes");
     assert_eq!(client.get(picture).send().await.unwrap().status(), 200);

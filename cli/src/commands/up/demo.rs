@@ -29,7 +29,7 @@ const ORG: &str = "demo";
 /// The user who publishes them.
 const USER: &str = "ada";
 /// The samples' folders, dependencies first.
-const SAMPLES: [&str; 5] = ["markdown", "markdown-2", "thumbnail", "gallery", "visits"];
+const SAMPLES: [&str; 6] = ["markdown", "markdown-2", "thumbnail", "gallery", "visits", "notes"];
 /// File with that user's token, in the demo's folder.
 const TOKEN_FILE: &str = "publisher.token";
 /// File with the key that signs the samples, in the demo's folder.
@@ -234,7 +234,7 @@ fn agent_config(registry: &LocalRegistry, folder: &Path, gateway_port: u16) -> S
          [gateway]\nlisten = \"127.0.0.1:{gateway_port}\"\n\n\
          [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n\
          [[registry]]\nname = \"local\"\nurl = {}\norigin = {}\nroot = {}\n\n\
-         [plugins]\n\"{ORG}/gallery\" = \"^1\"\n\"{ORG}/visits\" = \"^1\"\n\n\
+         [plugins]\n\"{ORG}/gallery\" = \"^1\"\n\"{ORG}/visits\" = \"^1\"\n\"{ORG}/notes\" = \"^1\"\n\n\
          [host.component]\n\
          # Shows demo/markdown as a component where its native library would run as well.\n\
          prefer = \"component\"\n\
