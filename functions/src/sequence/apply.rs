@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use modunest_core::keys::StagingKey;
+use modunest_core::digest::Digest;
+use modunest_core::keys::{ObjectKey, StagingKey};
 use modunest_core::name::{OrgName, PluginName};
 use modunest_core::statement::{Chain, Link, Statement, Subject};
+use modunest_tlog::TileId;
+use tokio::task::JoinSet;
 
 use super::bundle::Waiting;
 use super::objects::WRITES_AT_ONCE;
@@ -26,6 +30,17 @@ const CONFLICTS_MAX: u32 = 40;
 /// The longest random pause before that.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Objects that one task stores, where there are tasks for all.
+const OBJECTS_PER_TASK: usize = 256;
+/// Tasks that store at the same time: two a processor of the machines that this is for.
+const TASKS_MAX: usize = 4;
+
+/// What is stored for readers.
+enum Stored {
+    Tile(TileId, Bytes),
+    Object(ObjectKey, Digest, Bytes),
+}
+
 /// What a plugin's statements of one step change in the table.
 #[derive(Default)]
 struct PluginChange<'a> {
@@ -37,19 +52,11 @@ impl Functions {
     /// Carries out a step to the end. Answers how many statements it put before readers.
     pub(super) async fn apply(&self, mut step: Step) -> Result<usize, Error> {
         let storage = &self.0.storage;
-        let kept = &self.0.sequencer.objects;
-        let tiles = stream::iter(std::mem::take(&mut step.tiles))
-            .map(|(id, bytes)| storage.put_tile(id, bytes))
-            .buffer_unordered(WRITES_AT_ONCE)
-            .try_collect::<()>();
-        let objects = stream::iter(std::mem::take(&mut step.objects))
-            .map(|(key, digest, bytes)| async move {
-                storage.put_content(key, bytes.clone()).await?;
-                kept.keep(digest, bytes);
-                Ok::<_, Error>(())
-            })
-            .buffer_unordered(WRITES_AT_ONCE)
-            .try_collect::<()>();
+        let tiles = std::mem::take(&mut step.tiles).into_iter();
+        let tiles = tiles.map(|(id, bytes)| Stored::Tile(id, bytes));
+        let objects = std::mem::take(&mut step.objects).into_iter();
+        let objects = objects.map(|(key, digest, bytes)| Stored::Object(key, digest, bytes));
+        let stored = self.store(tiles.chain(objects).collect());
         // The step before was carried out to the end, or this one could not have followed it.
         let before = async {
             match step.bundle.previous.bundle {
@@ -57,7 +64,7 @@ impl Functions {
                 None => Ok(()),
             }
         };
-        tokio::try_join!(tiles, objects, before)?;
+        tokio::try_join!(stored, before)?;
         self.show(&step.next).await?;
         self.fold(&step).await?;
         self.0.sequencer.keep_end(step.end);
@@ -68,6 +75,44 @@ impl Functions {
             "carried out a step of the log"
         );
         Ok(step.bundle.entries.len())
+    }
+
+    /// Stores what readers will find, unless it is there. Much of it is shared by several tasks:
+    /// signing and sending a small object is work, and one task has one processor.
+    async fn store(&self, mut all: Vec<Stored>) -> Result<(), Error> {
+        let parts = all.len().div_ceil(OBJECTS_PER_TASK).clamp(1, TASKS_MAX);
+        let (each, at_once) = (all.len().div_ceil(parts), WRITES_AT_ONCE / parts);
+        let mut tasks = JoinSet::new();
+        while all.len() > each {
+            let (functions, part) = (self.clone(), all.split_off(all.len() - each));
+            tasks.spawn(async move { functions.store_part(part, at_once).await });
+        }
+        let others = async {
+            while let Some(ended) = tasks.join_next().await {
+                ended.map_err(|_| Error::Broken("storing objects panicked"))??;
+            }
+            Ok(())
+        };
+        tokio::try_join!(self.store_part(all, at_once), others)?;
+        Ok(())
+    }
+
+    async fn store_part(&self, part: Vec<Stored>, at_once: usize) -> Result<(), Error> {
+        // Collected first: a stream that maps lazily is not `Send` for every lifetime.
+        let writes: Vec<_> = part.into_iter().map(|stored| self.store_one(stored)).collect();
+        stream::iter(writes).buffer_unordered(at_once).try_collect::<()>().await
+    }
+
+    async fn store_one(&self, stored: Stored) -> Result<(), Error> {
+        let storage = &self.0.storage;
+        match stored {
+            Stored::Tile(id, bytes) => storage.put_tile(id, bytes).await,
+            Stored::Object(key, digest, bytes) => {
+                storage.put_content(key, bytes.clone()).await?;
+                self.0.sequencer.objects.keep(digest, bytes);
+                Ok(())
+            }
+        }
     }
 
     /// Tells the table what readers see: chains and keys first, so that whoever learns of the

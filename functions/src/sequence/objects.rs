@@ -20,8 +20,9 @@ use crate::storage::{Fetch, Storage};
 /// Reads of objects that run at once.
 pub(super) const READS_AT_ONCE: usize = 16;
 /// Writes of objects that run at once: a store that syncs many writes together, as the
-/// embedded one does, is then busy with one group while the next gathers.
-pub(super) const WRITES_AT_ONCE: usize = 64;
+/// embedded one does, is then busy with one group while the next gathers. A quarter of the
+/// connections that it allows.
+pub(super) const WRITES_AT_ONCE: usize = 128;
 /// Memory for objects: the root, all 64 nodes and the bins of 100,000 plugins (8 MB of
 /// them) with room for the index files that change just now.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
