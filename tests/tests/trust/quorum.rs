@@ -94,7 +94,7 @@ async fn a_registry_goes_on_by_quorum_and_a_host_believes_nothing_less() {
     world.publisher.publish(&plugin("1.1.0")).await;
     assert_eq!(world.cosigned().await, ["w1", "w2"]);
     let liar = Liar::start(world.registry.started.url.clone()).await;
-    let host = Host::rooted(liar.url.clone(), &world.root()).wants("acme/one", "^1");
+    let host = Host::rooted(liar.url.clone(), &world.root()).wants("acme/one", "^1").curious();
 
     // Somebody on the way takes the cosignatures off: a host on its first day, and one that
     // has believed before, load nothing of it.
@@ -109,17 +109,17 @@ async fn a_registry_goes_on_by_quorum_and_a_host_believes_nothing_less() {
     liar.repent();
     let agent = host.start().await;
     assert_eq!(agent.text("/one").await, "acme/one 1.1.0");
-    world.publisher.publish(&plugin("1.2.0")).await;
     liar.lie(strip);
+    world.publisher.publish(&plugin("1.2.0")).await;
     let refused = host.run(&["sync", "--update"]);
     assert_eq!(refused.code, Some(3), "{refused:?}");
     assert_eq!(agent.text("/one").await, "acme/one 1.1.0");
     liar.repent();
-    let _synced = host.run(&["sync", "--update"]).good();
     let serves = async |version: &str| {
         let expected = format!("acme/one {version}");
         until("the new version to serve", async || {
-            (agent.text("/one").await == expected).then_some(())
+            let synced = host.run(&["sync", "--update"]);
+            (synced.code == Some(0) && agent.text("/one").await == expected).then_some(())
         })
         .await;
     };
@@ -150,7 +150,6 @@ async fn a_registry_goes_on_by_quorum_and_a_host_believes_nothing_less() {
     two = two.back().await;
     let view = world.publisher.follow(session).await;
     assert_eq!(view.state, State::Published, "{view:?}");
-    let _synced = host.run(&["sync", "--update"]).good();
     serves("1.3.0").await;
     one.process.kill();
     two.process.kill();
