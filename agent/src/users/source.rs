@@ -143,8 +143,12 @@ impl Source {
         match step() {
             Step::Use(key) | Step::UseAndFetch(key) => Ok(key),
             Step::GiveUp(error) => Err(error),
-            // The clock jumped. Whoever comes next tries again.
-            Step::Fetch => Err(KeyError::Unavailable),
+            // The fetch took longer than the pause. What it brought, or did not, is the answer.
+            Step::Fetch => {
+                let cache = lock(&self.cache);
+                let came = cache.fetched_at.is_some() && cache.fetched_at >= cache.tried_at;
+                Err(if came { KeyError::Unknown } else { KeyError::Unavailable })
+            }
         }
     }
 
