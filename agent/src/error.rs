@@ -6,7 +6,7 @@ use modunest_core::name::PluginName;
 use modunest_core::problem::Code;
 use modunest_runtime::telemetry::{SettingsError, StartError};
 
-use crate::{blocking, config, registry, secrets, store, sync, users};
+use crate::{blocking, config, host, registry, secrets, store, sync, users};
 
 /// Everything that the agent can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A plugin could not take the place of the one that runs.
+    #[error("generation {generation} was not taken into service, and what ran goes on: {error}")]
+    NotSwitched {
+        /// The generation.
+        generation: u64,
+        /// What stood in the way.
+        error: host::NotSwitched,
+    },
     /// Nobody answers where the agent's admin server should.
     #[error("no agent answers on {address}: {reason}; start one with `modunest-agent run`")]
     NoAgent {
@@ -82,6 +90,12 @@ pub enum Error {
     /// Standard input cannot be read.
     #[error("cannot read the secret from standard input: {0}")]
     Input(#[source] std::io::Error),
+    /// A plugin is not among those that run.
+    #[error("{0} does not run here; `modunest-agent plugins` lists what does")]
+    NoPlugin(PluginName),
+    /// The configuration was made in code, so there is no file to read anew.
+    #[error("this agent was configured without a file, so there is nothing to read anew")]
+    NoConfigFile,
     /// Standard output cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[source] std::io::Error),

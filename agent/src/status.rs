@@ -230,7 +230,7 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
         refused: reading.refused,
         denials: reading.denials,
         activation_ms: reading.activation.map(millis),
-        restarts,
+        restarts: restarts.map(|restarts| restarts + cell.restarts()),
         cpu_ms: vitals.as_ref().and_then(|vitals| vitals.cpu_ms),
         memory_bytes: vitals.as_ref().and_then(|vitals| vitals.resident_bytes),
         breaker: breaker.state().as_str().to_owned(),

@@ -22,7 +22,7 @@ use modunest_runtime::problem::ProblemResponse;
 
 use crate::agent::Inner;
 
-pub use change::SyncAnswer;
+pub use change::{Restarted, SyncAnswer};
 pub use openapi::{Problem, document};
 pub use read::GenerationStatus;
 
@@ -38,6 +38,10 @@ pub const METRICS_PATH: &str = "/metrics";
 pub const OPENAPI_PATH: &str = "/openapi.json";
 /// Path that makes the agent look for news.
 pub const SYNC_PATH: &str = "/sync";
+/// Path that makes the agent go back to an earlier generation.
+pub const ROLLBACK_PATH: &str = "/rollback";
+/// Path that makes the agent read its configuration anew.
+pub const RELOAD_PATH: &str = "/reload";
 
 /// Header that a browser sends with what a page makes it ask.
 const FETCHED_BY_A_PAGE: &str = "sec-fetch-site";
@@ -54,6 +58,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Inner>>)> {
         (READY_PATH, get(read::ready)),
         (OPENAPI_PATH, get(read::openapi)),
         (SYNC_PATH, post(change::sync)),
+        (ROLLBACK_PATH, post(change::rollback)),
+        (RELOAD_PATH, post(change::reload)),
+        ("/plugins/{org}/{name}/restart", post(change::restart)),
     ]
 }
 

@@ -43,6 +43,9 @@ pub struct Problem {
         read::ready,
         read::openapi,
         change::sync,
+        change::rollback,
+        change::reload,
+        change::restart,
     )
 )]
 struct Document;

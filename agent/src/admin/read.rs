@@ -98,6 +98,10 @@ pub struct GenerationStatus {
     pub current: bool,
     /// Whether it is the one that runs.
     pub running: bool,
+    /// Whether it is stayed with until the next explicit sync, because it was gone back to.
+    pub pinned: bool,
+    /// When it was made, RFC 3339.
+    pub made_at: String,
     /// When the head was signed under which it was resolved, RFC 3339.
     pub issued_at: String,
     /// That head's epoch.

@@ -1,6 +1,7 @@
 //! What a running agent says about itself.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use crate::admin::GenerationStatus;
 use crate::host::{Host, State};
 use crate::metrics::{process, prometheus};
 use crate::status::{AgentStatus, Dependency, HeadStatus, Readiness, plugins};
-use crate::store::Error;
+use crate::store::{Error, Generations};
 use crate::sync::{HeadSummary, age_text};
 
 impl Inner {
@@ -57,7 +58,7 @@ impl Inner {
             Some(number) => format!("generation {number} runs"),
             None => "no generation could be loaded".to_owned(),
         };
-        let nothing_wanted = self.config.plugins.is_empty();
+        let nothing_wanted = self.config().plugins.is_empty();
         let registry = match &sync {
             None => (false, "it was not asked yet".to_owned()),
             Some(last) => match last.error.as_ref().or(last.offline.as_ref()) {
@@ -87,7 +88,9 @@ impl Inner {
                 None => status.state.as_str().to_owned(),
             };
             let name = format!("plugin {}", cell.name());
-            dependencies.push(dependency(&name, true, status.state == State::Ready, detail));
+            let is_unwell = matches!(status.state, State::Unhealthy | State::Restarting);
+            let serves = status.state.serves() && !is_unwell;
+            dependencies.push(dependency(&name, true, serves, detail));
         }
         let missing = dependencies.iter().find(|dependency| dependency.required && !dependency.ok);
         let reason = missing.map(|missing| match missing.name.strip_prefix("plugin ") {
@@ -99,24 +102,7 @@ impl Inner {
 
     /// Every kept generation, the newest first. Blocks.
     pub(crate) fn generations(&self) -> Result<Vec<GenerationStatus>, Error> {
-        let running = self.last().generation;
-        let generations = self.syncer.generations();
-        let current = generations.current()?.map(|generation| generation.number);
-        let numbers = generations.numbers()?.into_iter().rev();
-        numbers
-            .map(|number| {
-                let lock = generations.read(number)?.lock;
-                let plugins = lock.plugins.iter();
-                Ok(GenerationStatus {
-                    number,
-                    current: current == Some(number),
-                    running: running == Some(number),
-                    issued_at: lock.issued_at.to_string(),
-                    epoch: lock.epoch,
-                    plugins: plugins.map(|p| format!("{} {}", p.plugin, p.version)).collect(),
-                })
-            })
-            .collect()
+        list(self.syncer.generations(), self.last().generation)
     }
 
     /// All that is counted, in Prometheus' text form.
@@ -127,4 +113,33 @@ impl Inner {
         let status = AgentStatus { plugins, ..self.status() };
         prometheus::Exposition { status, latencies }.encode()
     }
+}
+
+/// Every generation that is kept below a state folder, the newest first, where no agent runs.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn kept_generations(state_dir: &Path) -> Result<Vec<GenerationStatus>, Error> {
+    list(&Generations::open(state_dir)?, None)
+}
+
+fn list(generations: &Generations, running: Option<u64>) -> Result<Vec<GenerationStatus>, Error> {
+    let current = generations.current()?.map(|generation| generation.number);
+    let pinned = generations.pinned()?;
+    let numbers = generations.numbers()?.into_iter().rev();
+    let one = |number| {
+        let lock = generations.read(number)?.lock;
+        let plugins = lock.plugins.iter();
+        Ok(GenerationStatus {
+            number,
+            current: current == Some(number),
+            running: running == Some(number),
+            pinned: pinned == Some(number),
+            made_at: generations.made_at(number)?.to_string(),
+            issued_at: lock.issued_at.to_string(),
+            epoch: lock.epoch,
+            plugins: plugins.map(|p| format!("{} {}", p.plugin, p.version)).collect(),
+        })
+    };
+    numbers.map(one).collect()
 }

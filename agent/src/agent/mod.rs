@@ -1,16 +1,21 @@
 //! The whole agent as a value: sync, load, serve, look for news, stop.
 
+mod control;
 mod facts;
 mod load;
 mod news;
 mod servers;
+mod upkeep;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use modunest_core::digest::Digest;
+use modunest_core::name::PluginName;
 use modunest_sdk::abi::RequestKind;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,6 +29,8 @@ use crate::status::{AgentStatus, LastSync, any_failed};
 use crate::sync::{Options, Syncer};
 use crate::{Error, admin, blocking};
 
+pub use control::Reloaded;
+pub use facts::kept_generations;
 use servers::AdminListener;
 
 /// How long plugins and requests may take to end when the agent stops or changes
@@ -47,7 +54,7 @@ pub struct Agent {
 
 /// What the tasks of an agent share.
 pub(crate) struct Inner {
-    config: Config,
+    config: ArcSwap<Config>,
     syncer: Syncer,
     host: Arc<ArcSwap<Host>>,
     resources: Arc<Resources>,
@@ -65,6 +72,10 @@ struct Last {
     sync: Option<LastSync>,
     /// Whether the first load has come to its end, whatever the end.
     settled: bool,
+    /// Whether the running generation is to be loaded anew, under another configuration.
+    stale: bool,
+    /// What is wrong with running releases, and the index by which that was found out.
+    condemned: (Option<(Option<Digest>, u64)>, BTreeMap<PluginName, String>),
 }
 
 /// What a sync of a running agent came to.
@@ -116,16 +127,17 @@ impl Agent {
             last: Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
-            config,
+            config: ArcSwap::from_pointee(config),
         });
-        let door = Gateway::new(inner.host.clone(), &inner.config)?;
+        let door = Gateway::new(inner.host.clone(), &inner.config())?;
         let mut tasks = vec![tokio::spawn(door.serve(listener, stopped.clone()))];
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin_task = admin_listener.serve(admin::router(inner.clone()), admin_stopped);
         tracing::info!(%gateway, %admin, "listening");
-        if let Err(error) = inner.sync(options).await {
+        if let Err(error) = inner.sync(options, false).await {
             tracing::error!(%error, "the first sync failed; trying again");
         }
+        tasks.push(tokio::spawn(inner.clone().keep_up(stopped.clone())));
         if !options.offline {
             tasks.push(tokio::spawn(inner.clone().look_for_news(options, stopped)));
         }
@@ -176,7 +188,7 @@ impl Agent {
                 "{plugin} {version} exports no service {service}"
             )));
         }
-        let deadline = modunest_runtime::clock::now().plus(self.inner.config.host.call_timeout);
+        let deadline = modunest_runtime::clock::now().plus(self.inner.config().host.call_timeout);
         let trace =
             modunest_runtime::trace::current().unwrap_or_else(modunest_runtime::trace::root);
         let (service, payload) = (service.to_owned(), payload.into());
@@ -198,7 +210,40 @@ impl Agent {
     /// # Errors
     /// Why the sync failed; what runs goes on.
     pub async fn sync(&self) -> Result<Synced, Error> {
-        self.inner.sync(Options::default()).await
+        self.sync_with(Options::default()).await
+    }
+
+    /// As [`Agent::sync`]. With `update`, the newest versions are taken.
+    ///
+    /// # Errors
+    /// As [`Agent::sync`].
+    pub async fn sync_with(&self, options: Options) -> Result<Synced, Error> {
+        self.inner.sync(options, true).await
+    }
+
+    /// Goes back to a generation, by default to the one before the one that runs, and stays
+    /// with it until the next explicit sync.
+    ///
+    /// # Errors
+    /// It is not there, cannot be proven any more, or cannot be loaded; what runs goes on.
+    pub async fn rollback(&self, generation: Option<u64>) -> Result<Synced, Error> {
+        self.inner.rollback(generation).await
+    }
+
+    /// Puts another instance in the place of a plugin's. Its state is not taken over.
+    ///
+    /// # Errors
+    /// There is no such plugin, or its new instance does not load; what runs goes on.
+    pub async fn restart(&self, plugin: &PluginName) -> Result<(), Error> {
+        self.inner.restart(plugin, "asked for").await
+    }
+
+    /// Reads the configuration's file anew, and puts in force what can be without a restart.
+    ///
+    /// # Errors
+    /// The file is not valid (nothing has changed then), or what it wants cannot be had.
+    pub async fn reload(&self) -> Result<Reloaded, Error> {
+        self.inner.reload().await
     }
 
     /// Says that it is not ready, lets the gateway end what it has begun, stops plugins, and
@@ -206,7 +251,8 @@ impl Agent {
     /// as its drain may take.
     pub async fn shutdown(self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
-        let limits = &self.inner.config.gateway_limits;
+        let config = self.inner.config();
+        let limits = &config.gateway_limits;
         tokio::time::sleep(limits.drain_delay).await;
         // Fails only when every server has ended already.
         let _ = self.stop.send(true);
@@ -233,6 +279,11 @@ async fn end(task: JoinHandle<()>, patience: Duration) {
 }
 
 impl Inner {
+    /// The configuration that is in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use tokio::sync::watch;
 
-use super::{Inner, Synced};
+use super::{Inner, STOP_TIMEOUT, Synced};
 use crate::status::LastSync;
 use crate::sync::{Options, Outcome, age_text};
 use crate::{Error, blocking};
@@ -20,9 +20,9 @@ impl Inner {
         options: Options,
         mut stopped: watch::Receiver<bool>,
     ) {
-        let every = self.config.host.check_every;
         let mut pause = FIRST_PAUSE;
         loop {
+            let every = self.config().host.check_every;
             // An agent that runs nothing yet tries more often, for registries that start
             // together with it.
             let wait = if self.last().generation.is_none() { pause.min(every) } else { every };
@@ -34,19 +34,30 @@ impl Inner {
             // The plugins of a sync are swapped in whole, so it may be dropped half-way.
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
-                synced = self.sync(options) => if let Err(error) = synced {
+                synced = self.sync(options, false) => if let Err(error) = synced {
                     tracing::warn!(%error, "looking for news failed; what runs goes on");
                 }
             }
         }
     }
 
-    /// Syncs, and loads a generation that does not run yet.
-    pub(crate) async fn sync(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
+    /// Syncs, and loads a generation that does not run yet. One that was gone back to is only
+    /// left by an `explicit` sync. Releases that may not run any more are dealt with in any
+    /// case, also where there is nothing to take their place.
+    pub(crate) async fn sync(
+        self: &Arc<Self>,
+        options: Options,
+        explicit: bool,
+    ) -> Result<Synced, Error> {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "sync", async {
             let _turn = self.syncing.lock().await;
-            let outcome = self.sync_in_turn(options).await;
+            let outcome = self.sync_in_turn(options, explicit).await;
+            if !options.offline
+                && let Err(error) = self.heed().await
+            {
+                tracing::error!(%error, "what the registry says of running releases is not known");
+            }
             let mut last = self.last();
             last.settled = true;
             last.sync = Some(LastSync {
@@ -59,8 +70,18 @@ impl Inner {
         .await
     }
 
-    async fn sync_in_turn(self: &Arc<Self>, options: Options) -> Result<Synced, Error> {
-        let outcome = self.syncer.sync(&self.config, options, &ProgressBar::hidden()).await?;
+    async fn sync_in_turn(
+        self: &Arc<Self>,
+        options: Options,
+        explicit: bool,
+    ) -> Result<Synced, Error> {
+        let config = self.config();
+        let is_pinned = !explicit && self.syncer.generations().pinned()?.is_some();
+        let outcome = if is_pinned && !options.offline {
+            self.syncer.stay(&config).await?
+        } else {
+            self.syncer.sync(&config, options, &ProgressBar::hidden()).await?
+        };
         let Outcome { generation, proven, fresh, head, offline, warnings, .. } = outcome;
         for warning in warnings {
             tracing::warn!(%warning, "a chosen release needs attention");
@@ -74,7 +95,8 @@ impl Inner {
             );
         }
         let running = self.last().generation;
-        if running == Some(generation.number) {
+        let stale = std::mem::take(&mut self.last().stale);
+        if running == Some(generation.number) && !stale {
             return Ok(Synced { generation: generation.number, changed: false, offline });
         }
         let this = self.clone();
@@ -82,5 +104,33 @@ impl Inner {
         blocking::run(move || this.load(proven, fresh, number)).await??;
         self.last().generation = Some(number);
         Ok(Synced { generation: number, changed: true, offline })
+    }
+
+    /// Asks what the registry says now of the releases that run, if it has said anything new,
+    /// and does by the operator's policy what is to be done.
+    async fn heed(self: &Arc<Self>) -> Result<(), Error> {
+        let Some(number) = self.last().generation else { return Ok(()) };
+        let index = self.syncer.client().kept_head().map(|head| head.index);
+        let key = (index, number);
+        if self.last().condemned.0 == Some(key) {
+            return Ok(());
+        }
+        let this = self.clone();
+        let read = move || this.syncer.generations().read(number);
+        let generation = blocking::run(read).await??;
+        let config = self.config();
+        let condemned = self.syncer.condemned(&config, &generation.lock).await?;
+        let (host, policy) = (self.host.load_full(), config.host.lifecycle.on_quarantine);
+        let this = self.clone();
+        let again = blocking::run(move || {
+            let is_freed = host.heed(&condemned, policy, STOP_TIMEOUT);
+            this.last().condemned = (Some(key), condemned);
+            is_freed
+        });
+        if again.await? {
+            let this = self.clone();
+            blocking::run(move || this.load_again()).await??;
+        }
+        Ok(())
     }
 }

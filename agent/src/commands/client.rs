@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 const ANSWER_MAX_BYTES: usize = 40 * 1024 * 1024;
 /// How long a question may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a change may take: downloads and loads of many plugins.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Where the agent of a configuration answers.
 #[derive(Clone, Debug)]
@@ -40,7 +42,15 @@ impl AgentClient {
 
     /// What a path answers.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let request = self.http.get(format!("{}{path}", self.base)).timeout(READ_TIMEOUT);
+        self.ask(self.http.get(format!("{}{path}", self.base)).timeout(READ_TIMEOUT)).await
+    }
+
+    /// What becomes of a change.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.ask(self.http.post(format!("{}{path}", self.base)).timeout(CHANGE_TIMEOUT)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Error> {
         let asked = http::traced(request).send().await;
         let answer = asked.map_err(|error| self.nobody(http::reason(&error)))?;
         let succeeded = answer.status().is_success();

@@ -72,11 +72,16 @@ enum Command {
     Top(top::TopArguments),
     /// Prove everything of the current generation again, from its statements to every file
     Verify,
-    /// Go back to an earlier generation; a running agent loads it at its next start
+    /// Show the generations that can be gone back to
+    Generations,
+    /// Go back to an earlier generation, at once where the agent runs, and stay with it until
+    /// the next `sync`
     Rollback(query::RollbackArguments),
     /// Seal secrets for the configuration
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Have the running agent read its configuration anew; SIGHUP does the same
+    Reload,
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -134,8 +139,10 @@ impl Cli {
             Command::Plugins(arguments) => query::plugins(&config, arguments, json).await,
             Command::Top(arguments) => top::top(&config, arguments, json).await,
             Command::Verify => query::verify(&config, json).await,
-            Command::Rollback(arguments) => query::rollback(&config, arguments, json),
             Command::Secret(command) => secret::run(&config, command, json),
+            Command::Generations => query::generations(&config, json).await,
+            Command::Rollback(arguments) => query::rollback(&config, arguments, json).await,
+            Command::Reload => query::reload(&config, json).await,
             Command::Config(ConfigCommand::Check) => {
                 let wanted = config.plugins.len();
                 let text = format!("{} is valid; {wanted} plugins wanted", self.config.display());

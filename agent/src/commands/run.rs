@@ -3,6 +3,7 @@
 use clap::Args;
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Config, EXIT_OK, Error};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -19,7 +20,19 @@ pub(super) async fn run(config: Config, arguments: &Arguments) -> Result<u8, Err
     let options = Options { frozen, offline, update: false };
     let exporter = modunest_agent::export_traces(&config)?;
     let agent = Box::pin(Agent::start_with(config, options)).await?;
-    modunest_runtime::shutdown::signal_received().await.map_err(Error::System)?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(Error::System)?;
+    let stop = modunest_runtime::shutdown::signal_received();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            stopped = &mut stop => break stopped.map_err(Error::System)?,
+            Some(()) = hangups.recv() => {
+                if let Err(error) = agent.reload().await {
+                    tracing::error!(%error, "the configuration was not read anew; the old one is in force");
+                }
+            }
+        }
+    }
     tracing::info!("stopping");
     agent.shutdown().await;
     if let Some(exporter) = exporter {

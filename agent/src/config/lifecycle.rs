@@ -4,6 +4,7 @@
 //! ```toml
 //! [lifecycle]
 //! hook_timeout_ms = 5000      # of each lifecycle hook
+//! load_timeout_max_ms = 60000 # what a manifest may ask for at most to load
 //! drain_timeout_ms = 5000     # how long a swap with state waits for running calls
 //! queue = 256                 # calls that wait for the end of a swap
 //! keep_old_s = 120            # how long a replaced instance is kept to go back to
@@ -47,6 +48,8 @@ use crate::host::{BreakerSettings, Rate, WINDOW_MAX};
 pub struct LifecycleSettings {
     /// How long one lifecycle hook may take.
     pub hook_timeout: Duration,
+    /// What a manifest may ask for at most to load.
+    pub load_timeout_max: Duration,
     /// How long a swap with state waits for the calls that run.
     pub drain_timeout: Duration,
     /// Calls of one plugin that wait for the end of a swap.
@@ -110,6 +113,7 @@ impl Default for LifecycleSettings {
     fn default() -> Self {
         LifecycleSettings {
             hook_timeout: Duration::from_secs(5),
+            load_timeout_max: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(5),
             queue: 256,
             keep_old: Duration::from_secs(120),
@@ -132,6 +136,7 @@ impl Default for LifecycleSettings {
 #[serde(deny_unknown_fields)]
 pub(super) struct LifecycleTable {
     hook_timeout_ms: Option<Spanned<u64>>,
+    load_timeout_max_ms: Option<Spanned<u64>>,
     drain_timeout_ms: Option<Spanned<u64>>,
     queue: Option<Spanned<u64>>,
     keep_old_s: Option<Spanned<u64>>,
@@ -193,6 +198,12 @@ impl Check<'_> {
             (1, TEN_MINUTES_MS),
             millis(defaults.hook_timeout),
         );
+        let load_max_ms = self.number(
+            "lifecycle.load_timeout_max_ms",
+            table.load_timeout_max_ms,
+            (1, TEN_MINUTES_MS),
+            millis(defaults.load_timeout_max),
+        );
         let drain_ms = self.number(
             "lifecycle.drain_timeout_ms",
             table.drain_timeout_ms,
@@ -223,6 +234,7 @@ impl Check<'_> {
         };
         LifecycleSettings {
             hook_timeout: Duration::from_millis(hook_ms),
+            load_timeout_max: Duration::from_millis(load_max_ms),
             drain_timeout: Duration::from_millis(drain_ms),
             queue: queue as usize,
             keep_old: Duration::from_secs(keep_s),

@@ -86,6 +86,8 @@ pub const ADMIN_SOCKET: &str = "admin.sock";
 /// Everything the agent is told. Made by [`Config::load`] or, in code, by [`Config::new`].
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that it was read from; absent when it was made in code.
+    pub file: Option<PathBuf>,
     /// Folder of the agent's own: index cache, store, generations, lock file.
     pub state_dir: PathBuf,
     /// Where plugin routes are served.
@@ -194,6 +196,7 @@ impl Config {
         let mut host = HostSettings::default();
         host.component.cache = ComponentSettings::cache_in(&state_dir);
         Config {
+            file: None,
             gateway: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             admin: Listen::below(&state_dir),
             state_dir,

@@ -214,6 +214,7 @@ pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     parse(&text, folder)
+        .map(|config| Config { file: Some(path.to_owned()), ..config })
         .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
 }
 
@@ -295,6 +296,7 @@ impl<'t> Check<'t> {
         });
         let plugins = plugins.collect();
         Some(Config {
+            file: None,
             state_dir,
             gateway: gateway?,
             admin: admin?,

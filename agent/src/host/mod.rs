@@ -12,12 +12,15 @@
 //! `native*`.
 
 pub(crate) mod ask;
+mod bounded;
 mod breaker;
 mod cell;
 pub(crate) mod component;
+mod condemned;
 mod events;
 mod frame;
 mod guards;
+mod health;
 mod instance;
 mod links;
 pub(crate) mod native;
@@ -25,6 +28,7 @@ pub(crate) mod native_host;
 mod operations;
 mod plan;
 mod process;
+mod reload;
 mod routes;
 mod schedule;
 mod services;
@@ -37,7 +41,7 @@ mod tier;
 mod vitals;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use modunest_core::Version;
@@ -53,12 +57,14 @@ pub use cell::{Cell, State, Status};
 pub use events::EventCounters;
 pub(crate) use frame::with_identity;
 pub use guards::GuardRefusal;
+pub use health::{HealthRecord, Verdict};
 pub use instance::{Call, Instance};
 pub use links::LinkStatus;
 pub use native::LoadError;
 pub use operations::{FileAccess, Resources};
 pub use plan::{Plan, Prepared, prepare};
 pub use process::{Crash, RestartPolicy};
+pub use reload::{NotSwitched, Takeover, switch, takeover};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;
@@ -75,6 +81,8 @@ pub struct Host {
     /// Dependencies before those that need them.
     order: Vec<PluginName>,
     routes: Routes,
+    /// Replaced instances, and until when they are kept to go back to.
+    standby: Mutex<Vec<(Arc<Cell>, Instant)>>,
 }
 
 /// What this host can run.
@@ -100,7 +108,12 @@ fn own_version() -> Version {
 impl Host {
     /// A host without plugins.
     pub fn empty() -> Self {
-        Host { cells: BTreeMap::new(), order: Vec::new(), routes: Routes::default() }
+        Host {
+            cells: BTreeMap::new(),
+            order: Vec::new(),
+            routes: Routes::default(),
+            standby: Mutex::default(),
+        }
     }
 
     /// Every plugin, by name.
@@ -123,16 +136,83 @@ impl Host {
     /// # Errors
     /// The plugin and its state.
     pub fn ready(&self) -> Result<(), (PluginName, Status)> {
-        let waiting = self
-            .cells
-            .values()
-            .filter(|cell| cell.manifest().critical)
-            .find(|cell| cell.status().state != State::Ready);
+        let waiting = self.cells.values().filter(|cell| cell.manifest().critical).find(|cell| {
+            let state = cell.status().state;
+            !state.serves() || matches!(state, State::Unhealthy | State::Restarting)
+        });
         waiting.map_or(Ok(()), |cell| Err((cell.name().clone(), cell.status())))
     }
 
+    /// Names of all plugins, dependencies before those that need them.
+    pub(crate) fn order(&self) -> &[PluginName] {
+        &self.order
+    }
+
+    /// The instance of exactly this, if one is loaded or kept.
+    fn same(&self, name: &PluginName, parts: &cell::Parts) -> Option<Arc<Cell>> {
+        let running = self.cell(name).filter(|cell| cell.is_same(parts)).cloned();
+        running.or_else(|| {
+            let standby = self.standby();
+            let kept = standby.iter().map(|(cell, _)| cell);
+            kept.filter(|cell| cell.name() == name).find(|cell| cell.is_same(parts)).cloned()
+        })
+    }
+
+    fn standby(&self) -> MutexGuard<'_, Vec<(Arc<Cell>, Instant)>> {
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_standby(&self) -> Vec<(Arc<Cell>, Instant)> {
+        std::mem::take(&mut *self.standby())
+    }
+
+    fn keep_standby(&self, kept: Vec<(Arc<Cell>, Instant)>) {
+        self.standby().extend(kept);
+    }
+
+    /// Replaced instances that are kept.
+    pub fn kept(&self) -> Vec<Arc<Cell>> {
+        self.standby().iter().map(|(cell, _)| cell.clone()).collect()
+    }
+
+    /// Asks after the health of those whose turn it is, each on a thread of its own. Calls
+    /// `restart` for each that is to be restarted, with the reason.
+    pub fn ask_after_health(
+        &self,
+        now: Instant,
+        restart: &(impl Fn(&Arc<Cell>, &str) + Clone + Send + 'static),
+    ) {
+        for cell in self.cells.values().filter(|cell| cell.is_to_be_asked(now)) {
+            let (asked, restart) = (cell.clone(), restart.clone());
+            let thread = std::thread::Builder::new().name("health".to_owned());
+            let started = thread.spawn(move || {
+                if let Some(reason) = asked.ask_after(modunest_runtime::clock::now()) {
+                    restart(&asked, &reason);
+                }
+            });
+            if let Err(error) = started {
+                tracing::warn!(plugin = %cell.name(), %error, "nobody can ask after its health");
+            }
+        }
+    }
+
+    /// Stops replaced instances that were kept for long enough.
+    pub fn stop_spent(&self, now: Instant, timeout: Duration) {
+        let mut spent = Vec::new();
+        self.standby().retain(|(cell, until)| {
+            let is_spent = *until <= now;
+            spent.extend(is_spent.then(|| cell.clone()));
+            !is_spent
+        });
+        for cell in spent {
+            tracing::info!(plugin = %cell.name(), version = %cell.version(), "the replaced instance is stopped");
+            cell.stop(Instant::now() + timeout);
+        }
+    }
+
     /// Stops every plugin that `successor` does not go on with, users before what they use:
-    /// hooks, drain, `stop`. Gives up waiting at the deadline; what hangs stays mapped.
+    /// hooks, drain, `stop`. Gives up waiting at the deadline; what hangs stays mapped. What
+    /// a successor took over from is kept by it.
     pub fn stop(&self, successor: Option<&Host>, timeout: Duration) {
         let until = Instant::now() + timeout;
         for name in self.order.iter().rev() {
@@ -140,9 +220,13 @@ impl Host {
             let goes_on = successor
                 .and_then(|next| next.cell(name))
                 .is_some_and(|next| Arc::ptr_eq(next, cell));
-            if !goes_on {
+            let is_kept = successor.is_some() && cell.status().state == State::Standby;
+            if !goes_on && !is_kept {
                 cell.clone().stop(until);
             }
+        }
+        if successor.is_none() {
+            self.take_standby().into_iter().for_each(|(cell, _)| cell.stop(until));
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use modunest_core::archive::{FileList, FileRecord};
-use modunest_core::manifest::{BuildSettings, Manifest};
+use modunest_core::manifest::{BuildSettings, Life, Manifest};
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
 use modunest_core::scan::{COMPONENT_NAME, library_name};
@@ -16,6 +17,7 @@ use super::cell::Parts;
 use super::component::Unpacked;
 use super::links::{self, Other, Schemas};
 use super::operations::{self, Operations};
+use super::reload::{Takeover, takeover};
 use super::routes::{Routes, Segment, segments};
 use super::{Cell, Host, Resources, State, Tier, tier};
 use crate::config::{HostSettings, Wanted};
@@ -136,6 +138,13 @@ impl Plan {
                 Err(why) => (Schemas::default(), Some(why)),
             };
             let operations = Operations::new(&installed.manifest, &settings.grants, resources);
+            let load_timeout = load_timeout(&installed.manifest, settings);
+            let predecessor = previous.and_then(|host| host.cell(&name));
+            let inherits = predecessor.is_some_and(|old| {
+                matches!(old.status().state, State::Ready | State::Unhealthy)
+                    && !old.is_worn()
+                    && takeover(old.manifest(), &installed.manifest) == Takeover::Restore
+            });
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
                 manifest: installed.manifest,
@@ -144,14 +153,17 @@ impl Plan {
                 lifecycle: lifecycle.clone(),
                 hooks: settings.hooks.clone(),
                 operations,
+                load_timeout,
+                inherits,
             };
-            let old = previous.and_then(|host| host.cell(&name));
+            let predecessor = previous.and_then(|host| host.cell(&name));
+            let old = previous.and_then(|host| host.same(&name, &parts));
             let refusal = damage.as_ref().or(refusals.get(&name)).or(unusable.as_ref());
-            let cell = match old.filter(|old| refusal.is_none() && old.is_same(&parts)) {
-                Some(old) => old.clone(),
+            let cell = match old.filter(|_| refusal.is_none()) {
+                Some(old) => old,
                 None => {
-                    let cell = Arc::new(Cell::new(parts));
-                    links::tie(&cell, schemas, old, &links);
+                    let cell = Cell::new(parts);
+                    links::tie(&cell, schemas, predecessor, &links);
                     cell
                 }
             };
@@ -162,7 +174,7 @@ impl Plan {
                 }
                 None => add_routes(&mut plan.host.routes, &cell),
             }
-            if cell.status().state != State::Ready {
+            if !cell.status().state.is_up() {
                 plan.waits.insert(name.clone(), waits);
             }
             plan.libraries.insert(name.clone(), library);
@@ -177,6 +189,13 @@ impl Plan {
         links::connect_new(&plan.host);
         plan
     }
+}
+
+/// How long a plugin may take to load: what it asks for, within what the operator allows.
+fn load_timeout(manifest: &Manifest, settings: &HostSettings) -> Duration {
+    manifest.life.load_timeout_ms.map_or(settings.load_timeout, |asked_ms| {
+        Duration::from_millis(asked_ms).min(settings.lifecycle.load_timeout_max)
+    })
 }
 
 fn add_routes(routes: &mut Routes, cell: &Arc<Cell>) {
@@ -207,6 +226,9 @@ fn unknown(proven: &Proven) -> Installed {
         guards: Vec::new(),
         events: Vec::new(),
         config_schema: None,
+        life: Life::default(),
+        state: None,
+        schedules: Vec::new(),
         capabilities: Vec::new(),
         optional_capabilities: Vec::new(),
         build: BuildSettings { native: None, wasm: None, include: Vec::new() },

@@ -32,7 +32,6 @@ pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
     let runners = Arc::new(Runners::new(confined, settings));
     let mut loader = Loader {
         slots: settings.slots,
-        load_timeout: settings.load_timeout,
         libraries,
         components,
         tiers,
@@ -97,7 +96,6 @@ fn waits_on(
 /// the lock held, and none of them calls a plugin.
 struct Loader {
     slots: usize,
-    load_timeout: Duration,
     libraries: BTreeMap<PluginName, Option<FileRecord>>,
     components: BTreeMap<PluginName, Ready>,
     tiers: BTreeMap<PluginName, Tier>,
@@ -218,6 +216,14 @@ impl Loader {
             // What may not run anywhere was refused by the plan.
             let Some(tier) = self.tiers.get(cell.name()).copied() else { continue };
             let place = Place { tier, runners: self.runners.clone() };
+            // A component is compiled by now: what is left to do takes microseconds.
+            let is_component = self.components.contains_key(cell.name());
+            let is_lazy = !cell.manifest().life.activation.is_empty() && !is_component;
+            if is_lazy && !cell.inherits() {
+                cell.idle(library, place);
+                self.settle(&cell);
+                continue;
+            }
             cell.set(State::Loading, None);
             self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
             let component = self.components.remove(cell.name());
@@ -232,7 +238,8 @@ impl Loader {
 
     /// When there is something to do, even if nothing ends until then.
     fn next_look(&self) -> Option<Instant> {
-        let deadline = self.running.values().map(|(_, since)| *since + self.load_timeout).min();
+        let now = Instant::now();
+        let deadline = self.running.values().map(|(cell, since)| cell.late_at(*since, now)).min();
         let may_overtake = !self.queue.is_empty() && self.running.len() < self.slots;
         let overtake = self.overtake_at().filter(|_| may_overtake);
         deadline.into_iter().chain(overtake).min()
@@ -264,15 +271,15 @@ impl Loader {
 
     fn give_up_late(&mut self) {
         let now = Instant::now();
-        let late = |(_, since): &(Arc<Cell>, Instant)| *since + self.load_timeout <= now;
-        let late = self.running.iter().filter(|(_, run)| late(run));
-        let late: Vec<PluginName> = late.map(|(name, _)| name.clone()).collect();
-        for name in late {
+        let late = self
+            .running
+            .iter()
+            .filter_map(|(name, (cell, since))| Some((name.clone(), cell.late(*since, now)?)));
+        let late: Vec<(PluginName, String)> = late.collect();
+        for (name, reason) in late {
             let Some((cell, _)) = self.running.remove(&name) else { continue };
-            let limit = self.load_timeout.as_millis();
-            if cell.give_up(format!("it did not load within {limit} ms")) {
-                tracing::warn!(plugin = %name, limit_ms = limit, "gave up loading; its thread is left behind");
-            }
+            tracing::warn!(plugin = %name, reason, "gave up loading; its thread is left behind");
+            cell.give_up(reason);
             self.settle(&cell);
         }
     }
@@ -280,7 +287,7 @@ impl Loader {
     /// Tells those that wait for a plugin what became of it.
     fn settle(&mut self, cell: &Arc<Cell>) {
         let users = self.users.remove(cell.name()).unwrap_or_default();
-        if cell.status().state != State::Ready {
+        if !cell.status().state.is_up() {
             self.block_needing(cell, users.clone());
         }
         for (user, _) in users {

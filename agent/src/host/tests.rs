@@ -186,7 +186,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
     let manifest = manifest(name, more);
     let grants = Grants::default();
     let resources = Resources::new("/nowhere", grants.outbound.clone());
-    Arc::new(Cell::new(Parts {
+    Cell::new(Parts {
         identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
         operations: operations::Operations::new(&manifest, &grants, &resources),
         manifest,
@@ -194,7 +194,9 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
         dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
         lifecycle: Arc::default(),
         hooks: Hooks::default(),
-    }))
+        load_timeout: Duration::from_secs(10),
+        inherits: false,
+    })
 }
 
 fn open(cell: &Cell) {

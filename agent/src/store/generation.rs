@@ -11,12 +11,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use modunest_core::Version;
 use modunest_core::digest::Digest;
 use modunest_core::index::INDEX_FILE_MAX_BYTES;
 use modunest_core::name::PluginName;
 use modunest_core::statement::{Build, RegistryKeys, Release, Status, Subject, TrustLevel};
+use modunest_core::time::Timestamp;
 
 use super::Error;
 use crate::files;
@@ -25,6 +27,10 @@ use crate::sync::{Judgement, LOCK_MAX_BYTES, LOCK_NAME, Lock, Policy};
 
 /// Generations that are kept to go back to.
 pub const KEPT_GENERATIONS: usize = 10;
+/// How long a generation is kept to go back to.
+pub const GENERATIONS_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Name of the file that names the generation which is stayed with.
+const PIN_NAME: &str = "pinned";
 /// Largest evidence file, in bytes: 10,000 plugins with 50 KB of statements.
 const EVIDENCE_MAX_BYTES: usize = 512 * 1024 * 1024;
 
@@ -101,6 +107,10 @@ impl Generations {
     /// # Errors
     /// [`Error::Io`] and [`Error::Generation`].
     pub fn current(&self) -> Result<Option<Generation>, Error> {
+        self.current_number()?.map(|number| self.read(number)).transpose()
+    }
+
+    fn current_number(&self) -> Result<Option<u64>, Error> {
         let link = self.state_dir.join("current");
         let target = match fs::read_link(&link) {
             Ok(target) => target,
@@ -112,7 +122,7 @@ impl Generations {
             number: 0,
             rule: format!("{} does not point to a generation", link.display()),
         })?;
-        self.read(number).map(Some)
+        Ok(Some(number))
     }
 
     /// Reads one generation.
@@ -155,6 +165,49 @@ impl Generations {
         Ok(Generation { number, lock, evidence })
     }
 
+    /// When a generation was made.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn made_at(&self, number: u64) -> Result<Timestamp, Error> {
+        let folder = self.folder().join(number.to_string());
+        let made = fs::metadata(&folder).and_then(|data| data.modified());
+        let made = made.map_err(|e| Error::io(&folder, e))?;
+        let since = made.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// The generation that is stayed with until the next explicit sync, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Generation`].
+    pub fn pinned(&self) -> Result<Option<u64>, Error> {
+        let path = self.state_dir.join(PIN_NAME);
+        let text = files::read_limited(&path, 32).map_err(|e| Error::io(&path, e))?;
+        let Some(text) = text else { return Ok(None) };
+        let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+        number.map(Some).ok_or_else(|| Error::Generation {
+            number: 0,
+            rule: format!("{} names no generation; delete it", path.display()),
+        })
+    }
+
+    /// Stays with a generation from now on, or with none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn pin(&self, number: Option<u64>) -> Result<(), Error> {
+        let path = self.state_dir.join(PIN_NAME);
+        let done = match number {
+            Some(number) => files::write_durable(&path, format!("{number}\n").as_bytes()),
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            },
+        };
+        done.map_err(|e| Error::io(&path, e))
+    }
+
     /// Makes a generation the current one.
     ///
     /// # Errors
@@ -169,17 +222,21 @@ impl Generations {
             .map_err(|e| Error::io(&link, e))
     }
 
-    /// Removes all but the newest [`KEPT_GENERATIONS`] and `current`; answers the file lists
-    /// that the kept ones use.
+    /// Removes all but the newest [`KEPT_GENERATIONS`], and what is older than
+    /// [`GENERATIONS_KEPT_FOR`] at `now`; never `current`, the one before it, or the pinned
+    /// one. Answers the file lists that the kept ones use.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Generation`].
-    pub fn prune(&self, current: u64) -> Result<BTreeSet<Digest>, Error> {
-        let numbers = self.numbers()?;
+    pub fn prune(&self, current: u64, now: Timestamp) -> Result<BTreeSet<Digest>, Error> {
+        let (numbers, pinned) = (self.numbers()?, self.pinned()?);
         let surplus = numbers.len().saturating_sub(KEPT_GENERATIONS);
+        let before = numbers.iter().rfind(|number| **number < current).copied();
         let mut used = BTreeSet::new();
         for (position, number) in numbers.into_iter().enumerate() {
-            if position < surplus && number != current {
+            let is_needed = number == current || Some(number) == before || Some(number) == pinned;
+            let is_old = now.since(self.made_at(number)?) > GENERATIONS_KEPT_FOR;
+            if (position < surplus || is_old) && !is_needed {
                 let path = self.folder().join(number.to_string());
                 fs::remove_dir_all(&path).map_err(|e| Error::io(&path, e))?;
             } else {

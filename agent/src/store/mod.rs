@@ -27,7 +27,9 @@ use modunest_core::manifest::{MANIFEST_MAX_BYTES, Manifest};
 use modunest_core::statement::{Build, Release};
 
 pub use error::Error;
-pub use generation::{Evidence, Generation, Generations, KEPT_GENERATIONS, Proven, prove};
+pub use generation::{
+    Evidence, GENERATIONS_KEPT_FOR, Generation, Generations, KEPT_GENERATIONS, Proven, prove,
+};
 pub use modunest_core::scan::LIBRARY_NAME;
 pub use unpack::Staged;
 

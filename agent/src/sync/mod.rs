@@ -21,6 +21,7 @@ use modunest_core::index::Head;
 use modunest_core::name::PluginName;
 use modunest_core::relation::HostFacts;
 use modunest_core::resolve::{Exceeded, Report, Root, Warning};
+use modunest_core::statement::Status;
 use serde::Serialize;
 
 pub use bundle::Bundled;
@@ -231,7 +232,11 @@ impl Syncer {
         if options.offline {
             return self.offline(config, "--offline was given".to_owned(), true);
         }
-        match self.online(config, options, progress).await {
+        let outcome = self.online(config, options, progress).await;
+        if outcome.is_ok() {
+            self.generations.pin(None)?;
+        }
+        match outcome {
             // Whoever answers wrongly is refused; only silence lets the old state serve.
             Err(Error::Registry(error)) if error.kind() == registry::Kind::Unreachable => {
                 self.offline(config, error.to_string(), false)
@@ -310,12 +315,64 @@ impl Syncer {
             _ => (self.generations.add(lock, evidence)?, true),
         };
         if changed {
-            let used = self.generations.prune(generation.number)?;
+            let used = self.generations.prune(generation.number, modunest_runtime::clock::now())?;
             self.store.retain(&used)?;
         }
         let head = HeadSummary::of(&head);
         let offline = None;
         Ok(Outcome { generation, proven, changed, fetched, fresh, head, offline, warnings })
+    }
+
+    /// Asks for the newest head and stays with the current generation, whatever else there is:
+    /// what a check of an agent does that went back to it.
+    ///
+    /// # Errors
+    /// As [`Syncer::sync`].
+    pub async fn stay(&self, config: &Config) -> Result<Outcome, Error> {
+        let _held = self.hold()?;
+        let reason = match self.client.refresh().await {
+            Ok(_) => None,
+            Err(error) if error.kind() == registry::Kind::Unreachable => Some(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let asked = "a generation is stayed with".to_owned();
+        let outcome = self.offline(config, reason.clone().unwrap_or(asked), reason.is_none())?;
+        Ok(Outcome { offline: reason, ..outcome })
+    }
+
+    /// Which plugins of a lock may not run any more, by what the registry says under the
+    /// newest head that is known, and why.
+    ///
+    /// # Errors
+    /// A read of the registry failed.
+    pub async fn condemned(
+        &self,
+        config: &Config,
+        lock: &Lock,
+    ) -> Result<BTreeMap<PluginName, String>, Error> {
+        let names = lock.plugins.iter().map(|locked| locked.plugin.clone()).collect();
+        let read = self.client.read(&names).await?;
+        let policy = self.policy(config)?;
+        let mut condemned = BTreeMap::new();
+        for locked in &lock.plugins {
+            let state = read.plugins.get(&locked.plugin).and_then(Option::as_ref);
+            let release =
+                state.and_then(|state| Some((state, state.releases.get(&locked.version)?)));
+            let reason = match release {
+                None => Some("the registry has no such release any more".to_owned()),
+                Some((state, release)) => {
+                    match (state.status(release), policy.judge(state, release)) {
+                        (Status::Quarantined { reason }, _) => {
+                            Some(format!("its release was quarantined: {reason}"))
+                        }
+                        (_, Judgement::Refused(reason)) => Some(format!("its release {reason}")),
+                        _ => None,
+                    }
+                }
+            };
+            condemned.extend(reason.map(|reason| (locked.plugin.clone(), reason)));
+        }
+        Ok(condemned)
     }
 
     /// The newest head. Where plugins are wanted that were never read, the registry is asked
@@ -502,7 +559,7 @@ fn folder_name(origin: &str) -> String {
 }
 
 /// Makes an earlier generation, which the caller has verified, the current one, and its lock
-/// the lock file, so that a later sync stays with it.
+/// the lock file. Checks of an agent stay with it until the next explicit sync.
 ///
 /// # Errors
 /// The disk said no.
@@ -512,6 +569,8 @@ pub fn go_back(
     chosen: &Generation,
 ) -> Result<(), store::Error> {
     let path = state_dir.join(LOCK_NAME);
+    // First, so that no check undoes the rest.
+    generations.pin(Some(chosen.number))?;
     files::write_durable(&path, &chosen.lock.to_bytes()).map_err(|e| store::Error::io(&path, e))?;
     generations.switch(chosen.number)
 }

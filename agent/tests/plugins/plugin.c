@@ -12,6 +12,11 @@
 
 static const modunest_host_table *host;
 
+#ifdef STATE
+/* Counts requests, and hands the count to its successor. */
+static _Atomic long count;
+#endif
+
 static void release(uint8_t *ptr, size_t len, size_t capacity) {
     (void)len;
     (void)capacity;
@@ -146,6 +151,9 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
     body_len = snprintf(body, sizeof body, "%s says %.*s", NAME, (int)inner.len,
                         inner.ptr ? (const char *)inner.ptr : "hello");
     if (!inner.ptr) body_len = snprintf(body, sizeof body, "%s says hello", NAME);
+#ifdef STATE
+    body_len = snprintf(body, sizeof body, "%s counts %ld", NAME, ++count);
+#endif
     if (inner.free) inner.free(inner.ptr, inner.len, inner.capacity);
     memcpy(message, &head_len, 4);
     memcpy(message + 4, head, head_len);
@@ -182,16 +190,50 @@ static int32_t nothing(void *instance, modunest_buffer *out) {
     return MODUNEST_OK;
 }
 
+static int32_t health(void *instance, modunest_buffer *out) {
+    (void)instance;
+#ifdef SICK
+    return text(out, MODUNEST_FAILED, "it has a cold");
+#endif
+#ifdef SICK_AFTER
+    if (count > SICK_AFTER) return text(out, MODUNEST_FAILED, "it has had enough");
+#endif
+    (void)out;
+    return MODUNEST_OK;
+}
+
+static int32_t snapshot(void *instance, modunest_buffer *out) {
+    (void)instance;
+#ifdef STATE
+    char words[32];
+    int len = snprintf(words, sizeof words, "%ld", count);
+    return answer(out, MODUNEST_OK, words, (size_t)len);
+#endif
+    (void)out;
+    return MODUNEST_OK;
+}
+
 static int32_t restore(void *instance, modunest_bytes snapshot, modunest_buffer *error) {
     (void)instance;
     (void)snapshot;
     (void)error;
+#ifdef FAIL_RESTORE
+    return text(error, MODUNEST_FAILED, "it cannot read that");
+#endif
+#ifdef STATE
+    {
+        char words[32];
+        memcpy(words, snapshot.ptr, snapshot.len);
+        words[snapshot.len] = 0;
+        count = atol(words);
+    }
+#endif
     return MODUNEST_OK;
 }
 
 static const modunest_plugin_table plugin_table = {
     sizeof(modunest_plugin_table), MODUNEST_ABI_VERSION, create, destroy, call,
-    nothing, nothing, restore, nothing,
+    health, snapshot, restore, nothing,
 };
 
 const modunest_plugin_table *modunest_plugin_v1(void) { return &plugin_table; }

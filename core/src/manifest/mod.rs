@@ -31,6 +31,7 @@
 //! Out of scope: whether dependencies exist, and whether files named here are in the archive
 //! (see [`Manifest::file_names`]).
 
+mod life;
 mod links;
 mod problem;
 mod read;
@@ -49,6 +50,7 @@ use crate::name::PluginName;
 use crate::relation::{Dependency, HostRequirement, Incompatibility, ServiceExport};
 
 pub use crate::capability::{Capability, PluginItem};
+pub use life::{Activation, Cron, LOAD_TIMEOUT_MAX_MS, Life, Schedule, StateSchema};
 pub use links::{Event, Guard, GuardUse, Import, QUEUE_DEFAULT, QUEUE_MAX, Service, WhenFull};
 pub use problem::{ManifestError, ManifestProblem};
 
@@ -99,6 +101,12 @@ pub struct Manifest {
     pub events: Vec<Event>,
     /// JSON Schema of its configuration, a file within the archive.
     pub config_schema: Option<String>,
+    /// When it is loaded.
+    pub life: Life,
+    /// The form of its snapshots; absent where a successor takes nothing over.
+    pub state: Option<StateSchema>,
+    /// Calls by the clock.
+    pub schedules: Vec<Schedule>,
     /// What it asks the host's operator for, in the order of the file's groups, optional ones
     /// last.
     pub capabilities: Vec<Capability>,

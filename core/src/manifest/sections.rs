@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::life;
 use super::links::{self, guard_use};
 use super::read::{Item, Notes, Table, document};
 use super::text::{library, route};
@@ -19,12 +20,15 @@ use crate::relation::{Dependency, HostRequirement, Incompatibility, NATIVE_ABI};
 
 /// Every section with its keys, as the schema lists them. Sections whose keys are plugin
 /// names have none of their own.
-pub(super) const KEYS: [(&str, &[&str]); 12] = [
+pub(super) const KEYS: [(&str, &[&str]); 15] = [
     (
         "plugin",
         &["name", "version", "description", "authors", "license", "readme", "keywords", "critical"],
     ),
     ("host", &["abi", "requires"]),
+    ("lifecycle", &["activation", "load_timeout_ms"]),
+    ("state", &["version", "accepts"]),
+    ("schedule", &["name", "cron"]),
     ("dependencies", &[]),
     ("incompatible", &[]),
     ("service", &["name", "version", "deprecated", "methods", "request", "response", "guards"]),
@@ -99,6 +103,9 @@ impl<'n, 't> Reader<'n, 't> {
         let routes = self.routes(&guards, &known);
         let events = links::events(&self.list("event"), &known);
         let config_schema = self.config();
+        let life = self.section("lifecycle").as_ref().map(life::life).unwrap_or_default();
+        let state = self.section("state").as_ref().and_then(life::state);
+        let schedules = life::schedules(&self.list("schedule"));
         let (capabilities, optional_capabilities) = self.capabilities(&known);
         let build = self.build(name.as_ref());
         let head = head?;
@@ -120,6 +127,9 @@ impl<'n, 't> Reader<'n, 't> {
             guards,
             events,
             config_schema,
+            life,
+            state,
+            schedules,
             capabilities,
             optional_capabilities,
             build,

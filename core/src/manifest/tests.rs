@@ -129,6 +129,9 @@ fn each_rule() {
         "[capabilities]\nkv = [\"aa\", \"aa\"]\nservices = [\"demo/other:render\"]\n",
         "[build]\nnative = { library = \"a-b\" }\ninclude = [\"lib\", \"/etc\", \"assets\"]\n",
         "[build]\nwasm = { library = \"ab\" }\n",
+        "[lifecycle]\nactivation = [\"route\", \"route\", \"call\"]\nload_timeout_ms = 0\n",
+        "[state]\naccepts = [0, \"1\"]\n",
+        "[[schedule]]\nname = \"ab\"\ncron = \"@daily\"\n[[schedule]]\nname = \"ab\"\ncron = \"* 24 * * *\"\n",
     ] {
         let found = problems(more);
         assert!(!found.is_empty(), "{more}");
@@ -229,13 +232,18 @@ fn schema_and_parser_require_the_same_keys() {
     same(missing(""), required("/required"));
     same(missing("[plugin]\n[host]\nabi = 1"), required("/properties/plugin/required"));
     same(missing(&SMALL.replace("abi = 1", "")), required("/properties/host/required"));
-    for section in ["service", "import", "route", "guard", "event"] {
+    for section in ["service", "import", "route", "guard", "event", "schedule"] {
         same(
             missing(&format!("{SMALL}[[{section}]]\n")),
             required(&format!("/properties/{section}/items/required")),
         );
     }
-    same(missing(&format!("{SMALL}[config]\n")), required("/properties/config/required"));
+    for section in ["config", "state"] {
+        same(
+            missing(&format!("{SMALL}[{section}]\n")),
+            required(&format!("/properties/{section}/required")),
+        );
+    }
     for part in ["native", "wasm"] {
         same(
             missing(&format!("{SMALL}[build]\n{part} = {{}}\n")),

@@ -1,11 +1,13 @@
-//! Calls: from outside, from plugin to plugin, and the question after health.
+//! Calls: from outside, and from plugin to plugin.
+
+use std::sync::Arc;
 
 use modunest_core::time::Timestamp;
+use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, RequestKind};
-use modunest_sdk::{Error, Hook};
 
 use super::Cell;
-use super::gate::Running;
+use super::gate::{Entered, Running};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
 use crate::host::frame::{self, DEPTH_MAX, Frame};
@@ -18,6 +20,14 @@ struct Admitted<'c> {
     instance: &'c dyn Instance,
     deadline_ms: u64,
     ticket: Ticket,
+}
+
+/// Where a call goes on.
+enum Admission<'c> {
+    /// Here.
+    Here(Admitted<'c>),
+    /// At what took this plugin's place.
+    Elsewhere(Arc<Cell>),
 }
 
 fn now_ms() -> u64 {
@@ -34,8 +44,11 @@ impl Cell {
         let outer = frame::current();
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let admitted = self.let_in(&call, service, &outer);
-        let Admitted { _running, instance, deadline_ms, ticket } =
-            admitted.inspect_err(|_| self.meter.refuse())?;
+        let admitted = match admitted.inspect_err(|_| self.meter.refuse())? {
+            Admission::Here(admitted) => admitted,
+            Admission::Elsewhere(successor) => return successor.call(call),
+        };
+        let Admitted { _running, instance, deadline_ms, ticket } = admitted;
         let trace = if call.trace.is_empty() { outer.trace } else { call.trace.to_owned() };
         let mut step = spans::begin(self, &call, &trace);
         let trace = step.as_ref().map_or(trace, |step| step.context().to_string());
@@ -71,7 +84,7 @@ impl Cell {
         }
         if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = &answer {
             tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
-            self.tell(Hook::OnError, error.text().as_bytes());
+            self.tell_error(error.text());
         }
         answer
     }
@@ -82,7 +95,7 @@ impl Cell {
         call: &Call<'_>,
         service: Option<&str>,
         outer: &Frame,
-    ) -> Result<Admitted<'_>, Error> {
+    ) -> Result<Admission<'_>, Error> {
         if outer.depth >= DEPTH_MAX {
             return Err(Error::Denied(format!(
                 "calls from plugin to plugin are {DEPTH_MAX} deep at most"
@@ -98,7 +111,10 @@ impl Cell {
         if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
-        let running = self.enter(call.kind == RequestKind::Stream)?;
+        let running = match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
+            Entered::Here(running) => running,
+            Entered::Successor(successor) => return Ok(Admission::Elsewhere(successor)),
+        };
         let Some(instance) = self.instance.get() else {
             return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
         };
@@ -111,7 +127,8 @@ impl Cell {
             })
             .map_err(Error::Denied)?;
         let ticket = self.breakers.admit(service, now_ms).map_err(|r| self.refused(service, r))?;
-        Ok(Admitted { _running: running, instance: instance.as_ref(), deadline_ms, ticket })
+        let instance = instance.as_ref();
+        Ok(Admission::Here(Admitted { _running: running, instance, deadline_ms, ticket }))
     }
 
     /// What a caller hears whom a breaker keeps out.
@@ -124,18 +141,6 @@ impl Cell {
             "{whose} failed too often and is left alone; it will be tried again at {}",
             Timestamp::from_millis(refused.retry_at_ms)
         ))
-    }
-
-    /// Asks the instance whether it can do its work.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn health(&self) -> Result<(), Error> {
-        let _running = self.enter(false)?;
-        match self.instance.get() {
-            Some(instance) => instance.health(),
-            None => Err(Error::Unavailable(format!("{} is not loaded", self.name))),
-        }
     }
 }
 

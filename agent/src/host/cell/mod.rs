@@ -4,14 +4,21 @@ mod state;
 
 mod gate;
 mod hooks;
+mod lazy;
+mod swap;
+mod watch;
 
 mod call;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use modunest_core::Version;
+use modunest_core::archive::FileRecord;
 use modunest_core::digest::Digest;
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
@@ -19,16 +26,19 @@ use modunest_core::name::PluginName;
 pub(crate) use gate::Hold;
 pub use state::{State, Status};
 
+use super::health::HealthRecord;
 use super::links::Links;
 use super::operations::Operations;
 use super::services::Services;
+use super::start::Place;
 use super::streams::Streams;
 use super::{Breakers, Instance, Vitals};
 use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
 use crate::secrets::{OpenConfig, SecretError};
-use gate::{InFlight, lock};
+use gate::{Gate, lock};
+use hooks::Untold;
 
 /// One plugin of a host.
 pub struct Cell {
@@ -39,13 +49,38 @@ pub struct Cell {
     manifest: Manifest,
     folder: PathBuf,
     assets: String,
-    dependencies: BTreeMap<PluginName, Arc<Cell>>,
+    /// What it uses, as it stands now: instances are replaced while their users go on.
+    dependencies: BTreeMap<PluginName, ArcSwap<Cell>>,
     links: Links,
     operations: Operations,
     status: Mutex<Status>,
     instance: OnceLock<Box<dyn Instance>>,
-    in_flight: Mutex<InFlight>,
-    drained: Condvar,
+    gate: Gate,
+    /// The state is another one.
+    turned: Condvar,
+    /// Calls that wait for that.
+    waiting: AtomicUsize,
+    /// What took its place.
+    successor: Mutex<Option<Arc<Cell>>>,
+    /// Whether it takes over a predecessor's state before it serves.
+    inherits: bool,
+    load_timeout: Duration,
+    lifecycle: Arc<LifecycleSettings>,
+    /// Since when a hook runs on the thread that loads it.
+    hook_since: Mutex<Option<Instant>>,
+    /// Errors of which it is still to be told.
+    untold: Mutex<Untold>,
+    /// What its library must be and where it runs, where it is loaded at its first use.
+    library: Mutex<Option<(Option<FileRecord>, Place)>>,
+    me: Weak<Cell>,
+    /// When it was asked after its health.
+    asked: Mutex<Option<Instant>>,
+    record: Mutex<HealthRecord>,
+    restarts: AtomicU64,
+    /// Whether another instance is to take its place at the next load.
+    worn: AtomicBool,
+    /// Whether its instance was stopped.
+    unloaded: AtomicBool,
     meter: Meter,
     streams: Arc<Streams>,
     breakers: Breakers,
@@ -62,12 +97,29 @@ pub(super) struct Parts {
     pub(super) lifecycle: Arc<LifecycleSettings>,
     pub(super) hooks: Hooks,
     pub(super) operations: Operations,
+    pub(super) load_timeout: Duration,
+    pub(super) inherits: bool,
 }
 
 impl Cell {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { identity, manifest, folder, dependencies, lifecycle, hooks, operations } =
-            parts;
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self::of(parts, me.clone()))
+    }
+
+    fn of(parts: Parts, me: Weak<Cell>) -> Self {
+        let Parts {
+            identity,
+            manifest,
+            folder,
+            dependencies,
+            lifecycle,
+            hooks,
+            operations,
+            load_timeout,
+            inherits,
+        } = parts;
+        let dependencies =
+            dependencies.into_iter().map(|(name, cell)| (name, ArcSwap::new(cell))).collect();
         let breaker =
             if manifest.critical { lifecycle.critical_breaker } else { lifecycle.breaker };
         Cell {
@@ -86,8 +138,22 @@ impl Cell {
                 reason: None,
             }),
             instance: OnceLock::new(),
-            in_flight: Mutex::default(),
-            drained: Condvar::new(),
+            gate: Gate::new(),
+            turned: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            successor: Mutex::default(),
+            inherits,
+            load_timeout,
+            lifecycle,
+            hook_since: Mutex::default(),
+            untold: Mutex::default(),
+            library: Mutex::default(),
+            me,
+            asked: Mutex::default(),
+            record: Mutex::default(),
+            restarts: AtomicU64::new(0),
+            worn: AtomicBool::new(false),
+            unloaded: AtomicBool::new(false),
             meter: Meter::default(),
             streams: Arc::default(),
             breakers: Breakers::new(breaker),
@@ -126,8 +192,8 @@ impl Cell {
     }
 
     /// A plugin that it depends on, if that is here.
-    pub(super) fn dependency(&self, name: &PluginName) -> Option<&Arc<Cell>> {
-        self.dependencies.get(name)
+    pub(super) fn dependency(&self, name: &PluginName) -> Option<Arc<Cell>> {
+        self.dependencies.get(name).map(ArcSwap::load_full)
     }
 
     /// The same as text, as the plugin hears it.
@@ -148,16 +214,39 @@ impl Cell {
         &self.operations
     }
 
-    /// Whether the cell is of exactly this release, build and configuration, and uses
-    /// exactly these instances.
+    /// Whether the cell is of exactly this release, build and configuration, uses the same
+    /// plugins, and can go on.
     pub(super) fn is_same(&self, parts: &Parts) -> bool {
+        let state = self.status().state;
         self.identity == parts.identity
             && self.operations.is_same(&parts.operations)
-            && self.dependencies.len() == parts.dependencies.len()
-            && self.dependencies.iter().all(|(name, cell)| {
-                parts.dependencies.get(name).is_some_and(|other| Arc::ptr_eq(cell, other))
-            })
-            && self.status().state == State::Ready
+            && self.dependencies.keys().eq(parts.dependencies.keys())
+            && (state.serves() || state == State::Standby)
+            && !self.is_worn()
+    }
+
+    /// From now on it uses what `host` has of its dependencies.
+    pub(super) fn relink(&self, host: &super::Host) {
+        for (name, link) in &self.dependencies {
+            if let Some(cell) = host.cell(name) {
+                link.store(cell.clone());
+            }
+        }
+    }
+
+    /// Whether it takes over a predecessor's state before it serves.
+    pub(super) fn inherits(&self) -> bool {
+        self.inherits
+    }
+
+    /// Whether its instance was stopped.
+    pub(super) fn is_unloaded(&self) -> bool {
+        self.unloaded.load(Ordering::Relaxed)
+    }
+
+    /// Calls that are being served now.
+    pub fn running(&self) -> u64 {
+        self.gate.running()
     }
 
     /// Where it stands.
@@ -170,9 +259,9 @@ impl Cell {
         &self.meter
     }
 
-    /// Calls that are being served.
-    pub fn running(&self) -> u64 {
-        lock(&self.in_flight).running() as u64
+    /// How often it was restarted because it was not well, or because somebody asked for it.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Its circuit breakers.
@@ -189,7 +278,7 @@ impl Cell {
         if state == State::Loading {
             self.meter.loading();
         }
-        *lock(&self.status) = Status { state, since: modunest_runtime::clock::now(), reason };
+        self.turn(&mut lock(&self.status), state, reason);
         self.announce();
     }
 
@@ -203,11 +292,11 @@ impl Cell {
     }
 
     /// Turns to a state, if it is in one of those; else nothing happens, and it answers false.
-    pub(super) fn turn(&self, from: &[State], to: State, reason: Option<String>) -> bool {
+    pub(super) fn turn_from(&self, from: &[State], to: State, reason: Option<String>) -> bool {
         let mut status = lock(&self.status);
         let turns = from.contains(&status.state);
         if turns {
-            *status = Status { state: to, since: modunest_runtime::clock::now(), reason };
+            self.turn(&mut status, to, reason);
         }
         turns
     }
@@ -215,6 +304,13 @@ impl Cell {
     /// How it does, seen from outside it; `None` where it is not loaded.
     pub fn vitals(&self) -> Option<Vitals> {
         self.instance.get().map(|instance| instance.vitals())
+    }
+
+    /// Another state: opens or shuts the gate with it, and wakes who waits for it.
+    fn turn(&self, status: &mut Status, state: State, reason: Option<String>) {
+        *status = Status { state, since: modunest_runtime::clock::now(), reason };
+        self.gate.set_open(matches!(state, State::Ready | State::Unhealthy));
+        self.turned.notify_all();
     }
 
     /// How the plugin's trouble reads behind "which".

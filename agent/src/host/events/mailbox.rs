@@ -285,9 +285,10 @@ fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next
             Next::GiveUpAll(error.to_string())
         }
         // It is on its way up, or on its way out with a successor behind it.
-        (Error::Unavailable(_), State::Waiting | State::Loading | State::Stopping) => {
-            Next::Again(false)
-        }
+        (
+            Error::Unavailable(_),
+            State::Waiting | State::Loading | State::Prepared | State::Stopping,
+        ) => Next::Again(false),
         (
             Error::Failed(_)
             | Error::Panicked(_)

@@ -6,7 +6,7 @@ use modunest_sdk::abi::RequestKind;
 
 use super::*;
 use crate::host::tests::cell;
-use crate::host::{Call, Instance, Routes};
+use crate::host::{Call, Instance};
 
 /// Writes down what it receives, once it is let.
 #[derive(Default)]
@@ -87,7 +87,7 @@ fn receiving(name: &str, queue: usize, from: &[&Arc<Cell>]) -> (Arc<Cell>, Arc<R
 
 fn host(cells: &[&Arc<Cell>]) -> Host {
     let cells = cells.iter().map(|cell| (cell.name().clone(), (*cell).clone())).collect();
-    Host { cells, order: Vec::new(), routes: Routes::default() }
+    Host { cells, ..Host::empty() }
 }
 
 fn publish(cell: &Cell, payload: &str) -> Result<(), Error> {

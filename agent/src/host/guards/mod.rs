@@ -148,7 +148,7 @@ impl<'a> Asking<'a> {
             GuardUse::Own(name) => self.ask(self.guarded, name),
             GuardUse::Of(item) => {
                 let dependency = self.guarded.dependency(&item.plugin);
-                self.ask_other(dependency.map(AsRef::as_ref), item)
+                self.ask_other(dependency.as_deref(), item)
             }
         })
     }

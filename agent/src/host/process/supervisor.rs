@@ -280,11 +280,11 @@ impl Runner {
             match decision {
                 Decision::Restart(_) => {
                     let reason = format!("its process {text}");
-                    cell.turn(&[State::Ready], State::Restarting, Some(reason));
+                    cell.turn_from(&[State::Ready], State::Restarting, Some(reason));
                 }
                 Decision::GiveUp => {
                     let from = [State::Ready, State::Restarting];
-                    cell.turn(&from, State::Failed, Some(format!("its process {why}")));
+                    cell.turn_from(&from, State::Failed, Some(format!("its process {why}")));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! One call from plugin to plugin, from the caller's import to the checked answer.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use modunest_core::manifest::{Capability, Import, Service};
@@ -41,7 +42,8 @@ impl Cell {
         })?;
         let index = self.import(plugin, service)?;
         let import = self.nth_import(index)?;
-        let (_, service) = self.exported(import)?;
+        let target = self.provider(import)?;
+        let service = self.exported(&target, import)?;
         let state = self.services().imports.get(index).ok_or_else(unknown_handle)?;
         let handle = state.handle.get_or_init(modunest_runtime::random::bytes);
         Ok([&handle[..], service.export.version.to_string().as_bytes()].concat())
@@ -62,11 +64,12 @@ impl Cell {
     /// The imports of this plugin with what their plugins say about them.
     pub fn import_statuses(&self) -> Vec<ImportStatus> {
         let status = |import: &Import| {
-            let service = self.exported(import).ok().map(|(_, service)| &service.export);
+            let target = self.provider(import).ok();
+            let service = target.as_ref().and_then(|target| self.exported(target, import).ok());
             ImportStatus {
                 service: import.item.to_string(),
-                version: service.map(|export| export.version.to_string()),
-                deprecated: service.and_then(|export| export.deprecated.clone()),
+                version: service.map(|service| service.export.version.to_string()),
+                deprecated: service.and_then(|service| service.export.deprecated.clone()),
             }
         };
         self.manifest().imports.iter().map(status).collect()
@@ -91,9 +94,9 @@ impl Cell {
         self.manifest().imports.get(index).ok_or_else(unknown_handle)
     }
 
-    /// The service behind an import, if its plugin is here and has it in a version that fits.
-    fn exported(&self, import: &Import) -> Result<(&Cell, &Service), Error> {
-        let (plugin, name) = (&import.item.plugin, &import.item.item);
+    /// The plugin behind an import, if it is here and may be used.
+    fn provider(&self, import: &Import) -> Result<Arc<Cell>, Error> {
+        let plugin = &import.item.plugin;
         let is_it = |asked: &Capability| matches!(asked, Capability::Services(item) if *item == import.item);
         if self.is_refused(is_it) {
             return Err(Error::Denied(format!(
@@ -102,9 +105,14 @@ impl Cell {
                 import.item
             )));
         }
-        let target = self.dependency(plugin).ok_or_else(|| {
+        self.dependency(plugin).ok_or_else(|| {
             Error::Unavailable(format!("{plugin} is not among what {} may use here", self.name()))
-        })?;
+        })
+    }
+
+    /// The service behind an import, if its plugin has it in a version that fits.
+    fn exported<'t>(&self, target: &'t Cell, import: &Import) -> Result<&'t Service, Error> {
+        let (plugin, name) = (&import.item.plugin, &import.item.item);
         let mut services = target.manifest().services.iter();
         let service = services.find(|service| service.export.name == *name).ok_or_else(|| {
             Error::NotFound(format!("{plugin} {} exports no service {name}", target.version()))
@@ -119,14 +127,16 @@ impl Cell {
                     service.export.version
                 )))
             }
-            _ => Ok((target, service)),
+            _ => Ok(service),
         }
     }
 
     fn call_import(&self, asked: Asked<'_>) -> Result<Vec<u8>, Error> {
         let Asked { import: index, method, payload, trace, deadline_ms } = asked;
         let import = self.nth_import(index)?;
-        let (target, service) = self.exported(import)?;
+        let target = self.provider(import)?;
+        let target: &Cell = &target;
+        let service = self.exported(target, import)?;
         has_method(import, service, method)?;
         self.warn_once(index, target, service);
         target.admit(self, service, method).inspect_err(|_| target.count_refused())?;

@@ -1,0 +1,145 @@
+//! What an operator can have a running agent do: go back, restart a plugin, read its
+//! configuration anew.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use modunest_core::name::PluginName;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Inner, Synced};
+use crate::config::Config;
+use crate::store::Fresh;
+use crate::{Error, blocking};
+
+/// What reading the configuration anew came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Sections that are in force now.
+    pub applied: Vec<String>,
+    /// Sections that changed and wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// The generation that runs now.
+    pub generation: Option<u64>,
+}
+
+impl Inner {
+    /// Goes back to a generation, by default the one before the one that runs, and stays with
+    /// it until the next explicit sync.
+    pub(crate) async fn rollback(self: &Arc<Self>, number: Option<u64>) -> Result<Synced, Error> {
+        let _turn = self.syncing.lock().await;
+        let running = self.last().generation;
+        let this = self.clone();
+        let number = blocking::run(move || {
+            let generations = this.syncer.generations();
+            let before = || {
+                let numbers = generations.numbers()?;
+                let before = |number: &u64| running.is_some_and(|running| *number < running);
+                numbers.into_iter().rfind(before).ok_or(Error::NoGeneration)
+            };
+            let number = number.map_or_else(before, Ok)?;
+            let chosen = generations.read(number)?;
+            // What cannot be proven is not gone back to.
+            let config = this.config();
+            this.syncer.verify(&config, &chosen)?;
+            let proven = this.syncer.prove(&config, &chosen)?;
+            this.load(proven, Fresh::default(), number)?;
+            crate::sync::go_back(&config.state_dir, generations, &chosen)?;
+            Ok::<_, Error>(number)
+        })
+        .await??;
+        self.last().generation = Some(number);
+        tracing::warn!(generation = number, "went back; this generation is stayed with");
+        Ok(Synced { generation: number, changed: running != Some(number), offline: None })
+    }
+
+    /// Puts another instance in the place of a plugin's, in place where its tier can. Its state
+    /// is not taken over.
+    pub(crate) async fn restart(
+        self: &Arc<Self>,
+        plugin: &PluginName,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let _turn = self.syncing.lock().await;
+        let (this, plugin, reason) = (self.clone(), plugin.clone(), reason.to_owned());
+        blocking::run(move || {
+            let host = this.host.load_full();
+            let cell = host.cell(&plugin).ok_or(Error::NoPlugin(plugin.clone()))?;
+            match cell.restart_in_place(&reason) {
+                Ok(()) => return Ok(()),
+                Err(modunest_sdk::Error::Unsupported(_)) => cell.wear_out(),
+                Err(error) => {
+                    tracing::warn!(%plugin, %error, "the plugin was not restarted in place");
+                    cell.wear_out();
+                }
+            }
+            this.load_again()
+        })
+        .await?
+    }
+
+    /// Loads the running generation anew: what goes on unchanged is left alone.
+    pub(super) fn load_again(&self) -> Result<(), Error> {
+        let number = self.last().generation.ok_or(Error::NoGeneration)?;
+        let generation = self.syncer.generations().read(number)?;
+        let proven = self.syncer.prove(&self.config(), &generation)?;
+        self.load(proven, Fresh::default(), number)
+    }
+
+    /// Reads the configuration's file anew, and puts in force what can be without a restart.
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Error> {
+        let path = self.config().file.clone().ok_or(Error::NoConfigFile)?;
+        let this = self.clone();
+        let read = blocking::run(move || Config::load(&path)).await?;
+        let mut next = read?;
+        let now = this.config();
+        let mut reloaded = Reloaded::default();
+        let fixed = differing(&now, &next);
+        // What cannot change keeps being what it is.
+        next.state_dir = now.state_dir.clone();
+        next.gateway = now.gateway;
+        next.admin = now.admin.clone();
+        next.registry = now.registry.clone();
+        next.host.hooks = now.host.hooks.clone();
+        reloaded.needs_restart = fixed.into_iter().map(str::to_owned).collect();
+        for (section, differs) in [
+            ("plugins", now.plugins != next.plugins),
+            ("policy", now.policy != next.policy),
+            ("host", now.host != next.host),
+        ] {
+            if differs {
+                reloaded.applied.push(section.to_owned());
+            }
+        }
+        self.config.store(Arc::new(next));
+        if !reloaded.applied.is_empty() {
+            // Another configuration of the same releases is another set of plugins.
+            self.last().stale = true;
+            self.sync(crate::sync::Options::default(), true).await?;
+        }
+        reloaded.generation = self.last().generation;
+        tracing::info!(
+            applied = reloaded.applied.join(", "),
+            needs_restart = reloaded.needs_restart.join(", "),
+            "the configuration was read anew"
+        );
+        Ok(reloaded)
+    }
+}
+
+/// Sections that differ and cannot change while the agent runs.
+fn differing(now: &Config, next: &Config) -> BTreeSet<&'static str> {
+    let registry = |config: &Config| {
+        let registry = &config.registry;
+        let keys: Vec<String> = registry.keys.iter().map(ToString::to_string).collect();
+        (registry.url.clone(), registry.origin.clone(), registry.root.clone(), keys)
+    };
+    let differs = [
+        ("state_dir", now.state_dir != next.state_dir),
+        ("gateway", now.gateway != next.gateway),
+        ("admin", now.admin != next.admin),
+        ("registry", registry(now) != registry(next)),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
+}

@@ -1,0 +1,126 @@
+//! What is looked after while plugins run: their health, their schedules, and instances that
+//! were replaced.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use modunest_core::name::{PluginName, ServiceName};
+use modunest_core::time::Timestamp;
+use modunest_sdk::abi::RequestKind;
+use tokio::sync::watch;
+
+use super::{Inner, STOP_TIMEOUT};
+use crate::blocking;
+use crate::host::{Call, Cell, Host};
+
+/// How often is looked. Schedules have minutes, health has seconds.
+const EVERY: Duration = Duration::from_secs(1);
+/// Minutes that are made up for after a pause, such as a laptop's sleep: the last one only.
+const MINUTES_MADE_UP: u64 = 1;
+
+/// Schedules that are being served: the next turn of one that takes long is left out.
+type Running = Arc<Mutex<BTreeSet<(PluginName, ServiceName)>>>;
+
+impl Inner {
+    pub(super) async fn keep_up(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let running = Running::default();
+        let mut minute = modunest_runtime::clock::now().as_secs() / 60;
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            let host = self.host.load_full();
+            self.clone().ask_after_health(&host);
+            let now = modunest_runtime::clock::now().as_secs() / 60;
+            for due in minutes(minute, now) {
+                let at = Timestamp::from_millis(due * 60_000);
+                for (cell, name) in due_schedules(&host, at) {
+                    self.serve_schedule(&running, cell, name, at);
+                }
+            }
+            minute = now;
+            let swept = blocking::run(move || host.stop_spent(Instant::now(), STOP_TIMEOUT));
+            if let Err(error) = swept.await {
+                tracing::warn!(%error, "replaced instances were not stopped");
+            }
+        }
+    }
+
+    fn ask_after_health(self: Arc<Self>, host: &Host) {
+        let runtime = tokio::runtime::Handle::current();
+        let restart = move |cell: &Arc<Cell>, reason: &str| {
+            let restarted = runtime.block_on(self.restart(cell.name(), reason));
+            match restarted {
+                Ok(()) => tracing::warn!(plugin = %cell.name(), reason, "restarted"),
+                Err(error) => {
+                    tracing::error!(plugin = %cell.name(), %error, "not restarted");
+                }
+            }
+        };
+        host.ask_after_health(Instant::now(), &restart);
+    }
+
+    fn serve_schedule(&self, running: &Running, cell: Arc<Cell>, name: ServiceName, at: Timestamp) {
+        let key = (cell.name().clone(), name);
+        if !lock(running).insert(key.clone()) {
+            tracing::warn!(plugin = %key.0, schedule = %key.1, "its last turn has not ended, so this one is left out");
+            return;
+        }
+        let running = running.clone();
+        let deadline_ms =
+            modunest_runtime::clock::now().plus(self.config().host.call_timeout).as_millis();
+        tokio::task::spawn_blocking(move || {
+            let payload = serde_json::json!({ "at": at.to_string() }).to_string();
+            let answer = cell.call(Call {
+                kind: RequestKind::Event,
+                target: key.1.as_str(),
+                payload: payload.as_bytes(),
+                trace: &modunest_runtime::trace::root().to_string(),
+                caller: "",
+                deadline_ms,
+            });
+            if let Err(error) = answer {
+                tracing::warn!(plugin = %key.0, schedule = %key.1, %error, "a schedule failed");
+            }
+            lock(&running).remove(&key);
+        });
+    }
+}
+
+/// Minutes that have begun since `last`.
+fn minutes(last: u64, now: u64) -> std::ops::RangeInclusive<u64> {
+    (last + 1).max(now.saturating_sub(MINUTES_MADE_UP - 1))..=now
+}
+
+/// Schedules whose minute this is.
+fn due_schedules(host: &Host, at: Timestamp) -> Vec<(Arc<Cell>, ServiceName)> {
+    let serving = host.cells().filter(|cell| cell.status().state.serves());
+    let all = serving.flat_map(|cell| {
+        let schedules = cell.manifest().schedules.iter();
+        schedules.map(move |schedule| (cell, schedule))
+    });
+    let due = all.filter(|(_, schedule)| schedule.cron.is_due(at));
+    due.map(|(cell, schedule)| (cell.clone(), schedule.name.clone())).collect()
+}
+
+/// What it holds is never left half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minutes;
+
+    #[test]
+    fn every_minute_has_one_turn_and_a_pause_is_not_made_up_for() {
+        let all = |last, now| minutes(last, now).collect::<Vec<_>>();
+        assert!(all(7, 7).is_empty());
+        assert_eq!(all(7, 8), [8]);
+        assert_eq!(all(7, 99), [99]);
+        // A clock that was set back.
+        assert!(all(7, 3).is_empty());
+    }
+}

@@ -1,0 +1,101 @@
+//! Looking after a plugin that runs: its health, its restart, and what is said of its release.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use modunest_core::time::Timestamp;
+use modunest_sdk::Error;
+
+use super::gate::lock;
+use super::{Cell, State};
+use crate::host::health::Verdict;
+
+impl Cell {
+    /// Whether it is time to ask after its health; then it counts as asked.
+    pub(in crate::host) fn is_to_be_asked(&self, now: Instant) -> bool {
+        if !matches!(self.status().state, State::Ready | State::Unhealthy) {
+            return false;
+        }
+        let mut asked = lock(&self.asked);
+        let every = self.lifecycle.health.every;
+        // The first question comes after the first pause: it has been asked at its load.
+        let is_due = !every.is_zero() && asked.get_or_insert(now).elapsed() >= every;
+        if is_due {
+            *asked = Some(now);
+        }
+        is_due
+    }
+
+    /// Asks after its health and takes the answer in. Answers why it is to be restarted, if it
+    /// is. Blocks for as long as the answer takes.
+    pub(in crate::host) fn ask_after(&self, now: Timestamp) -> Option<String> {
+        let answer = self.health();
+        let verdict =
+            lock(&self.record).note(now.as_millis(), &self.lifecycle.health, answer.is_ok());
+        let reason = answer.err().map(|error| format!("its health check failed: {error}"));
+        match verdict {
+            Verdict::Same => None,
+            Verdict::Recovered => {
+                self.turn_between(State::Unhealthy, State::Ready, None);
+                tracing::info!(plugin = %self.name, "the plugin is well again");
+                None
+            }
+            Verdict::Unhealthy | Verdict::Restart => {
+                let reason = reason.unwrap_or_default();
+                tracing::warn!(plugin = %self.name, version = %self.version, reason, "the plugin is unhealthy");
+                self.turn_between(State::Ready, State::Unhealthy, Some(reason.clone()));
+                (verdict == Verdict::Restart).then_some(reason)
+            }
+        }
+    }
+
+    /// Restarts the instance in place, where its tier can.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it cannot: then another instance has to take its place.
+    pub(crate) fn restart_in_place(&self, reason: &str) -> Result<(), Error> {
+        let (timeout, reason) = (self.load_timeout, reason.to_owned());
+        let restarted = self.with_instance("restart", timeout, move |it| it.restart(&reason));
+        restarted.unwrap_or_else(|late| Err(Error::DeadlineExceeded(late.to_string())))?;
+        self.breakers.reset();
+        self.turn_between(State::Unhealthy, State::Ready, None);
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Another instance of the same release takes its place at the next load, and nothing of
+    /// its state is taken over: it may be what is wrong.
+    pub(crate) fn wear_out(&self) {
+        self.worn.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::host) fn is_worn(&self) -> bool {
+        self.worn.load(Ordering::Relaxed)
+    }
+
+    /// Remembers how often its predecessor was restarted, whose place it takes for that.
+    pub(in crate::host) fn go_on_from(&self, worn: &Cell) {
+        *lock(&self.record) = lock(&worn.record).clone();
+        self.restarts.store(worn.restarts() + 1, Ordering::Relaxed);
+    }
+
+    /// Takes no calls any more, and stays in memory.
+    pub(in crate::host) fn deny(&self, reason: String) {
+        self.set(State::Denied, Some(reason));
+    }
+
+    /// Goes on, with a reason to look at it.
+    pub(in crate::host) fn warn(&self, reason: String) {
+        let mut status = lock(&self.status);
+        status.reason = Some(reason);
+    }
+
+    fn turn_between(&self, from: State, to: State, reason: Option<String>) {
+        let mut status = lock(&self.status);
+        if status.state == from {
+            self.turn(&mut status, to, reason);
+            drop(status);
+            self.announce();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! From one set of plugins to the next while calls come in.
+//!
+//! The next set is loaded beside the running one. Plugins that keep state (`[state]` in the
+//! manifest) are held then: their calls wait, the running ones end, the snapshot of the old
+//! instance is restored into the new one, which is asked after its health, and the calls that
+//! waited go on there. All others are replaced without a pause. Whoever still has a reference
+//! to an old instance is sent on to its successor, so no call fails because of a switch.
+//!
+//! Nothing is lost by a switch that does not come about: the old instances go on. After one
+//! that did, they are kept for a while, so that going back is another switch.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use modunest_core::manifest::Manifest;
+use modunest_core::name::PluginName;
+
+use super::{Cell, Host, State};
+use crate::config::LifecycleSettings;
+
+/// What becomes of an instance's state when another release takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// There is none, or the new release keeps none.
+    Nothing,
+    /// It is restored into the new instance.
+    Restore,
+    /// The new release keeps state and cannot take over the old one's.
+    Refused,
+}
+
+/// Decides from what both manifests say of their state.
+pub fn takeover(old: &Manifest, new: &Manifest) -> Takeover {
+    match (&old.state, &new.state) {
+        (Some(old), Some(new)) if new.accepts.contains(&old.version) => Takeover::Restore,
+        (Some(_), Some(_)) => Takeover::Refused,
+        (Some(_) | None, None) | (None, Some(_)) => Takeover::Nothing,
+    }
+}
+
+/// Why a set of plugins was not switched to. What ran before goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{plugin}: {reason}")]
+pub struct NotSwitched {
+    /// The plugin that stood in the way.
+    pub plugin: PluginName,
+    /// Why.
+    pub reason: String,
+}
+
+/// A plugin of the next set, and the one in whose place it comes.
+struct Pair<'h> {
+    old: &'h Arc<Cell>,
+    new: &'h Arc<Cell>,
+    /// Whether the old one's state is handed over.
+    restores: bool,
+}
+
+/// Switches from `previous` to `next`, which is loaded. Blocks for as long as the states take.
+///
+/// # Errors
+/// What stood in the way. `previous` serves then as before, and `next` is to be stopped.
+pub fn switch(
+    previous: &Host,
+    next: &Host,
+    settings: &LifecycleSettings,
+) -> Result<(), NotSwitched> {
+    let pairs = pairs(previous, next)?;
+    // What is lost by the new set is not lost quietly.
+    for pair in &pairs {
+        let state = pair.new.status().state;
+        if !matches!(state, State::Idle) {
+            pair.new.health().map_err(|error| not(pair, format!("is not healthy: {error}")))?;
+        }
+    }
+    let held = pairs.iter().filter(|pair| pair.restores);
+    // Users before what they use: a call that still runs may need what is held next.
+    let held: Vec<&Pair<'_>> = held.collect::<Vec<_>>().into_iter().rev().collect();
+    if let Err(error) = hand_over(&held, settings) {
+        held.iter().for_each(|pair| pair.old.release_calls());
+        return Err(error);
+    }
+    for cell in next.cells() {
+        cell.relink(next);
+    }
+    for pair in &pairs {
+        if pair.old.is_worn() {
+            pair.new.go_on_from(pair.old);
+        }
+        pair.new.take_over();
+        pair.old.stand_by(pair.new);
+    }
+    let until = Instant::now() + settings.keep_old;
+    let spent = previous.take_standby();
+    let mut standby: Vec<_> =
+        spent.into_iter().filter(|(cell, _)| cell.status().state == State::Standby).collect();
+    standby.extend(pairs.iter().map(|pair| (pair.old.clone(), until)));
+    next.keep_standby(standby);
+    // Those that were opened by their load have been told by it.
+    for pair in pairs.iter().filter(|pair| pair.new.inherits()) {
+        pair.new.tell_loaded();
+    }
+    Ok(())
+}
+
+fn not(pair: &Pair<'_>, reason: String) -> NotSwitched {
+    NotSwitched {
+        plugin: pair.new.name().clone(),
+        reason: format!("{} {reason}", pair.new.version()),
+    }
+}
+
+/// Every plugin that takes the place of a serving one, dependencies first.
+fn pairs<'h>(previous: &'h Host, next: &'h Host) -> Result<Vec<Pair<'h>>, NotSwitched> {
+    let mut pairs = Vec::new();
+    for name in next.order() {
+        let (Some(old), Some(new)) = (previous.cell(name), next.cell(name)) else { continue };
+        if Arc::ptr_eq(old, new) || !old.status().state.serves() {
+            continue;
+        }
+        let state = new.status().state;
+        let takeover = match takeover(old.manifest(), new.manifest()) {
+            // Going back is always possible: it goes on with the state that it had.
+            Takeover::Refused if state == State::Standby => {
+                tracing::warn!(plugin = %name, version = %new.version(), "goes back to the state that it had");
+                Takeover::Nothing
+            }
+            other => other,
+        };
+        // Without an instance there is no state.
+        let loaded = !matches!(old.status().state, State::Idle | State::Activating);
+        let loaded = loaded && !old.is_worn();
+        let pair = Pair { old, new, restores: takeover == Takeover::Restore && loaded };
+        if takeover == Takeover::Refused && loaded {
+            let (from, to) = (&old.manifest().state, &new.manifest().state);
+            let version = from.as_ref().map_or(0, |state| state.version);
+            let accepts = to.as_ref().map(|state| state.accepts.clone()).unwrap_or_default();
+            return Err(not(
+                &pair,
+                format!(
+                    "accepts states of version {accepts:?}, and what runs keeps version {version}; \
+                     publish a release that migrates, or restart the agent to begin without it"
+                ),
+            ));
+        }
+        if pair.restores && state == State::Idle {
+            let reason = "cannot take over: it was first used just now; the next try will do";
+            return Err(not(&pair, reason.to_owned()));
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}
+
+/// Holds all of them, then hands their states over, in the opposite order.
+fn hand_over(held: &[&Pair<'_>], settings: &LifecycleSettings) -> Result<(), NotSwitched> {
+    let until = Instant::now() + settings.drain_timeout;
+    for pair in held {
+        pair.old.hold_calls(until).map_err(|calls| {
+            let limit = settings.drain_timeout.as_millis();
+            not(pair, format!("cannot take over: {calls} calls did not end within {limit} ms"))
+        })?;
+    }
+    for pair in held.iter().rev() {
+        let failed = |error| not(pair, format!("cannot take over: {error}"));
+        let snapshot = pair.old.snapshot().map_err(failed)?;
+        pair.new.restore(snapshot).map_err(failed)?;
+        pair.new.health().map_err(|error| not(pair, format!("is not healthy: {error}")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn manifest(state: &str) -> Manifest {
+        Manifest::parse(&format!(
+            "[plugin]\nname = \"demo/counter\"\nversion = \"1.0.0\"\ndescription = \"A plugin for tests\"\nauthors = [\"Ada\"]\nlicense = \"MIT\"\n[host]\nabi = 1\n{state}"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn states_are_taken_over_where_they_fit() {
+        let none = manifest("");
+        let one = manifest("[state]\nversion = 1\n");
+        let two = manifest("[state]\nversion = 2\naccepts = [1]\n");
+        let three = manifest("[state]\nversion = 3\naccepts = [2]\n");
+        for (old, new, expected) in [
+            (&none, &none, Takeover::Nothing),
+            (&none, &one, Takeover::Nothing),
+            (&one, &none, Takeover::Nothing),
+            (&one, &one, Takeover::Restore),
+            (&one, &two, Takeover::Restore),
+            (&two, &three, Takeover::Restore),
+            (&one, &three, Takeover::Refused),
+            (&two, &one, Takeover::Refused),
+        ] {
+            assert_eq!(takeover(old, new), expected);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Plugins that are loaded when they are first used.
+
+use std::time::Duration;
+
+use modunest_agent::Agent;
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::Registry;
+
+fn states(agent: &Agent) -> Vec<String> {
+    let plugins = agent.status().plugins.into_iter();
+    plugins.map(|plugin| format!("{} {}", plugin.plugin, plugin.state)).collect()
+}
+
+const LAZY: &str = "\n[lifecycle]\nactivation = [\"route\", \"service\"]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_use_loads_a_plugin_and_what_it_calls() {
+    let registry = Registry::start().await;
+    registry.publish(release(
+        "demo/back",
+        "1.0.0",
+        &["SLOW_CREATE_S=1"],
+        &(ECHO.to_owned() + LAZY),
+    ));
+    let more = uses("demo/back", "^1") + &route("/front") + LAZY;
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    let critical = route("/unused") + LAZY;
+    registry.publish(release("demo/unused", "1.0.0", &[], &critical));
+    let folder = tempfile::tempdir().unwrap();
+    let config = registry.config(folder.path(), &[("demo/front", "^1"), ("demo/unused", "^1")]);
+    let agent = Agent::start(config).await.unwrap();
+    assert_eq!(states(&agent), ["demo/back idle", "demo/front idle", "demo/unused idle"]);
+    assert_eq!(agent.status().ready, Ok(()));
+    // Several at once wait for the one load.
+    let url = format!("http://{}/front", agent.gateway_addr());
+    let ask =
+        |url: String| tokio::spawn(async move { reqwest::get(url).await.unwrap().text().await });
+    let first: Vec<_> = (0..6).map(|_| ask(url.clone())).collect();
+    for answer in first {
+        let text = answer.await.unwrap().unwrap();
+        assert_eq!(text, "demo/front 1.0.0 says demo/front 1.0.0 via demo/back 1.0.0");
+    }
+    assert_eq!(states(&agent), ["demo/back ready", "demo/front ready", "demo/unused idle"]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_use_waits_no_longer_than_the_load_may_take() {
+    let registry = Registry::start().await;
+    let more = route("/slow") + "\n[lifecycle]\nactivation = [\"route\"]\nload_timeout_ms = 300\n";
+    registry.publish(release("demo/slow", "1.0.0", &["SLOW_CREATE_S=3"], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/slow", "^1")]);
+    config.host.call_timeout = Duration::from_secs(20);
+    let agent = Agent::start(config).await.unwrap();
+    let answer = reqwest::get(format!("http://{}/slow", agent.gateway_addr())).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("demo/slow is failed: it did not load within 300 ms"), "{text}");
+    agent.shutdown().await;
+}

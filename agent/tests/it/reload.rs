@@ -1,0 +1,146 @@
+//! Changes while calls come in: state handed over, refused, and taken back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use modunest_agent::sync::Options;
+use modunest_agent::{Agent, Error};
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::{Registry, Release};
+
+const UPDATE: Options = Options { frozen: false, offline: false, update: true };
+
+fn counter(version: &str, macros: &[&str], state: &str) -> Release {
+    let macros: Vec<&str> = macros.iter().copied().chain(["STATE"]).collect();
+    release("demo/counter", version, &macros, &(route("/count") + state))
+}
+
+fn state(version: u32, accepts: &[u32]) -> String {
+    format!("\n[state]\nversion = {version}\naccepts = {accepts:?}\n")
+}
+
+async fn get(agent: &Agent, path: &str) -> (u16, String) {
+    let answer = reqwest::get(format!("http://{}{path}", agent.gateway_addr())).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Requests from several callers at once, until it is told to stop.
+struct Callers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<(u16, Duration)>>>,
+}
+
+impl Callers {
+    fn start(agent: &Agent, path: &str, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let url = format!("http://{}{path}", agent.gateway_addr());
+        let caller = |_| {
+            let (stop, url) = (stop.clone(), url.clone());
+            tokio::spawn(async move {
+                let client = reqwest::Client::new();
+                let mut seen = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let started = Instant::now();
+                    let answer = client.get(&url).send().await.unwrap();
+                    let status = answer.status().as_u16();
+                    answer.bytes().await.unwrap();
+                    seen.push((status, started.elapsed()));
+                }
+                seen
+            })
+        };
+        let tasks = (0..count).map(caller).collect();
+        Callers { stop, tasks }
+    }
+
+    #[allow(clippy::print_stderr, reason = "a figure for whoever runs the test")]
+    /// How many requests there were, after which not one has failed.
+    async fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut seen = Vec::new();
+        for task in self.tasks {
+            seen.extend(task.await.unwrap());
+        }
+        let failed: Vec<_> = seen.iter().filter(|(status, _)| *status != 200).collect();
+        assert!(failed.is_empty(), "{} of {} failed: {failed:?}", failed.len(), seen.len());
+        seen.sort_by_key(|(_, took)| *took);
+        let p99 = seen[seen.len() * 99 / 100].1;
+        eprintln!("{} requests, none failed, p99 {p99:?}", seen.len());
+        seen.len()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_moves_on_while_calls_come_in() {
+    let registry = Registry::start().await;
+    registry.publish(counter("1.0.0", &[], &state(1, &[])));
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(registry.config(folder.path(), &[("demo/counter", "^1")])).await;
+    let agent = agent.unwrap();
+    let callers = Callers::start(&agent, "/count", 8);
+    let mut generation = 1;
+    for (version, schema, accepts) in
+        [("1.1.0", 2, &[1][..]), ("1.2.0", 2, &[]), ("1.3.0", 3, &[2])]
+    {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        registry.publish(counter(version, &[], &state(schema, accepts)));
+        let synced = agent.sync_with(UPDATE).await.unwrap();
+        generation += 1;
+        assert_eq!((synced.generation, synced.changed), (generation, true));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let calls = callers.end().await;
+    // Every single call has been counted, whichever instance it reached.
+    assert_eq!(get(&agent, "/count").await.1, format!("demo/counter 1.3.0 counts {}", calls + 1));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_take_over_does_not() {
+    let registry = Registry::start().await;
+    registry.publish(counter("1.0.0", &[], &state(1, &[])));
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(registry.config(folder.path(), &[("demo/counter", "^1")])).await;
+    let agent = agent.unwrap();
+    let callers = Callers::start(&agent, "/count", 4);
+    let mut seen = Vec::new();
+    for (version, macros, schema) in [
+        ("1.1.0", &[][..], state(3, &[2])),
+        ("1.2.0", &["FAIL_RESTORE"], state(2, &[1])),
+        ("1.3.0", &["SICK"], state(1, &[])),
+        ("1.4.0", &["FAIL_CREATE"], state(1, &[])),
+    ] {
+        registry.publish(counter(version, macros, &schema));
+        let error = agent.sync_with(UPDATE).await.unwrap_err();
+        assert!(matches!(error, Error::Worse { .. } | Error::NotSwitched { .. }), "{error}");
+        seen.push(error.to_string());
+        assert_eq!(agent.status().plugins[0].version, "1.0.0");
+    }
+    insta::assert_snapshot!(seen.join("\n"));
+    let calls = callers.end().await;
+    assert_eq!(get(&agent, "/count").await.1, format!("demo/counter 1.0.0 counts {}", calls + 1));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_go_on_while_what_they_use_is_replaced() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    let more = uses("demo/back", "^1") + &route("/front");
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(registry.config(folder.path(), &[("demo/front", "^1")])).await;
+    let agent = agent.unwrap();
+    let since = |agent: &Agent| agent.status().plugins[1].since.clone();
+    let before = since(&agent);
+    let callers = Callers::start(&agent, "/front", 4);
+    registry.publish(release("demo/back", "1.1.0", &[], ECHO));
+    assert!(agent.sync_with(UPDATE).await.unwrap().changed);
+    callers.end().await;
+    let (_, text) = get(&agent, "/front").await;
+    assert_eq!(text, "demo/front 1.0.0 says demo/front 1.0.0 via demo/back 1.1.0");
+    assert_eq!(since(&agent), before);
+    agent.shutdown().await;
+}
