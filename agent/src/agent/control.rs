@@ -54,8 +54,8 @@ impl Inner {
         Ok(Synced { generation: number, changed: running != Some(number), offline: None })
     }
 
-    /// Puts another instance in the place of a plugin's, in place where its tier can. Its state
-    /// is not taken over.
+    /// Puts another instance in the place of a plugin's, loaded beside it so that no call fails;
+    /// in place where that cannot be done. Its state is not taken over.
     pub(crate) async fn restart(
         self: &Arc<Self>,
         plugin: &PluginName,
@@ -66,15 +66,15 @@ impl Inner {
         blocking::run(move || {
             let host = this.host.load_full();
             let cell = host.cell(&plugin).ok_or(Error::NoPlugin(plugin.clone()))?;
-            match cell.restart_in_place(&reason) {
-                Ok(()) => return Ok(()),
-                Err(modunest_sdk::Error::Unsupported(_)) => cell.wear_out(),
-                Err(error) => {
-                    tracing::warn!(%plugin, %error, "the plugin was not restarted in place");
-                    cell.wear_out();
+            cell.wear_out();
+            let loaded = this.load_again();
+            if let Err(error) = &loaded {
+                tracing::warn!(%plugin, %error, "no instance could be loaded beside the plugin's");
+                if cell.restart_in_place(&reason).is_ok() {
+                    return Ok(());
                 }
             }
-            this.load_again()
+            loaded
         })
         .await?
     }

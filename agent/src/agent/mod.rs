@@ -7,7 +7,6 @@ mod news;
 mod servers;
 mod upkeep;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,8 +73,8 @@ struct Last {
     settled: bool,
     /// Whether the running generation is to be loaded anew, under another configuration.
     stale: bool,
-    /// What is wrong with running releases, and the index by which that was found out.
-    condemned: (Option<(Option<Digest>, u64)>, BTreeMap<PluginName, String>),
+    /// The index and the generation whose releases were asked after last, and heeded.
+    heeded: Option<(Option<Digest>, u64)>,
 }
 
 /// What a sync of a running agent came to.

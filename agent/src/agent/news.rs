@@ -112,7 +112,7 @@ impl Inner {
         let Some(number) = self.last().generation else { return Ok(()) };
         let index = self.syncer.client().kept_head().map(|head| head.index);
         let key = (index, number);
-        if self.last().condemned.0 == Some(key) {
+        if self.last().heeded == Some(key) {
             return Ok(());
         }
         let this = self.clone();
@@ -124,7 +124,7 @@ impl Inner {
         let this = self.clone();
         let again = blocking::run(move || {
             let is_freed = host.heed(&condemned, policy, STOP_TIMEOUT);
-            this.last().condemned = (Some(key), condemned);
+            this.last().heeded = Some(key);
             is_freed
         });
         if again.await? {

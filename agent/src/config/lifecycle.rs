@@ -1,5 +1,4 @@
-//! `[lifecycle]` and `[[canary]]`: how plugins are kept up, and how they are changed while they
-//! run.
+//! `[lifecycle]`: how plugins are kept up, and how they are changed while they run.
 //!
 //! ```toml
 //! [lifecycle]
@@ -25,13 +24,6 @@
 //! window = 20
 //!
 //! [lifecycle.critical_breaker] # the same keys, for plugins that are critical
-//!
-//! [[canary]]
-//! plugins = ["demo/*"]
-//! share_percent = 5
-//! minutes = 10
-//! max_error_percent = 5
-//! minimum_calls = 20          # below it, errors are not judged by their share
 //! ```
 
 use std::time::Duration;
@@ -39,7 +31,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Pattern;
 use super::read::Check;
 use crate::host::{BreakerSettings, Rate, WINDOW_MAX};
 
@@ -64,8 +55,6 @@ pub struct LifecycleSettings {
     pub breaker: BreakerSettings,
     /// Breakers of critical plugins.
     pub critical_breaker: BreakerSettings,
-    /// Which plugins are changed by shares; the first that matches holds.
-    pub canaries: Vec<CanarySettings>,
 }
 
 /// What becomes of a running plugin whose release is quarantined.
@@ -94,21 +83,6 @@ pub struct HealthSettings {
     pub restarts: u32,
 }
 
-/// A change by shares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanarySettings {
-    /// Whose.
-    pub plugins: Vec<Pattern>,
-    /// Share of calls that go to the new version, in percent.
-    pub share_percent: u32,
-    /// How long, until the new version takes over.
-    pub lasts: Duration,
-    /// Above this share of errors, in percent, the change is undone.
-    pub max_error_percent: u32,
-    /// Calls of the new version below which its errors are not judged by their share.
-    pub minimum_calls: u64,
-}
-
 impl Default for LifecycleSettings {
     fn default() -> Self {
         LifecycleSettings {
@@ -127,7 +101,6 @@ impl Default for LifecycleSettings {
             },
             breaker: BreakerSettings::COMMON,
             critical_breaker: BreakerSettings::CRITICAL,
-            canaries: Vec::new(),
         }
     }
 }
@@ -169,27 +142,13 @@ struct BreakerTable {
     window: Option<Spanned<u64>>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct CanaryTable {
-    plugins: Vec<Spanned<String>>,
-    share_percent: Spanned<u64>,
-    minutes: Option<Spanned<u64>>,
-    max_error_percent: Option<Spanned<u64>>,
-    minimum_calls: Option<Spanned<u64>>,
-}
-
 /// A day: what is kept or watched for longer is not a matter of one change any more.
 const DAY_S: u64 = 24 * 3600;
 /// Ten minutes: longer than any hook or drain that makes sense.
 const TEN_MINUTES_MS: u64 = 600_000;
 
 impl Check<'_> {
-    pub(super) fn lifecycle(
-        &mut self,
-        table: LifecycleTable,
-        canaries: Vec<CanaryTable>,
-    ) -> LifecycleSettings {
+    pub(super) fn lifecycle(&mut self, table: LifecycleTable) -> LifecycleSettings {
         let defaults = LifecycleSettings::default();
         let millis = |duration: Duration| duration.as_millis() as u64;
         let hook_ms = self.number(
@@ -246,7 +205,6 @@ impl Check<'_> {
                 table.critical_breaker,
                 defaults.critical_breaker,
             ),
-            canaries: canaries.into_iter().map(|table| self.canary(table)).collect(),
         }
     }
 
@@ -296,21 +254,6 @@ impl Check<'_> {
             rate: has_rate.then_some(Rate { percent: percent as u32, window: window as u32 }),
             open_ms: open_s * 1000,
             probes: probes as u32,
-        }
-    }
-
-    fn canary(&mut self, table: CanaryTable) -> CanarySettings {
-        let plugins = self.patterns("canary.plugins", table.plugins);
-        let share = self.number("canary.share_percent", Some(table.share_percent), (1, 99), 5);
-        let minutes = self.number("canary.minutes", table.minutes, (1, DAY_S / 60), 10);
-        let errors = self.number("canary.max_error_percent", table.max_error_percent, (0, 100), 5);
-        let calls = self.number("canary.minimum_calls", table.minimum_calls, (1, 1_000_000), 20);
-        CanarySettings {
-            plugins,
-            share_percent: share as u32,
-            lasts: Duration::from_secs(minutes * 60),
-            max_error_percent: errors as u32,
-            minimum_calls: calls,
         }
     }
 }

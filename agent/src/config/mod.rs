@@ -64,7 +64,7 @@ use url::Url;
 pub use component::ComponentSettings;
 pub use gateway::GatewaySettings;
 pub use grants::Grants;
-pub use lifecycle::{CanarySettings, HealthSettings, LifecycleSettings, OnQuarantine};
+pub use lifecycle::{HealthSettings, LifecycleSettings, OnQuarantine};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use network::{Network, is_public};
 pub use process::{CALLS_MAX, ProcessSettings};

@@ -19,7 +19,7 @@ use crate::sync::Policy;
 use super::component::ComponentTable;
 use super::gateway::GatewayTable;
 use super::grants::{GrantTable, OutboundTable, QuotaTable};
-use super::lifecycle::{CanaryTable, LifecycleTable};
+use super::lifecycle::LifecycleTable;
 use super::links::{GuardTable, LinksTable, ServiceTable};
 use super::process::ProcessTable;
 use super::seen::TelemetryTable;
@@ -106,8 +106,6 @@ struct File {
     host: HostTable,
     #[serde(default)]
     lifecycle: LifecycleTable,
-    #[serde(default)]
-    canary: Vec<CanaryTable>,
     #[serde(default)]
     links: LinksTable,
     #[serde(default)]
@@ -279,7 +277,7 @@ impl<'t> Check<'t> {
         };
         let registry = self.registries(file.registry, folder);
         let policy = self.policy(file.policy);
-        let lifecycle = self.lifecycle(file.lifecycle, file.canary);
+        let lifecycle = self.lifecycle(file.lifecycle);
         let links = self.links(file.links, file.service, file.guard);
         let mut host = HostSettings { lifecycle, links, ..self.host(file.host) };
         host.component.cache = ComponentSettings::cache_in(&state_dir);

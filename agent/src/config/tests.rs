@@ -100,21 +100,16 @@ failures = 3
 failure_percent = 50
 [lifecycle.critical_breaker]
 open_s = 1
-[[canary]]
-plugins = ["demo/*"]
-share_percent = 5
 "#;
     let lifecycle = parse(&(good() + more), Path::new("")).unwrap().host.lifecycle;
     assert_eq!(lifecycle.on_quarantine, OnQuarantine::Deny);
     assert_eq!((lifecycle.breaker.failures, lifecycle.breaker.rate.unwrap().window), (3, 20));
     let critical = lifecycle.critical_breaker;
     assert_eq!((critical.failures, critical.open_ms, critical.rate), (10, 1000, None));
-    assert_eq!(lifecycle.canaries[0].share_percent, 5);
     let wrong = more
         .replace("\"deny\"", "\"ignore\"\nqueue = 0")
         .replace("failure_percent", "window")
-        .replace("open_s = 1", "open_s = 0")
-        .replace("share_percent = 5", "share_percent = 100\nmax_error_percent = 101");
+        .replace("open_s = 1", "open_s = 0");
     let problems = parse(&(good() + &wrong), Path::new("")).unwrap_err();
     insta::assert_snapshot!(
         ConfigError::Invalid { path: PathBuf::from("agent.toml"), problems }.to_string()
