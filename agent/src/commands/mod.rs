@@ -4,9 +4,11 @@ mod client;
 mod print;
 mod query;
 mod run;
+mod screens;
 mod secret;
 mod sync;
 mod top;
+mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,7 +69,7 @@ enum Command {
     /// Show what the running agent does
     Status,
     /// Show plugins: those of the running agent, else those of the current generation
-    Plugins(query::PluginsArguments),
+    Plugins(screens::PluginsArguments),
     /// Watch the plugins of the running agent: calls, errors, times, memory
     Top(top::TopArguments),
     /// Prove everything of the current generation again, from its statements to every file
@@ -130,8 +132,8 @@ impl Cli {
             Command::Sync(arguments) => sync::sync(&config, arguments, json).await,
             Command::Bundle(arguments) => sync::bundle(&config, arguments, json).await,
             Command::Resolve(arguments) => sync::resolve(&config, arguments, json).await,
-            Command::Status => query::status(&config, json).await,
-            Command::Plugins(arguments) => query::plugins(&config, arguments, json).await,
+            Command::Status => screens::status(&config, json).await,
+            Command::Plugins(arguments) => screens::plugins(&config, arguments, json).await,
             Command::Top(arguments) => top::top(&config, arguments, json).await,
             Command::Verify => query::verify(&config, json).await,
             Command::Rollback(arguments) => query::rollback(&config, arguments, json),

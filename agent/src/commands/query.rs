@@ -1,79 +1,17 @@
-//! `status`, `plugins`, `verify` and `rollback`.
+//! `verify` and `rollback`.
 
 use clap::Args;
-use modunest_agent::admin::STATUS_PATH;
-use modunest_agent::status::AgentStatus;
 use modunest_agent::store::{Generation, Generations};
-use modunest_agent::sync::{Syncer, age_text};
-use modunest_agent::{Config, EXIT_FAILED, EXIT_OK, Error};
+use modunest_agent::sync::Syncer;
+use modunest_agent::{Config, EXIT_OK, Error};
 use serde_json::json;
 
-use super::client::AgentClient;
 use super::print;
 
 #[derive(Args)]
 pub(super) struct RollbackArguments {
     /// The generation to go back to; the one before the current one if none is given
     generation: Option<u64>,
-}
-
-pub(super) async fn status(config: &Config, json: bool) -> Result<u8, Error> {
-    let status = ask(config).await?;
-    let generation = status.generation.map_or("none".to_owned(), |number| number.to_string());
-    let mut text = format!("agent {}, gateway http://{}\n", status.version, status.gateway);
-    text.push_str(&format!("generation {generation}\n"));
-    if let Some(head) = &status.head {
-        let age = age_text(head.age_s);
-        text.push_str(&format!("head of {}: epoch {}, {age} old\n", head.origin, head.epoch));
-    }
-    if let Some(last) = &status.last_sync {
-        let how = match (&last.error, &last.offline) {
-            (Some(error), _) => format!("failed: {error}"),
-            (None, Some(reason)) => format!("without the registry: {reason}"),
-            (None, None) => "done".to_owned(),
-        };
-        text.push_str(&format!("last sync {}: {how}\n", last.at));
-    }
-    match &status.ready {
-        Ok(()) => text.push_str("ready\n"),
-        Err(reason) => text.push_str(&format!("not ready: {reason}\n")),
-    }
-    text.push_str(&plugin_table(&status));
-    print::text_or_json(json, &text, &status)?;
-    Ok(if status.ready.is_ok() { EXIT_OK } else { EXIT_FAILED })
-}
-
-#[derive(Args)]
-pub(super) struct PluginsArguments {
-    /// Show what each plugin of the running agent asks for, and what it was granted
-    #[arg(long)]
-    capabilities: bool,
-}
-
-pub(super) async fn plugins(
-    config: &Config,
-    arguments: &PluginsArguments,
-    json: bool,
-) -> Result<u8, Error> {
-    match ask(config).await {
-        Ok(status) if arguments.capabilities => {
-            print::text_or_json(json, &capability_table(&status), &status.plugins)?;
-        }
-        Ok(status) => print::text_or_json(json, &plugin_table(&status), &status.plugins)?,
-        Err(Error::NoAgent { .. }) if !arguments.capabilities => {
-            let generation = current(config)?;
-            let rows: Vec<[String; 3]> = generation
-                .lock
-                .plugins
-                .iter()
-                .map(|p| [p.plugin.to_string(), p.version.to_string(), "not running".to_owned()])
-                .collect();
-            let text = print::table(["PLUGIN", "VERSION", "STATE"], &rows);
-            print::text_or_json(json, &text, &generation.lock.plugins)?;
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(EXIT_OK)
 }
 
 pub(super) async fn verify(config: &Config, json: bool) -> Result<u8, Error> {
@@ -106,50 +44,6 @@ pub(super) fn rollback(
     Ok(EXIT_OK)
 }
 
-fn current(config: &Config) -> Result<Generation, Error> {
+pub(super) fn current(config: &Config) -> Result<Generation, Error> {
     Generations::open(&config.state_dir)?.current()?.ok_or(Error::NoGeneration)
-}
-
-/// Asks the running agent for its status.
-async fn ask(config: &Config) -> Result<AgentStatus, Error> {
-    AgentClient::of(config)?.get(STATUS_PATH).await
-}
-
-fn capability_table(status: &AgentStatus) -> String {
-    let rows: Vec<[String; 4]> = status
-        .plugins
-        .iter()
-        .flat_map(|plugin| {
-            plugin.capabilities.iter().map(|one| {
-                let (word, denials) = (one.outcome.clone(), plugin.denials.to_string());
-                let outcome = match one.parts.as_slice() {
-                    [] => word,
-                    parts => format!("{word} to {}", parts.join(" ")),
-                };
-                [plugin.plugin.clone(), denials, one.asked.clone(), outcome]
-            })
-        })
-        .collect();
-    if rows.is_empty() {
-        return "no plugin asks for anything\n".to_owned();
-    }
-    print::table(["PLUGIN", "DENIALS", "ASKS FOR", "OUTCOME"], &rows)
-}
-
-fn plugin_table(status: &AgentStatus) -> String {
-    let rows: Vec<[String; 6]> = status
-        .plugins
-        .iter()
-        .map(|plugin| {
-            [
-                plugin.plugin.clone(),
-                plugin.version.clone(),
-                plugin.state.clone(),
-                plugin.calls.to_string(),
-                plugin.errors.to_string(),
-                plugin.reason.clone().unwrap_or_else(|| plugin.routes.join(" ")),
-            ]
-        })
-        .collect();
-    print::table(["PLUGIN", "VERSION", "STATE", "CALLS", "ERRORS", "ROUTES OR REASON"], &rows)
 }

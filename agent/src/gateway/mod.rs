@@ -32,6 +32,7 @@ use http::request::Parts;
 use modunest_core::manifest::RouteStream;
 use modunest_core::problem::{Code, Refusal};
 use modunest_runtime::problem::ProblemResponse;
+use modunest_runtime::trace::Route;
 use modunest_sdk::abi::RequestKind;
 use modunest_sdk::http::{HttpError, MAX_BODY_BYTES};
 use modunest_sdk::stream::Upload;
@@ -159,7 +160,10 @@ impl Gateway {
                 }
             }
         };
-        self.respond(called, answer, upgrade, &head)
+        let route = Route(called.target.clone());
+        let mut response = self.respond(called, answer, upgrade, &head)?;
+        response.extensions_mut().insert(route);
+        Ok(response)
     }
 
     /// Sends an answer, or begins the stream behind it.
@@ -244,6 +248,7 @@ impl Gateway {
             other => refuse(Code::InvalidRequest, other.to_string()),
         })?;
         let cell = &called.cell;
+        let waiting = cell.meter().wait();
         let place = self.queues.place(cell.name(), true, until).await.map_err(|full| {
             let reason = match full {
                 Full::Queue => "has as many callers waiting as it may",
@@ -252,6 +257,7 @@ impl Gateway {
             let text = format!("{} {reason}; try again", cell.name());
             again(refuse(Code::PluginUnavailable, text))
         })?;
+        drop(waiting);
         let target = called.target.clone();
         let call = self.run(called, RequestKind::Http, target, payload, place, until);
         let answer = call.await.ok_or_else(|| {

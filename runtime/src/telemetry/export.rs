@@ -63,10 +63,6 @@ pub fn start(settings: Settings) -> Result<Exporter, StartError> {
         .build()
         .map_err(|error| failed(error.to_string()))?;
     exporter.set_resource(&resource(&settings));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
     let (queue, waiting) = sync_channel(settings.queue);
     let (end, ended) = sync_channel(1);
     if !install(Sink { queue, sampler: settings.sampler }) {
@@ -74,6 +70,16 @@ pub fn start(settings: Settings) -> Result<Exporter, StartError> {
     }
     let endpoint = settings.endpoint.clone();
     let thread = std::thread::Builder::new().name("telemetry".to_owned()).spawn(move || {
+        // Made and dropped on this thread: a runtime may not be dropped within another.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                uninstall();
+                tracing::error!(%error, "no traces can be exported");
+                return;
+            }
+        };
         let scope =
             InstrumentationScope::builder("modunest").with_version(settings.version).build();
         let mut sender =

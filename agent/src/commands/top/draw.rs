@@ -11,6 +11,7 @@ use modunest_agent::sync::age_text;
 use super::keys::SORTS;
 use super::model::{Column, Row, View};
 use crate::commands::print;
+use crate::commands::units::{rate, size, time};
 
 /// Columns: their heading, what they sort by, their width, and what they show.
 type Shown = (&'static str, Option<Column>, u16, fn(&Row) -> String);
@@ -43,35 +44,6 @@ fn nothing() -> String {
 /// Calls that are served, and behind a plus those that wait.
 fn busy(row: &Row) -> String {
     if row.queued > 0 { format!("{}+{}", row.running, row.queued) } else { row.running.to_string() }
-}
-
-fn rate(per_s: f64) -> String {
-    match per_s {
-        none if none <= 0.0 => "0".to_owned(),
-        few if few < 10.0 => format!("{few:.1}"),
-        some if some < 10_000.0 => format!("{some:.0}"),
-        many => format!("{:.0}k", many / 1e3),
-    }
-}
-
-/// A time of so many milliseconds with three digits and its unit.
-fn time(ms: f64) -> String {
-    let (value, unit) = match ms {
-        short if short < 1e-3 => (ms * 1e6, "ns"),
-        short if short < 1.0 => (ms * 1e3, "µs"),
-        some if some < 1e3 => (ms, "ms"),
-        _ => (ms / 1e3, "s"),
-    };
-    if value < 10.0 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
-}
-
-fn size(bytes: u64) -> String {
-    let mib = bytes as f64 / 1_048_576.0;
-    match mib {
-        small if small < 1.0 => format!("{:.0} KiB", bytes as f64 / 1024.0),
-        some if some < 1024.0 => format!("{mib:.1} MiB"),
-        _ => format!("{:.1} GiB", mib / 1024.0),
-    }
 }
 
 /// The lines above the table.
@@ -267,4 +239,127 @@ fn help(frame: &mut Frame<'_>) {
     let block = Block::bordered().title("Keys").title_alignment(Alignment::Center);
     frame.render_widget(Clear, area);
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), area);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::{Duration, Instant};
+
+    use modunest_agent::status::PluginStatus;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::commands::top::keys::{self, Next};
+    use crate::commands::top::model::Sample;
+
+    fn plugin(name: &str, calls: u64, more: Value) -> PluginStatus {
+        let mut value = json!({
+            "plugin": name, "version": "1.0.0", "state": "ready", "since": "2026-01-01T00:00:00Z",
+            "reason": null, "critical": false, "tier": "process", "calls": calls, "errors": 0,
+            "panics": 0, "outcomes": {},
+            "latency": { "p50_ms": 0.0, "p99_ms": 0.0, "buckets": [[1_000_000, calls]] },
+            "running": 1, "queued": 0, "refused": 0, "denials": 0, "activation_ms": 3.0,
+            "restarts": 0, "cpu_ms": calls, "memory_bytes": 3_145_728, "breaker": "closed",
+            "breaker_open_until": null, "service_breakers": {}, "capabilities": [], "services": ["echo 1.0.0"],
+            "routes": ["GET /page"],
+        });
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn sample(at: Instant, plugins: Vec<PluginStatus>) -> Sample {
+        let status = serde_json::from_value(json!({
+            "version": "0.1.0", "gateway": "127.0.0.1:8080", "generation": 3,
+            "head": { "origin": "local.modunest", "epoch": 9, "issued_at": "", "age_s": 65 },
+            "last_sync": null, "ready": { "Ok": null },
+            "process": { "cpu_s": 2.0, "resident_bytes": 52_428_800, "descriptors": 30, "threads": 14 },
+            "plugins": serde_json::to_value(&plugins).unwrap(),
+        }));
+        Sample { at, status: status.unwrap(), plugins }
+    }
+
+    /// Two looks, two seconds apart.
+    fn view() -> View {
+        let start = Instant::now();
+        let mut view = View::new(Column::Calls, String::new());
+        view.take(sample(
+            start,
+            vec![
+                plugin("demo/busy", 1000, json!({})),
+                plugin("demo/idle", 10, json!({})),
+                plugin("demo/down", 5, json!({ "state": "failed", "reason": "it exited\u{7}" })),
+            ],
+        ));
+        view.take(sample(
+            start + Duration::from_secs(2),
+            vec![
+                plugin("demo/busy", 4000, json!({ "errors": 30, "queued": 4, "breaker": "open" })),
+                plugin("demo/idle", 10, json!({ "tier": "in-process", "cpu_ms": null, "memory_bytes": null, "restarts": null })),
+                plugin("demo/down", 5, json!({ "state": "failed", "reason": "it exited\u{7}" })),
+            ],
+        ));
+        view
+    }
+
+    fn screen_of(view: &mut View) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(140, 14)).unwrap();
+        terminal.draw(|frame| screen(frame, view)).unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn press(view: &mut View, code: KeyCode) -> Next {
+        keys::press(view, KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_looks() {
+        insta::assert_snapshot!(screen_of(&mut view()));
+        let report = view().report();
+        assert_eq!((report.interval_s, report.calls_s), (2.0, 1500.0));
+        assert_eq!((report.plugins[0].errors_s, report.plugins[0].cpus), (15.0, Some(1.5)));
+    }
+
+    #[test]
+    fn keys_sort_filter_and_quit() {
+        let mut view = view();
+        let names = |view: &View| -> Vec<String> {
+            view.rows().into_iter().map(|row| row.plugin).collect()
+        };
+        assert_eq!(names(&view), ["demo/busy", "demo/down", "demo/idle"]);
+        press(&mut view, KeyCode::Char('n'));
+        assert_eq!(names(&view), ["demo/busy", "demo/down", "demo/idle"]);
+        press(&mut view, KeyCode::Char('n'));
+        assert_eq!(names(&view), ["demo/idle", "demo/down", "demo/busy"]);
+        press(&mut view, KeyCode::Char('s'));
+        assert_eq!(names(&view)[0], "demo/down");
+        press(&mut view, KeyCode::Char('/'));
+        for letter in "QUIT".chars() {
+            // While a filter is typed, letters are letters.
+            assert_eq!(press(&mut view, KeyCode::Char(letter)), Next::Draw);
+        }
+        assert!(names(&view).is_empty());
+        for _ in 0..4 {
+            press(&mut view, KeyCode::Backspace);
+        }
+        press(&mut view, KeyCode::Char('I'));
+        press(&mut view, KeyCode::Char('N'));
+        press(&mut view, KeyCode::Char('-'));
+        press(&mut view, KeyCode::Enter);
+        assert_eq!(names(&view), ["demo/idle"], "by its tier");
+        press(&mut view, KeyCode::Esc);
+        assert_eq!(names(&view).len(), 3);
+        press(&mut view, KeyCode::End);
+        screen_of(&mut view);
+        assert_eq!(view.chosen, 2);
+        press(&mut view, KeyCode::Char('?'));
+        assert!(screen_of(&mut view).contains("sort by memory"));
+        assert_eq!(press(&mut view, KeyCode::Char('q')), Next::Quit);
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(keys::press(&mut view, interrupt), Next::Quit);
+    }
 }
