@@ -1,0 +1,89 @@
+//! The host inside another program: the example of `docs/embedding.md`, and what may be
+//! plugged in.
+
+use std::sync::{Arc, Mutex};
+
+use modunest_agent::Agent;
+use modunest_agent::embed::{CallAsk, Event, Permissions};
+use modunest_agent::metrics::Outcome;
+use modunest_sdk::Error;
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::Registry;
+use crate::screens::config_file;
+
+#[allow(dead_code, reason = "its main is for the example's own program")]
+#[path = "../../examples/embed.rs"]
+mod example;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_prints_what_its_page_shows() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/greeter", "1.0.0", &[], ECHO));
+    let asks = "\n[capabilities]\nhttp = [\"api.example.org\"]\n";
+    registry.publish(release("demo/caller", "1.0.0", &[], asks));
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = [("demo/greeter", "^1"), ("demo/caller", "^1")];
+    let config = config_file(&registry, folder.path(), &wanted);
+    let mut out = Vec::new();
+    example::run(config, ("demo/greeter", "echo", b"hello"), &mut out).await.unwrap();
+    let out = String::from_utf8(out).unwrap();
+    let page = include_str!("../../../docs/embedding.md");
+    assert!(page.contains(&out), "docs/embedding.md does not show what the example prints:\n{out}");
+}
+
+/// Forbids calls of a plugin to the service of another.
+struct NoFront;
+
+impl Permissions for NoFront {
+    fn call(&self, ask: &CallAsk<'_>) -> Result<(), String> {
+        if ask.caller == "demo/front" {
+            Err(format!("{} is off limits", ask.plugin))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_forbids_and_hears() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    let more = uses("demo/back", "^1") + &route("/front") + ECHO;
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let heard = calls.clone();
+    let agent = Agent::builder(registry.config(folder.path(), &[("demo/front", "^1")]))
+        .permissions(NoFront)
+        .observer(move |event: &Event<'_>| {
+            if let Event::Call { plugin, caller, outcome, took, .. } = event {
+                let call = (plugin.to_string(), (*caller).to_owned(), *outcome, took.is_some());
+                heard.lock().unwrap().push(call);
+            }
+        })
+        .start()
+        .await
+        .unwrap();
+    let back = agent.call_service("demo/back", "echo", "x").await;
+    assert!(back.is_ok(), "{back:?}");
+    let answer = reqwest::get(format!("http://{}/front", agent.gateway_addr())).await.unwrap();
+    assert_eq!(answer.status(), 403);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("demo/back is off limits"), "{text}");
+    for (plugin, service) in [("demo/back", "other"), ("demo/other", "echo"), ("nonsense", "echo")]
+    {
+        let error = agent.call_service(plugin, service, "").await.unwrap_err();
+        assert!(matches!(error, Error::NotFound(_) | Error::InvalidInput(_)), "{error}");
+    }
+    agent.shutdown().await;
+    let calls = calls.lock().unwrap().clone();
+    let nobody = String::new;
+    assert_eq!(
+        calls,
+        [
+            ("demo/back".to_owned(), nobody(), Outcome::Answered, true),
+            ("demo/front".to_owned(), nobody(), Outcome::Denied, true),
+        ]
+    );
+}

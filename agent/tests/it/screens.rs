@@ -1,0 +1,143 @@
+//! The commands that show a running agent, run as a user runs them.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use modunest_agent::Agent;
+use modunest_agent::config::{Config, Listen};
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::{ORIGIN, Registry, registry_key};
+
+/// A configuration file that wants these plugins, with the admin API where it is by default.
+pub fn config_file(registry: &Registry, folder: &Path, wanted: &[(&str, &str)]) -> PathBuf {
+    let path = folder.join("agent.toml");
+    let plugins: String =
+        wanted.iter().map(|(name, version)| format!("\"{name}\" = \"{version}\"\n")).collect();
+    let text = format!(
+        "state_dir = \"state\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
+         [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\nkeys = [\"{}\"]\n\
+         [plugins]\n{plugins}[host]\nin_process = [\"demo/*\"]\nslots = 1\n[[grant]]\nplugins = [\"demo/*\"]\nallow = [\"http:api.example.org\"]\n",
+        registry.url,
+        registry_key().verifying_key()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+async fn started() -> (Registry, tempfile::TempDir, PathBuf, Agent) {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    let more = uses("demo/back", "^1") + &route("/front");
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    registry.publish(release("demo/fails", "1.0.0", &["FAIL_CREATE"], ""));
+    let folder = tempfile::tempdir().unwrap();
+    let path = config_file(&registry, folder.path(), &[("demo/front", "^1"), ("demo/fails", "^1")]);
+    let agent = Agent::start(Config::load(&path).unwrap()).await.unwrap();
+    (registry, folder, path, agent)
+}
+
+fn agent_command(config: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modunest-agent"));
+    command.arg("--config").arg(config).args(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_what_works_and_what_does_not() {
+    let (_registry, folder, config, agent) = started().await;
+    assert!(
+        matches!(agent.admin(), Listen::Unix(path) if *path == folder.path().join("state/admin.sock"))
+    );
+    let url = format!("http://{}/front", agent.gateway_addr());
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
+    let shown = text(&agent_command(&config, &["plugins"]));
+    let first = shown.lines().nth(1).unwrap();
+    assert!(first.starts_with("demo/fails  1.0.0    failed"), "{shown}");
+    assert!(text(&agent_command(&config, &["plugins", "front"])).lines().count() == 2);
+    assert!(text(&agent_command(&config, &["status"])).contains("2 ready, 1 failed"));
+    let once = text(&agent_command(&config, &["top", "--once", "--interval", "0.2"]));
+    assert!(once.contains("3 plugins:") && once.contains("demo/front"), "{once}");
+    let json = agent_command(
+        &config,
+        &["top", "--once", "--interval", "0.2", "--json", "--sort", "state", "--filter", "demo/f"],
+    );
+    let report: serde_json::Value = serde_json::from_str(&text(&json)).unwrap();
+    let names: Vec<&str> = report["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["plugin"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["demo/fails", "demo/front"]);
+    assert!(report["plugins"][1]["p99_ms"].as_f64().unwrap() > 0.0, "{report}");
+    agent.shutdown().await;
+    let gone = agent_command(&config, &["top"]);
+    assert_eq!(gone.status.code(), Some(4));
+    let text = String::from_utf8_lossy(&gone.stderr);
+    assert!(text.contains("no agent answers on unix:"), "{text}");
+}
+
+/// A child that ends with its test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+    }
+}
+
+/// `script` gives `top` a terminal of its own; what it draws comes back with the characters
+/// that steer a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_listens_to_keys_in_a_terminal() {
+    let (_registry, _folder, config, agent) = started().await;
+    let inside = format!(
+        "stty cols 150 rows 20; exec {} --config {} top --interval 0.2",
+        env!("CARGO_BIN_EXE_modunest-agent"),
+        config.display()
+    );
+    let top = Command::new("script")
+        .args(["-qefc", &inside, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`script` of util-linux is needed for this test");
+    let mut top = Ended(top);
+    let (mut keys, mut screen) = (top.0.stdin.take().unwrap(), top.0.stdout.take().unwrap());
+    let (drawn, draws) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = screen.read(&mut piece) {
+            if drawn.send(String::from_utf8_lossy(&piece[..length]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen = String::new();
+    let mut until = |wanted: &str| {
+        let since = Instant::now();
+        while !seen.contains(wanted) {
+            assert!(since.elapsed() < Duration::from_secs(60), "no {wanted} in {seen:?}");
+            if let Ok(more) = draws.recv_timeout(Duration::from_millis(100)) {
+                seen.push_str(&more);
+            }
+        }
+        seen.clear();
+    };
+    // Only what changes is drawn, so whole words come where there was nothing like them.
+    until("demo/front");
+    keys.write_all(b"?").unwrap();
+    until("─Keys─");
+    keys.write_all(b"q").unwrap();
+    assert!(top.0.wait().unwrap().success());
+    agent.shutdown().await;
+}

@@ -1,0 +1,139 @@
+//! Spans reach a collector, with the identifiers that travelled.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use modunest_agent::Agent;
+use modunest_runtime::telemetry::{self, Settings};
+
+use crate::plugins::{ECHO, release, route, uses};
+use crate::registry::Registry;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+
+/// The length-delimited fields of a protobuf message, by number; others are skipped.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let (byte, rest) = bytes.split_first().unwrap();
+            *bytes = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                return value;
+            }
+        }
+    }
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes);
+        let skipped = match key & 7 {
+            0 => {
+                varint(&mut bytes);
+                0
+            }
+            1 => 8,
+            5 => 4,
+            2 => {
+                let length = varint(&mut bytes) as usize;
+                found.push((key >> 3, &bytes[..length]));
+                length
+            }
+            other => panic!("wire type {other}"),
+        };
+        bytes = &bytes[skipped..];
+    }
+    found
+}
+
+/// Name, span and parent of each span of [`TRACE`] (opentelemetry-proto, `trace.proto`).
+fn spans(request: &[u8]) -> Vec<(String, String, String)> {
+    let of = |bytes, number| {
+        fields(bytes).into_iter().filter(move |(n, _)| *n == number).map(|(_, bytes)| bytes)
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut found = Vec::new();
+    for resource in of(request, 1) {
+        for scope in of(resource, 2) {
+            for span in of(scope, 2) {
+                let fields: BTreeMap<u64, &[u8]> = fields(span).into_iter().rev().collect();
+                if hex(fields[&1]) == TRACE {
+                    let parent = fields.get(&4).map(|parent| hex(parent)).unwrap_or_default();
+                    let name = String::from_utf8(fields[&5].to_vec()).unwrap();
+                    found.push((name, hex(fields[&2]), parent));
+                }
+            }
+        }
+    }
+    found
+}
+
+type Collected = Arc<Mutex<Vec<(String, String, String)>>>;
+
+async fn collect(State(collected): State<Collected>, body: Bytes) {
+    collected.lock().unwrap().extend(spans(&body));
+}
+
+async fn ask(agent: &Agent) -> u16 {
+    let url = format!("http://{}/front", agent.gateway_addr());
+    let request = reqwest::Client::new().get(url);
+    let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    request.send().await.unwrap().status().as_u16()
+}
+
+/// One test, because a process exports once.
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_calls_are_one_trace_and_a_collector_that_is_away_holds_nobody_up() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
+    let more = uses("demo/back", "^1") + &route("/front");
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let agent =
+        Agent::start(registry.config(folder.path(), &[("demo/front", "^1")])).await.unwrap();
+
+    let collected = Collected::default();
+    let router = Router::new().route("/v1/traces", post(collect)).with_state(collected.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let settings = Settings::read(Some(&address), "test", "1").unwrap().unwrap();
+    let settings = Settings { delay: Duration::from_millis(50), ..settings };
+    let exporter = telemetry::start(settings.clone()).unwrap();
+    assert!(telemetry::start(settings.clone()).is_err());
+    assert_eq!(ask(&agent).await, 200);
+    tokio::task::spawn_blocking(move || exporter.shutdown()).await.unwrap();
+    let spans: BTreeMap<String, (String, String)> = collected
+        .lock()
+        .unwrap()
+        .drain(..)
+        .map(|(name, id, parent)| (name, (id, parent)))
+        .collect();
+    let names: Vec<&str> = spans.keys().map(String::as_str).collect();
+    assert_eq!(names, ["GET /front", "route demo/front /front", "service demo/back echo"]);
+    assert_eq!(spans["GET /front"].1, CALLER);
+    assert_eq!(spans["route demo/front /front"].1, spans["GET /front"].0);
+    assert_eq!(spans["service demo/back echo"].1, spans["route demo/front /front"].0);
+
+    // Nobody listens any more, and a queue of one is full at once.
+    let endpoint = "http://127.0.0.1:9/v1/traces".to_owned();
+    let exporter = telemetry::start(Settings { endpoint, queue: 1, batch: 1, ..settings }).unwrap();
+    for _ in 0..20 {
+        assert_eq!(ask(&agent).await, 200);
+    }
+    let since = Instant::now();
+    while telemetry::counts().unwrap().dropped == 0 {
+        assert!(since.elapsed() < Duration::from_secs(60), "{:?}", telemetry::counts());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::task::spawn_blocking(move || exporter.shutdown()).await.unwrap();
+    assert_eq!(telemetry::counts(), None);
+    agent.shutdown().await;
+}
