@@ -76,7 +76,8 @@ impl Asker {
 
     async fn ask(&self, number: u32, request: Vec<u8>) -> Result<Vec<u8>, Error> {
         let url = format!("http://{}/ask/{number}", self.agent.gateway_addr());
-        let answer = reqwest::Client::new().post(url).body(request).send().await.unwrap();
+        let answer =
+            modunest_runtime::http::client().unwrap().post(url).body(request).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
         let status: i32 = answer.headers()["x-status"].to_str().unwrap().parse().unwrap();
         let bytes = answer.bytes().await.unwrap().to_vec();
@@ -495,8 +496,9 @@ async fn run(config: &Path, gateway: u16) -> Process {
     let process = Process(command.arg("--config").arg(config).arg("run").spawn().unwrap());
     let list = List { store: "cache", prefix: b"", after: None, limit: 1 }.encode();
     let url = format!("http://127.0.0.1:{gateway}/ask/{}", op::STORE_LIST);
+    let client = modunest_runtime::http::client().unwrap();
     for _ in 0..600 {
-        let asked = reqwest::Client::new().post(&url).body(list.clone()).send().await;
+        let asked = client.post(&url).body(list.clone()).send().await;
         if asked.is_ok_and(|answer| answer.status() == 200) {
             return process;
         }
@@ -529,11 +531,12 @@ async fn what_was_answered_survives_a_kill() {
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 let (url, answered) = (url.clone(), answered.clone());
+                let client = modunest_runtime::http::client().unwrap();
                 tokio::spawn(async move {
                     for number in 0.. {
                         let key = format!("{round}/{writer}/{number}");
                         let body = put("cache", key.as_bytes(), key.repeat(50).as_bytes());
-                        let asked = reqwest::Client::new().post(&url).body(body).send().await;
+                        let asked = client.post(&url).body(body).send().await;
                         let Ok(answer) = asked else { return };
                         assert_eq!(answer.headers()["x-status"], "0");
                         answered.lock().unwrap().push(key);
@@ -559,7 +562,8 @@ async fn what_was_answered_survives_a_kill() {
     assert!(answered.len() >= 90);
     for key in answered {
         let body = Get { store: "cache", key: key.as_bytes() }.encode();
-        let answer = reqwest::Client::new().post(&url).body(body).send().await.unwrap();
+        let answer =
+            modunest_runtime::http::client().unwrap().post(&url).body(body).send().await.unwrap();
         let entry: Entry = decoded(&answer.bytes().await.unwrap());
         assert_eq!(entry.value, Some(Blob(key.repeat(50).into_bytes())), "{key} is lost");
     }

@@ -8,6 +8,7 @@ mod access;
 mod claims;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use access::{Access, Denied, Rule, decide, segments};
 pub use claims::{Expected, Refused, judge};
@@ -49,6 +50,7 @@ pub fn check_invariants(bytes: &[u8]) -> bool {
         audience: vec!["host".to_owned()],
         roles_claim: vec!["realm".to_owned(), "roles".to_owned()],
         claims: vec!["email".to_owned()],
+        skew: Duration::from_secs(60),
         ..Expected::default()
     };
     if let Some(path) = std::str::from_utf8(bytes).ok().and_then(segments) {
