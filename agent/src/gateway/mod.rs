@@ -1,9 +1,9 @@
 //! The HTTP gateway: requests to plugins' routes, and their answers.
 //!
-//! The story of a request: the [server](server) takes it in within its bounds; its route says
-//! which plugin answers; the [door](door) says who asks and whether they may; its guards are asked; its
-//! [body](body) is read, or handed on piece by piece; it waits for a [place](queue); the plugin is called; its
-//! [answer](message) is sent, or goes on as a [stream](stream) or a [WebSocket](socket).
+//! The story of a request: the `server` takes it in within its bounds; its route says which plugin
+//! answers; the `door` says who asks and whether they may; its guards are asked; its `body` is
+//! read, or handed on piece by piece; it waits for a place (`queue`); the plugin is called; its
+//! answer (`message`) is sent, or goes on as a `stream` or a WebSocket (`socket`).
 //!
 //! Failures are problem details with the request's trace: 404 where there is no route, 401 and
 //! 403 where the user is none or another, 408 where the client is too slow, 413 where it sends
