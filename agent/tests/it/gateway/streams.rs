@@ -99,9 +99,11 @@ async fn an_upload_that_breaks_off_is_an_error_for_the_plugin() {
 async fn a_stream_that_fails_breaks_the_connection() {
     let setup = setup().await;
     let agent = Agent::start(setup.config.clone()).await.unwrap();
-    let answer = reqwest::get(url(&agent, "/front/stuck")).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(answer.bytes().await.is_err(), "a part is not the whole");
+    // It fails right behind its head, which may not have left by then.
+    if let Ok(answer) = reqwest::get(url(&agent, "/front/stuck")).await {
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.is_err(), "a part is not the whole");
+    }
     until_count(&agent, "0 open, 1 closed").await;
     agent.shutdown().await;
 }
