@@ -126,7 +126,7 @@ async fn a_crash_is_told_and_followed_by_a_restart_until_there_are_too_many() {
             ),
             "{text}"
         );
-        until(&agent, "demo/bad", "ready").await;
+        until_again(&agent, "demo/bad", restarts).await;
         let after = runs(&agent, "demo/bad");
         assert_eq!(plugin(&agent, "demo/bad").restarts, Some(restarts));
         assert_ne!(after.pid.unwrap(), before);
