@@ -5,7 +5,9 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use modunest_core::closure::{ClosureRequest, Frame, FrameReader, REQUEST_MAX_BYTES, Received};
+use modunest_core::closure::{
+    ClosureRequest, Frame, FrameReader, Part, REQUEST_MAX_BYTES, Received,
+};
 use modunest_core::digest::Digest;
 use modunest_core::index::{Head, LogHead, Update, Written, update};
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
@@ -13,7 +15,7 @@ use modunest_core::problem::Code;
 use modunest_core::relation::{BuildTarget, Dependency, HostRequirement};
 use modunest_core::statement::{Build, Link, Release, SignedStatement, Statement};
 use modunest_core::time::Timestamp;
-use modunest_tlog::SigningKey;
+use modunest_tlog::{Frontier, SigningKey, TreeHash};
 use reqwest::{Method, Response};
 use support::{Site, field, problem};
 
@@ -24,6 +26,7 @@ struct Chain {
     objects: BTreeMap<ObjectKey, Vec<u8>>,
     head: Vec<u8>,
     root: Digest,
+    log: LogHead,
 }
 
 fn chain() -> Chain {
@@ -59,6 +62,12 @@ fn chain() -> Chain {
         })
         .collect::<Vec<SignedStatement>>();
     let statements: Vec<(u64, SignedStatement)> = (0..).zip(statements).collect();
+    let mut frontier = Frontier::new();
+    for (_, signed) in &statements {
+        frontier.append(TreeHash::of_leaf(signed.bytes()));
+    }
+    let log_root = Digest::from_bytes(*frontier.root().as_bytes());
+    let tiles = frontier.take_tiles().into_iter();
     let nothing: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
     let Update::Done { root, written, .. } = update(None, &statements, &nothing).unwrap() else {
         panic!("an empty index needs nothing");
@@ -71,13 +80,15 @@ fn chain() -> Chain {
     let head = Head {
         origin: "demo".to_owned(),
         epoch: 1,
-        log: LogHead { size: statements.len() as u64, root: Digest::of(b"log") },
+        log: LogHead { size: statements.len() as u64, root: log_root },
         index: root,
         revocations: None,
         issued_at: Timestamp::from_millis(1_000),
         expires_at: Timestamp::from_millis(2_000),
     };
-    Chain { objects: objects.collect(), head: head.sign(&key).unwrap(), root }
+    let objects = objects.chain(tiles.map(|(id, bytes)| (ObjectKey::Tile(id), bytes)));
+    let signed = head.sign(&key).unwrap();
+    Chain { objects: objects.collect(), head: signed, root, log: head.log }
 }
 
 async fn site(chain: &Chain) -> Site {
@@ -113,19 +124,28 @@ async fn one_answer_holds_everything() {
         assert_eq!(field(&answer, "content-type"), "application/vnd.modunest.closure");
         assert_eq!(field(&answer, "cache-control"), "no-store");
         let frames = frames(&answer.bytes().await.unwrap());
-        assert_eq!((frames[0].key, &frames[0].bytes), (ObjectKey::Head, &chain.head));
-        let mut received = Received::new(chain.root);
+        assert_eq!(
+            (frames[0].part, &frames[0].bytes),
+            (Part::Object(ObjectKey::Head), &chain.head)
+        );
+        let mut received = Received::new(chain.root, None);
         let mut keys = BTreeSet::new();
-        for Frame { key, bytes } in &frames[1..] {
+        let (proof, objects) = frames[1..].split_last().unwrap();
+        for Frame { part, bytes } in objects {
+            let Part::Object(key) = part else { panic!("a second proof") };
             received.accept(*key, bytes).unwrap();
             keys.insert(*key);
         }
         // Every plugin depends on the next, so the closure of the first is the whole index.
-        assert!(keys.iter().eq(chain.objects.keys()), "{} of {}", keys.len(), chain.objects.len());
+        let index = chain.objects.keys().filter(|key| !matches!(key, ObjectKey::Tile(_)));
+        assert!(keys.iter().eq(index), "{} of {}", keys.len(), chain.objects.len());
+        assert_eq!(proof.part, Part::Proof);
+        let proven = received.prove(&proof.bytes, &chain.log).unwrap();
+        assert_eq!(proven.len(), PLUGINS);
     }
     let last = format!("demo/p{}", PLUGINS - 1);
     let answer = frames(&ask(&site, &last).await.bytes().await.unwrap());
-    assert!((5..=7).contains(&answer.len()), "{} frames for one plugin", answer.len());
+    assert!((6..=8).contains(&answer.len()), "{} frames for one plugin", answer.len());
     site.stop().await;
 }
 

@@ -8,8 +8,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, Response};
 use bytes::Bytes;
-use modunest_core::closure::{Frame, FrameReader, frame_line};
-use modunest_core::keys::CLOSURE_PATH;
+use modunest_core::closure::{Frame, FrameReader, Part, frame_line};
+use modunest_core::index::Node;
+use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use url::Url;
@@ -112,9 +113,20 @@ fn in_closure(lie: &mut Lie, closure: &[u8]) -> Bytes {
     let mut reader = FrameReader::new();
     reader.push(closure).unwrap();
     let mut lies = Vec::new();
-    while let Ok(Some(Frame { key, bytes })) = reader.next_frame() {
-        let bytes = lie(&key.path(), bytes.into());
-        lies.extend_from_slice(frame_line(&key, bytes.len()).as_bytes());
+    while let Ok(Some(Frame { part, bytes })) = reader.next_frame() {
+        let bytes = match part {
+            Part::Object(key) => lie(&key.path(), bytes.into()),
+            Part::Proof => bytes.into(),
+        };
+        // What is a node no more cannot be sent as one.
+        let compact = match part {
+            Part::Object(ObjectKey::Node(_)) => {
+                Node::parse(&bytes).map(|node| node.to_compact()).ok()
+            }
+            _ => None,
+        };
+        let bytes = compact.map_or(bytes, Bytes::from);
+        lies.extend_from_slice(frame_line(part, bytes.len()).as_bytes());
         lies.extend_from_slice(&bytes);
     }
     lies.into()

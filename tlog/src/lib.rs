@@ -51,6 +51,7 @@ pub use policy::{
 };
 pub use proof::{
     CONSISTENCY_MAX_HASHES, INCLUSION_MAX_HASHES, ProofError, verify_consistency, verify_inclusion,
+    verify_leaves,
 };
 pub use submission::{
     SIZE_CONTENT_TYPE, SUBMISSION_MAX_BYTES, SUBMISSION_PATH, Submission, SubmissionError,

@@ -1,7 +1,10 @@
 //! Proofs checked: RFC 9162's algorithms, which follow the bits of the sizes and take no
 //! shape from the proof itself, so that a proof of wrong length is refused and not cut.
 
+use std::collections::BTreeMap;
+
 use crate::hash::TreeHash;
+use crate::tree::{self, Range};
 
 /// Most hashes in an inclusion proof: one a level of a tree of 2^63 leaves.
 pub const INCLUSION_MAX_HASHES: usize = 63;
@@ -153,4 +156,56 @@ pub fn verify_consistency(
         return Err(ProofError::Root { found: found_new, expected: *new_root });
     }
     Ok(())
+}
+
+/// Proves that all of these leaves, given as index and hash, stand in the tree with `size`
+/// leaves and this root. The proof is that of [`crate::Plan::leaves`] for their indices: the
+/// hashes of all subtrees that hold none of them (split as by RFC 9162, section 2.1.1), from
+/// left to right. Without leaves there is nothing to prove, and only the empty proof does.
+///
+/// # Errors
+/// [`ProofError`]: at least one leaf is not proven to be there.
+pub fn verify_leaves(
+    leaves: &BTreeMap<u64, TreeHash>,
+    size: u64,
+    proof: &[TreeHash],
+    root: &TreeHash,
+) -> Result<(), ProofError> {
+    let length = ProofError::Length { found: proof.len() };
+    let Some((&last, _)) = leaves.last_key_value() else {
+        return if proof.is_empty() { Ok(()) } else { Err(length) };
+    };
+    if last >= size {
+        return Err(ProofError::NoLeaf { index: last, size });
+    }
+    let leaves: Vec<(u64, TreeHash)> = leaves.iter().map(|(index, hash)| (*index, *hash)).collect();
+    let mut rest = proof.iter();
+    let found = root_over(tree::whole(size), &leaves, &mut rest).ok_or(length)?;
+    if rest.next().is_some() {
+        return Err(length);
+    }
+    if found != *root {
+        return Err(ProofError::Root { found, expected: *root });
+    }
+    Ok(())
+}
+
+/// The hash of a range, by the leaves in it and by the proof where it has none; `None` when the
+/// proof is too short. As deep as the tree is high, at most 64.
+fn root_over<'p>(
+    range: Range,
+    leaves: &[(u64, TreeHash)],
+    proof: &mut impl Iterator<Item = &'p TreeHash>,
+) -> Option<TreeHash> {
+    match leaves {
+        [] => proof.next().copied(),
+        [(_, hash), ..] if range.length() == 1 => Some(*hash),
+        _ => {
+            let (left, right) = range.split();
+            let middle = leaves.partition_point(|(index, _)| *index < right.start);
+            let (in_left, in_right) = leaves.split_at(middle);
+            let left = root_over(left, in_left, proof)?;
+            Some(TreeHash::of_node(&left, &root_over(right, in_right, proof)?))
+        }
+    }
 }

@@ -243,6 +243,18 @@ impl Plan {
         Some(Plan { ranges: tree::consistency(old, new)?, size: new })
     }
 
+    /// The proof that the leaves at all of these indices are in the tree of `size` leaves, for
+    /// [`crate::verify_leaves`]; `None` when there is no index, they do not ascend, or one is
+    /// outside of the tree. What several leaves have in common is in it once.
+    pub fn leaves(indices: &[u64], size: u64) -> Option<Plan> {
+        Some(Plan { ranges: tree::leaves(indices, size)?, size })
+    }
+
+    /// How many hashes it has.
+    pub fn length(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The tiles it takes.
     pub fn tiles(&self) -> BTreeSet<TileId> {
         let nodes = self.ranges.iter().flat_map(|range| range.nodes());

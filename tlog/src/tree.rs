@@ -20,13 +20,13 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    fn length(self) -> u64 {
+    pub(crate) fn length(self) -> u64 {
         self.end - self.start
     }
 
     /// Where the recursion splits: the largest power of two below the length, which is at
     /// least 2.
-    fn split(self) -> (Range, Range) {
+    pub(crate) fn split(self) -> (Range, Range) {
         let left = 1 << (self.length() - 1).ilog2();
         let middle = self.start + left;
         (Range { start: self.start, end: middle }, Range { start: middle, end: self.end })
@@ -101,6 +101,30 @@ pub(crate) fn consistency(old: u64, new: u64) -> Option<Vec<Range>> {
         ranges.push(range);
     }
     ranges.reverse();
+    Some(ranges)
+}
+
+/// The ranges whose hashes prove, together with the leaves at `indices`, that those leaves are in
+/// a tree of `size` leaves: all that has none of them, from left to right. `None` when there is
+/// no index, they do not ascend, or there is no such leaf.
+pub(crate) fn leaves(indices: &[u64], size: u64) -> Option<Vec<Range>> {
+    fn cover(range: Range, indices: &[u64], ranges: &mut Vec<Range>) {
+        if indices.is_empty() {
+            ranges.push(range);
+        } else if range.length() > 1 {
+            let (left, right) = range.split();
+            let (in_left, in_right) =
+                indices.split_at(indices.partition_point(|index| *index < right.start));
+            cover(left, in_left, ranges);
+            cover(right, in_right, ranges);
+        }
+    }
+    let ascending = indices.is_sorted_by(|one, other| one < other);
+    if !ascending || indices.last().is_none_or(|last| *last >= size) {
+        return None;
+    }
+    let mut ranges = Vec::new();
+    cover(whole(size), indices, &mut ranges);
     Some(ranges)
 }
 

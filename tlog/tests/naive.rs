@@ -2,10 +2,11 @@
 //! stands there, at every size up to 600 and around the borders of tiles up to 70,000.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modunest_tlog::{
     Frontier, Plan, TILE_WIDTH, TileId, Tiles, TreeHash, verify_consistency, verify_inclusion,
+    verify_leaves,
 };
 use proptest::prelude::*;
 
@@ -187,6 +188,85 @@ fn borders_of_tiles_up_to_70_000() {
     }
 }
 
+/// Leaves at these indices together, and everything near that must not be proven.
+fn check_together(grown: &Grown, naive: &mut Naive, indices: &BTreeSet<u64>, size: u64) {
+    let root = naive.root(0, size);
+    let wanted: Vec<u64> = indices.iter().copied().collect();
+    let plan = Plan::leaves(&wanted, size).unwrap();
+    let proof = grown.read(&plan);
+    assert_eq!(plan.length(), proof.len());
+    let leaves: BTreeMap<u64, TreeHash> =
+        wanted.iter().map(|index| (*index, leaf(*index))).collect();
+    verify_leaves(&leaves, size, &proof, &root).unwrap();
+    // Never more than one by one.
+    let singly: usize = wanted.iter().map(|index| naive.path(*index, 0, size).len()).sum();
+    assert!(proof.len() <= singly);
+    if let [index] = wanted[..] {
+        let mut path = naive.path(index, 0, size);
+        let mut sorted = proof.clone();
+        path.sort();
+        sorted.sort();
+        assert_eq!(sorted, path);
+    }
+    for index in &wanted {
+        let mut forged = leaves.clone();
+        forged.insert(*index, TreeHash::of_leaf(b"forged"));
+        assert!(verify_leaves(&forged, size, &proof, &root).is_err());
+        let mut fewer = leaves.clone();
+        let moved = fewer.remove(index).unwrap();
+        // Nothing proves nothing, and the only leaf of a tree needs no hash.
+        assert_eq!(verify_leaves(&fewer, size, &proof, &root).is_ok(), size == 1);
+        if !leaves.contains_key(&(index + 1)) {
+            fewer.insert(index + 1, moved);
+            assert!(verify_leaves(&fewer, size, &proof, &root).is_err());
+        }
+    }
+    for at in 0..proof.len() {
+        let mut other = proof.clone();
+        other[at] = leaf(u64::MAX);
+        assert!(verify_leaves(&leaves, size, &other, &root).is_err());
+        other.remove(at);
+        assert!(verify_leaves(&leaves, size, &other, &root).is_err());
+    }
+    let longer = [&proof[..], &[leaf(0)]].concat();
+    assert!(verify_leaves(&leaves, size, &longer, &root).is_err());
+}
+
+#[test]
+fn leaves_are_proven_together() {
+    let mut state: u64 = 1;
+    let mut random = |below: u64| {
+        // Knuth's multiplicative generator (MMIX).
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let grown = Grown::to(600);
+    let mut naive = Naive::new(600);
+    for size in 1..=600_u64 {
+        let count = 1 + random(size.min(12));
+        let indices = (0..count).map(|_| random(size)).collect();
+        check_together(&grown, &mut naive, &indices, size);
+    }
+    let all = (0..600).collect();
+    check_together(&grown, &mut naive, &all, 600);
+    let sizes = [65_535, 65_536, 65_537, 69_999, 70_000];
+    let grown = Grown::seen_at(&sizes);
+    let mut naive = Naive::new(70_000);
+    for size in sizes {
+        let near = [0, 1, 255, 256, 65_279, 65_280, 65_534, 65_535, size - 1];
+        let indices = near.into_iter().filter(|index| *index < size).chain([random(size)]);
+        check_together(&grown, &mut naive, &indices.collect(), size);
+    }
+    assert_eq!(Plan::leaves(&[], 5), None);
+    assert_eq!(Plan::leaves(&[5], 5), None);
+    assert_eq!(Plan::leaves(&[3, 3], 5), None);
+    assert_eq!(Plan::leaves(&[3, 2], 5), None);
+    let none = BTreeMap::new();
+    assert!(verify_leaves(&none, 5, &[], &leaf(0)).is_ok());
+    assert!(verify_leaves(&none, 5, &[leaf(0)], &leaf(0)).is_err());
+}
+
 #[test]
 fn a_frontier_goes_on_where_another_stopped() {
     let grown = Grown::to(1_000);
@@ -253,6 +333,8 @@ proptest! {
     ) {
         let root = TreeHash::of_leaf(b"root");
         prop_assert!(verify_inclusion(&leaf(0), index, size, &proof, &root).is_err());
+        let leaves = BTreeMap::from([(index, leaf(0)), (old, leaf(1))]);
+        prop_assert!(verify_leaves(&leaves, size, &proof, &root).is_err());
         if old != size {
             let old_root = TreeHash::of_leaf(b"old root");
             prop_assert!(verify_consistency((old, &old_root), (size, &root), &proof).is_err());

@@ -1,13 +1,12 @@
 //! Loads a plan: event-driven over the graph, with a bounded number of slots.
 //!
 //! A loading thread that is done with one plugin decides what follows from it and takes the
-//! next one itself. One more thread only watches the clock: for loads that others may
-//! overtake, and for deadlines. A load that misses its deadline cannot be stopped inside a
-//! process, so its thread is left behind and replaced.
+//! next one itself. One more thread only watches the clock, for deadlines. A load that misses
+//! its deadline cannot be stopped inside a process, so its thread is left behind and replaced.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use modunest_core::archive::FileRecord;
 use modunest_core::name::PluginName;
@@ -18,11 +17,6 @@ use super::process::Runners;
 use super::start::{Place, start};
 use super::{Cell, Host, Plan, State, Tier};
 use crate::config::HostSettings;
-
-/// How long a load has the dynamic linker for itself. Most loads are over long before, and the
-/// linker lets only one in at a time, so loading two at once only makes processors interrupt
-/// one another. What takes longer is busy with its own start, and others overtake it.
-const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
@@ -183,6 +177,9 @@ fn load_jobs(work: &Work) {
             continue;
         };
         loader.idle -= 1;
+        if !loader.jobs.is_empty() {
+            work.handed.notify_one();
+        }
         drop(loader);
         let Job { cell, library, component, place } = job;
         let outcome = match component {
@@ -198,7 +195,10 @@ fn load_jobs(work: &Work) {
         loader.idle += 1;
         loader.ended(&cell, outcome);
         loader.start_ready();
-        if loader.is_done() || loader.next_look().is_some_and(|at| at < loader.watched_until) {
+        if loader.is_done()
+            || loader.jobs.len() > loader.idle
+            || loader.next_look().is_some_and(|at| at < loader.watched_until)
+        {
             work.turned.notify_one();
         }
     }
@@ -207,10 +207,7 @@ fn load_jobs(work: &Work) {
 impl Loader {
     /// Starts what may be started now.
     fn start_ready(&mut self) {
-        while self.running.is_empty()
-            || (self.running.len() < self.slots
-                && self.overtake_at().is_none_or(|at| at <= Instant::now()))
-        {
+        while self.running.len() < self.slots {
             let Some(cell) = self.queue.pop_front() else { return };
             let Some(library) = self.libraries.remove(cell.name()) else { continue };
             // What may not run anywhere was refused by the plan.
@@ -231,18 +228,10 @@ impl Loader {
         }
     }
 
-    /// When the next load may start beside those that run.
-    fn overtake_at(&self) -> Option<Instant> {
-        self.running.values().map(|(_, since)| *since + OVERTAKEN_AFTER).max()
-    }
-
     /// When there is something to do, even if nothing ends until then.
     fn next_look(&self) -> Option<Instant> {
         let now = Instant::now();
-        let deadline = self.running.values().map(|(cell, since)| cell.late_at(*since, now)).min();
-        let may_overtake = !self.queue.is_empty() && self.running.len() < self.slots;
-        let overtake = self.overtake_at().filter(|_| may_overtake);
-        deadline.into_iter().chain(overtake).min()
+        self.running.values().map(|(cell, since)| cell.late_at(*since, now)).min()
     }
 
     fn is_done(&self) -> bool {

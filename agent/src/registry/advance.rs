@@ -159,7 +159,7 @@ impl Client {
             match self.catch_up(kept, checkpoint, head).await {
                 Ok(Some(caught)) => {
                     tracing::debug!(entries = caught.entries.len(), "caught up by entries");
-                    self.append(&mut self.rows(), caught.entries);
+                    self.append(&mut self.rows(), kept.head.log.size, caught.entries);
                     let (frontier, bundle_bytes) = (caught.frontier, caught.bundle_bytes);
                     return Ok(Log { frontier, bundle_bytes });
                 }
@@ -189,7 +189,8 @@ impl Client {
             return Err(head_log("the log has another root for as many entries"));
         }
         // Which of them changed, the tree says.
-        self.rows().values_mut().for_each(|row| row.current = false);
+        let known = kept.map_or(0, |kept| kept.head.log.size);
+        self.rows().values_mut().for_each(|row| row.outdate(known));
         Ok(Log { frontier, bundle_bytes: None })
     }
 }

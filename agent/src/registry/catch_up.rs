@@ -162,9 +162,9 @@ impl Client {
         }
     }
 
-    /// Appends new statements to the kept files of their subjects. A file that cannot be
-    /// brought up to date is read again from the tree.
-    pub(super) fn append(&self, rows: &mut Rows, entries: Vec<(u64, Vec<u8>)>) {
+    /// Appends new statements, from the log's entry `from` on, to the kept files of their
+    /// subjects. A file that cannot be brought up to date is read again from the tree.
+    pub(super) fn append(&self, rows: &mut Rows, from: u64, entries: Vec<(u64, Vec<u8>)>) {
         let mut by_subject: BTreeMap<Subject, Vec<(u64, SignedStatement)>> = BTreeMap::new();
         for (position, bytes) in entries {
             match SignedStatement::parse(bytes) {
@@ -177,7 +177,7 @@ impl Client {
                 Err(error) => {
                     // Whom it is about cannot be told, so it may be anybody.
                     tracing::warn!(position, %error, "an entry of the log is not understood");
-                    rows.values_mut().for_each(|row| row.current = false);
+                    rows.values_mut().for_each(|row| row.outdate(from));
                     return;
                 }
             }
@@ -186,10 +186,10 @@ impl Client {
             let Some(row) = rows.get_mut(&subject) else { continue };
             match self.longer(&subject, *row, new) {
                 Ok(Some(file)) => row.file = file,
-                Ok(None) => row.current = false,
+                Ok(None) => row.outdate(from),
                 Err(error) => {
                     tracing::warn!(%subject, %error, "a kept index file cannot be brought up to date");
-                    row.current = false;
+                    row.outdate(from);
                 }
             }
         }

@@ -73,6 +73,7 @@ use url::Url;
 pub use authority::Authority;
 pub(crate) use bundle::{Bundle, Writer as BundleWriter};
 use cache::Cache;
+use closure::Together;
 pub use error::{Error, Kind};
 pub(crate) use fetch::{Fetcher, Recorded};
 use fold::Files;
@@ -114,6 +115,8 @@ pub struct Client {
     rows: Mutex<Rows>,
     /// Proven tiles of the newest checkpoint.
     tiles: tokio::sync::Mutex<VerifiedTiles>,
+    /// What closures proved to be in the log, until it is read.
+    together: Mutex<Together>,
     /// One head is believed at a time.
     advancing: tokio::sync::Mutex<()>,
     /// The registry does not offer closures; not asked again while this process lives.
@@ -174,6 +177,7 @@ impl Client {
             time_seen: Mutex::new(None),
             rows: Mutex::new(Rows::new()),
             tiles: tokio::sync::Mutex::new(VerifiedTiles::new(0, TreeHash::empty())),
+            together: Mutex::new(Together::default()),
             advancing: tokio::sync::Mutex::new(()),
             no_closure: AtomicBool::new(false),
         })

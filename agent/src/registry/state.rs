@@ -148,8 +148,8 @@ impl StateFiles {
 
     pub(super) fn write_proven(&self, log: &LogHead, rows: &Rows) -> Result<(), Error> {
         let mut text = format!("{PROVEN_FIRST} {} {}\n", log.size, log.root);
-        for (subject, Row { file, current }) in rows {
-            let mark = if *current { "" } else { " old" };
+        for (subject, Row { file, current, whole_to }) in rows {
+            let mark = if *current { String::new() } else { format!(" old {whole_to}") };
             text.push_str(&format!("{subject} {file}{mark}\n"));
         }
         files::write_cached(&self.proven, text.as_bytes())
@@ -163,6 +163,23 @@ pub(super) struct Row {
     pub(super) file: Digest,
     /// Whether it is the subject's file under the kept head, or was under an earlier one.
     pub(super) current: bool,
+    /// While it is not current: the size of the log up to which it has every statement of its
+    /// subject; 0 where that is not known.
+    pub(super) whole_to: u64,
+}
+
+impl Row {
+    /// The subject's file under the kept head.
+    pub(super) const fn current(file: Digest) -> Row {
+        Row { file, current: true, whole_to: 0 }
+    }
+
+    /// There is a newer head than that of a log of `size`, under which it was current if it is.
+    pub(super) const fn outdate(&mut self, size: u64) {
+        if self.current {
+            (self.current, self.whole_to) = (false, size);
+        }
+    }
 }
 
 pub(super) type Rows = BTreeMap<Subject, Row>;
@@ -174,12 +191,17 @@ fn read_rows(text: &str, log: &LogHead) -> Option<Rows> {
     }
     lines
         .map(|line| {
-            let (line, current) = match line.strip_suffix(" old") {
-                Some(line) => (line, false),
-                None => (line, true),
+            let (line, old) = match line.split_once(" old ") {
+                Some((line, size)) => (line, Some(size.parse().ok()?)),
+                None => (line, None),
             };
             let (subject, file) = line.split_once(' ')?;
-            Some((subject.parse().ok()?, Row { file: file.parse().ok()?, current }))
+            let row = Row {
+                file: file.parse().ok()?,
+                current: old.is_none(),
+                whole_to: old.unwrap_or(0),
+            };
+            Some((subject.parse().ok()?, row))
         })
         .collect()
 }

@@ -28,12 +28,14 @@ impl Client {
         if rest.is_empty() {
             return Ok(files);
         }
+        self.read_together(&rest, &kept).await;
         let walked = self.walk(&rest, kept.head.index).await?;
-        let leaves = self.unproven(&walked, &kept)?;
+        let mut leaves = self.unproven(&walked, &kept)?;
+        self.leave_out_proven(&mut leaves, &kept.head.log);
         self.prove_leaves(&kept.checkpoint, &leaves).await?;
         let mut rows = self.rows();
         for (subject, (file, bytes)) in walked {
-            rows.insert(subject.clone(), Row { file, current: true });
+            rows.insert(subject.clone(), Row::current(file));
             files.insert(subject, bytes);
         }
         self.state.write_proven(&kept.head.log, &rows)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use modunest_agent::Config;
 use modunest_agent::sync::{Options, Syncer};
-use modunest_core::closure::{ANSWER_MAX_BYTES, ClosureRequest, frame_line};
+use modunest_core::closure::{ANSWER_MAX_BYTES, ClosureRequest, Part, frame_line};
 use modunest_core::digest::Digest;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::resolve::Root;
@@ -137,10 +137,11 @@ async fn a_false_answer_is_neither_believed_nor_in_the_way() {
     registry.offer_closures();
     let root = Root { plugin: "demo/front".parse().unwrap(), requirement: "^1".parse().unwrap() };
     let host = Some(modunest_agent::host::facts());
-    let truth = registry.closure(&ClosureRequest::fitting([root], host));
+    let truth = registry.closure(&ClosureRequest::fitting([root], host, None));
     let head_now = registry.get("/head");
-    let head_frame =
-        |bytes: &[u8]| [frame_line(&ObjectKey::Head, bytes.len()).as_bytes(), bytes].concat();
+    let head_frame = |bytes: &[u8]| {
+        [frame_line(Part::Object(ObjectKey::Head), bytes.len()).as_bytes(), bytes].concat()
+    };
     let after_head = head_frame(&head_now).len();
     let next = registry.head(registry.epoch() + 1, registry.root());
     // Validly signed, and of a tree that nobody can read: nothing under it can be proven.
@@ -151,7 +152,7 @@ async fn a_false_answer_is_neither_believed_nor_in_the_way() {
     let stray = b"well hashed, and named by nobody";
     let stray_key = ObjectKey::Index(Digest::of(stray));
     let with_stray = |at: usize| {
-        let line = frame_line(&stray_key, stray.len());
+        let line = frame_line(Part::Object(stray_key), stray.len());
         [&truth[..at], line.as_bytes(), stray, &truth[at..]].concat()
     };
     let mut flipped = truth.clone();
@@ -211,7 +212,7 @@ async fn an_older_head_is_not_believed_from_a_closure_either() {
     let registry = registry().await;
     registry.offer_closures();
     let root = Root { plugin: "demo/other".parse().unwrap(), requirement: "^1".parse().unwrap() };
-    let old = registry.closure(&ClosureRequest::fitting([root], None));
+    let old = registry.closure(&ClosureRequest::fitting([root], None, None));
     registry.publish(release("demo/back", "1.2.0", &[], ECHO));
     let folder = tempfile::tempdir().unwrap();
     let config = registry.config(folder.path(), &[("demo/front", "^1")]);

@@ -472,11 +472,19 @@ impl Served {
         answer.extend_from_slice(head);
         while let ClosureStep::Need(keys) = closure.step() {
             for key in keys {
-                let bytes = &self.objects[&key.path()];
-                let line = closure.provide(key, bytes).unwrap().unwrap();
-                answer.extend_from_slice(line.as_bytes());
-                answer.extend_from_slice(bytes);
+                let Some(bytes) = self.objects.get(&key.path()) else {
+                    closure.missing(key).unwrap();
+                    continue;
+                };
+                if let Some((line, sent)) = closure.provide(key, bytes).unwrap() {
+                    answer.extend_from_slice(line.as_bytes());
+                    answer.extend_from_slice(&sent);
+                }
             }
+        }
+        if let Some((line, hashes)) = closure.proof() {
+            answer.extend_from_slice(line.as_bytes());
+            answer.extend_from_slice(&hashes);
         }
         answer
     }

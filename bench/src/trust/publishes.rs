@@ -24,8 +24,9 @@ const PLUGINS: usize = 1_000;
 const VERSIONS: usize = 10;
 /// Publishes one by one.
 const SINGLE: usize = 50;
-/// Every so many plugins one is in use by the agent.
-const IN_USE_EVERY: usize = 10;
+/// Every so many plugins one is in use by an agent: a host with 100, and one with as many as are
+/// planned for.
+const IN_USE_EVERY: [usize; 2] = [10, 2];
 /// Plugins that one publish each changes between two looks of the agent.
 const SOME: usize = 100;
 /// Issue 4: what the sequencer must reach on two cores.
@@ -41,30 +42,51 @@ pub async fn measure(report: &mut Report) -> Result<(), Error> {
     let mut publishers = Publishers::register(&registry).await?;
     batches(report, &registry, &mut publishers).await?;
 
-    let agent = Agent::new(&registry)?;
-    agent.look(&registry).await?.rows(report, "agent's first look", None);
+    let mut agents = Vec::new();
+    for every in IN_USE_EVERY {
+        let agent = Agent::new(&registry, every)?;
+        agent.look(&registry).await?.rows(report, &agent.what("first look"), None);
+        agents.push(agent);
+    }
     singles(report, &registry, &mut publishers, sync_p50).await?;
     // The state before each measured step is that of an agent that has just looked.
-    agent.look(&registry).await?;
+    looks(report, &registry, &agents, None).await?;
     publishers.publish(&registry, [0]).await?;
-    agent.look(&registry).await?.rows(report, "agent, 1 publish", Some(1));
+    looks(report, &registry, &agents, Some(("1 publish", |_| 1))).await?;
     publishers.publish(&registry, (0..PLUGINS).step_by(PLUGINS / SOME)).await?;
-    agent.look(&registry).await?.rows(report, "agent, 100 publishes", Some(SOME));
+    looks(report, &registry, &agents, Some(("100 publishes", |_| SOME))).await?;
     for _ in 0..VERSIONS {
         publishers.publish(&registry, 0..PLUGINS).await?;
     }
-    let changed = PLUGINS / IN_USE_EVERY;
-    let (look, what) = (agent.look(&registry).await?, "agent, 10000 publishes");
-    look.rows(report, what, Some(changed));
-    let each = look.counts.proof_bytes as f64 / (changed * VERSIONS) as f64;
-    report.row(Row::new(format!("{what}: proof a new statement in use"), "B", each));
-    agent.look(&registry).await?.rows(report, "agent, nothing new", None);
+    looks(report, &registry, &agents, Some(("10000 publishes", |agent| agent.names.len()))).await?;
+    for agent in &agents {
+        agent.look(&registry).await?.rows(report, &agent.what("nothing new"), None);
+    }
     report.note(format!(
-        "the agent uses {changed} of {PLUGINS} plugins; proof is everything that is no index \
-         file and no bundle of entries; after 10000 publishes it is that of the {changed} \
-         changed plugins in use, with {VERSIONS} new statements each, before of each that changed"
+        "of {PLUGINS} plugins; proof is everything that is no index file and no bundle of \
+         entries; after 10000 publishes it is that of the changed plugins in use, with {VERSIONS} \
+         new statements each, before of each that changed"
     ));
     registry.stop().await
+}
+
+/// What was published since the last look, and how many plugins that changed for an agent.
+type Published = (&'static str, fn(&Agent) -> usize);
+
+/// Lets each agent look, and adds the figures where something was published.
+async fn looks(
+    report: &mut Report,
+    registry: &Registry,
+    agents: &[Agent],
+    published: Option<Published>,
+) -> Result<(), Error> {
+    for agent in agents {
+        let look = agent.look(registry).await?;
+        if let Some((what, changed)) = published {
+            look.rows(report, &agent.what(what), Some(changed(agent)));
+        }
+    }
+    Ok(())
 }
 
 /// What the sequencer takes for many statements that wait.
@@ -213,7 +235,7 @@ struct Look {
 }
 
 impl Agent {
-    fn new(registry: &Registry) -> Result<Agent, Error> {
+    fn new(registry: &Registry, every: usize) -> Result<Agent, Error> {
         let cache = folders::memory()?;
         let client = Client::open(Settings {
             url: registry.url.clone(),
@@ -221,12 +243,16 @@ impl Agent {
             keys: registry.verifying_keys(),
             cache_dir: cache.path().to_owned(),
         });
-        let names = (0..PLUGINS).step_by(IN_USE_EVERY).map(population::plugin);
+        let names = (0..PLUGINS).step_by(every).map(population::plugin);
         Ok(Agent {
             client: client.map_err(Error::wrong("the agent"))?,
             names: names.collect::<Result<_, Error>>()?,
             _cache: cache,
         })
+    }
+
+    fn what(&self, step: &str) -> String {
+        format!("agent with {} plugins, {step}", self.names.len())
     }
 
     async fn look(&self, registry: &Registry) -> Result<Look, Error> {

@@ -11,8 +11,8 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use modunest_core::api::{Discovery, PROTOCOL_VERSION};
-use modunest_core::index::INDEX_FILE_MAX_BYTES;
-use modunest_core::keys::ObjectKey;
+use modunest_core::closure::{ANSWER_MAX_BYTES, FrameError, FrameReader, Part};
+use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::statement::SignedStatement;
 use modunest_edge::native;
 use modunest_functions::{Functions, Keys, Sequenced};
@@ -62,7 +62,7 @@ pub struct Counts {
     pub requests: u64,
     /// Bytes of bodies that are statements: index files and bundles of entries.
     pub statement_bytes: u64,
-    /// Bytes of all other bodies: they prove the statements.
+    /// Bytes of all other bodies and of what else is in a closure: they prove the statements.
     pub proof_bytes: u64,
 }
 
@@ -198,24 +198,45 @@ fn keys() -> Result<Keys, Error> {
     })
 }
 
+/// Bytes of the index files in a closure.
+fn index_files(answer: &[u8]) -> Result<usize, FrameError> {
+    let mut reader = FrameReader::new();
+    reader.push(answer)?;
+    let mut bytes = 0;
+    while let Some(frame) = reader.next_frame()? {
+        if matches!(frame.part, Part::Object(ObjectKey::Index(_))) {
+            bytes += frame.bytes.len();
+        }
+    }
+    reader.finish()?;
+    Ok(bytes)
+}
+
 /// Counts an answer, which is collected for that: every object here is small.
 async fn count(
     State(counts): State<Counter>,
     request: Request,
     next: Next,
 ) -> Result<Response, StatusCode> {
-    let is_statements = match ObjectKey::from_path(request.uri().path()) {
+    let path = request.uri().path();
+    let is_closure = path == CLOSURE_PATH;
+    let is_statements = match ObjectKey::from_path(path) {
         Some(ObjectKey::Index(_)) => true,
         Some(ObjectKey::Tile(tile)) => tile.kind() == TileKind::Entries,
         _ => false,
     };
     let (head, body) = next.run(request).await.into_parts();
-    let body = to_bytes(body, INDEX_FILE_MAX_BYTES).await;
+    let body = to_bytes(body, ANSWER_MAX_BYTES).await;
     let body = body.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let of_statements = match (is_closure, is_statements) {
+        (true, _) => index_files(&body).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?,
+        (false, true) => body.len(),
+        (false, false) => 0,
+    };
     let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
     counts.requests += 1;
-    let bytes = if is_statements { &mut counts.statement_bytes } else { &mut counts.proof_bytes };
-    *bytes += body.len() as u64;
+    counts.statement_bytes += of_statements as u64;
+    counts.proof_bytes += (body.len() - of_statements) as u64;
     drop(counts);
     Ok(Response::from_parts(head, Body::from(body)))
 }

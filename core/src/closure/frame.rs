@@ -1,26 +1,54 @@
 //! Frames: how the answer is written and, piece by piece, read.
 
-use crate::index::{BIN_MAX_BYTES, HEAD_MAX_BYTES, INDEX_FILE_MAX_BYTES, NODE_BYTES};
+use std::fmt;
+
+use super::proof::PROOF_MAX_BYTES;
+use crate::index::{
+    BIN_MAX_BYTES, HEAD_MAX_BYTES, INDEX_FILE_MAX_BYTES, IndexError, NODE_COMPACT_MAX_BYTES, Node,
+};
 use crate::keys::ObjectKey;
 
 /// Longest answer that is read, in bytes: what the widest limits allow
-/// ([`super::Limits::NATIVE`]), a head, and the frames' lines.
-pub const ANSWER_MAX_BYTES: usize =
-    super::Limits::NATIVE.bytes + HEAD_MAX_BYTES + super::Limits::NATIVE.objects * LINE_MAX_BYTES;
+/// ([`super::Limits::NATIVE`]), a head, a proof, and the frames' lines.
+pub const ANSWER_MAX_BYTES: usize = super::Limits::NATIVE.bytes
+    + HEAD_MAX_BYTES
+    + PROOF_MAX_BYTES
+    + super::Limits::NATIVE.objects * LINE_MAX_BYTES;
 /// Longest line: `index/`, 64 digits, a space, at most seven digits, and a line feed.
 const LINE_MAX_BYTES: usize = 6 + 64 + 1 + 7 + 1;
 
-/// The line before an object's bytes.
-pub fn frame_line(key: &ObjectKey, length_bytes: usize) -> String {
-    format!("{key} {length_bytes}\n")
+/// What the proof's line says in place of a key.
+const PROOF: &str = "proof";
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The head, a node, a bin or an index file.
+    Object(ObjectKey),
+    /// The hashes that prove the statements of all index files of the answer.
+    Proof,
 }
 
-/// One object of an answer, unproven.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Object(key) => key.fmt(f),
+            Part::Proof => f.write_str(PROOF),
+        }
+    }
+}
+
+/// The line before a frame's bytes.
+pub fn frame_line(part: Part, length_bytes: usize) -> String {
+    format!("{part} {length_bytes}\n")
+}
+
+/// One part of an answer, unproven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Its key: the head, a node, a bin or an index file.
-    pub key: ObjectKey,
-    /// Its bytes.
+    /// What it is.
+    pub part: Part,
+    /// An object's bytes, as its file has them; the proof's hashes.
     pub bytes: Vec<u8>,
 }
 
@@ -30,17 +58,28 @@ pub enum FrameError {
     /// A frame does not begin as one does.
     #[error("a frame begins with the key of an index object, a space and a length in decimal")]
     Line,
-    /// Longer than an object of its kind can be.
-    #[error("{key} cannot have {length_bytes} bytes")]
+    /// Longer than its kind can be.
+    #[error("{part} cannot have {length_bytes} bytes")]
     Length {
-        /// The object.
-        key: ObjectKey,
+        /// The object, or the proof.
+        part: Part,
         /// What its line says.
         length_bytes: u64,
     },
     /// The head is not the first frame, or not the only one of its kind.
     #[error("the head is the first frame, and no other")]
     Head,
+    /// Something follows the proof.
+    #[error("the proof is the last frame")]
+    AfterProof,
+    /// A node is not sent as nodes are.
+    #[error("{key}: {error}")]
+    Node {
+        /// The node.
+        key: ObjectKey,
+        /// What is wrong with it.
+        error: Box<IndexError>,
+    },
     /// More than [`ANSWER_MAX_BYTES`].
     #[error("the answer has more than {ANSWER_MAX_BYTES} bytes")]
     TooLong,
@@ -57,8 +96,9 @@ pub struct FrameReader {
     buffer: Vec<u8>,
     /// Bytes of the buffer that were handed out.
     taken: usize,
-    /// The line that was read: an object and how many bytes it has.
-    begun: Option<(ObjectKey, usize)>,
+    /// The line that was read: what comes and how many bytes it has.
+    begun: Option<(Part, usize)>,
+    proof_read: bool,
     total_bytes: usize,
     frames: usize,
 }
@@ -91,25 +131,36 @@ impl FrameReader {
     /// The first broken rule.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.taken..];
-        let (key, length) = match self.begun {
+        let (part, length) = match self.begun {
             Some(begun) => begun,
             None => {
-                let Some((key, length, line_bytes)) = read_line(rest)? else { return Ok(None) };
-                if (key == ObjectKey::Head) != (self.frames == 0) {
+                let Some((part, length, line_bytes)) = read_line(rest)? else { return Ok(None) };
+                if (part == Part::Object(ObjectKey::Head)) != (self.frames == 0) {
                     return Err(FrameError::Head);
                 }
+                if self.proof_read {
+                    return Err(FrameError::AfterProof);
+                }
                 self.taken += line_bytes;
-                self.begun = Some((key, length));
-                (key, length)
+                self.begun = Some((part, length));
+                (part, length)
             }
         };
         let rest = &self.buffer[self.taken..];
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
-        let frame = Frame { key, bytes: bytes.to_vec() };
+        let bytes = match part {
+            Part::Object(key @ ObjectKey::Node(_)) => {
+                let node = Node::from_compact(bytes);
+                let node = node.map_err(|error| FrameError::Node { key, error: Box::new(error) });
+                node?.to_bytes()
+            }
+            Part::Object(_) | Part::Proof => bytes.to_vec(),
+        };
         self.taken += length;
         self.begun = None;
         self.frames += 1;
-        Ok(Some(frame))
+        self.proof_read = part == Part::Proof;
+        Ok(Some(Frame { part, bytes }))
     }
 
     /// The end of the answer, after the last frame was taken.
@@ -122,14 +173,17 @@ impl FrameReader {
     }
 }
 
-/// Object, length, and the line's own length; `None` while the line may still go on.
-fn read_line(bytes: &[u8]) -> Result<Option<(ObjectKey, usize, usize)>, FrameError> {
+/// What comes, its length, and the line's own; `None` while the line may still go on.
+fn read_line(bytes: &[u8]) -> Result<Option<(Part, usize, usize)>, FrameError> {
     let Some(end) = bytes.iter().take(LINE_MAX_BYTES).position(|byte| *byte == b'\n') else {
         return if bytes.len() < LINE_MAX_BYTES { Ok(None) } else { Err(FrameError::Line) };
     };
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| FrameError::Line)?;
     let (key, length) = line.split_once(' ').ok_or(FrameError::Line)?;
-    let key = ObjectKey::from_key(key).ok_or(FrameError::Line)?;
+    let part = match key {
+        PROOF => Part::Proof,
+        key => Part::Object(ObjectKey::from_key(key).ok_or(FrameError::Line)?),
+    };
     let canonical = !length.is_empty()
         && length.bytes().all(|byte| byte.is_ascii_digit())
         && (length == "0" || !length.starts_with('0'));
@@ -137,22 +191,25 @@ fn read_line(bytes: &[u8]) -> Result<Option<(ObjectKey, usize, usize)>, FrameErr
         return Err(FrameError::Line);
     }
     let length_bytes: u64 = length.parse().map_err(|_| FrameError::Line)?;
-    let max_bytes = match key {
-        ObjectKey::Head => HEAD_MAX_BYTES,
-        ObjectKey::Node(_) => NODE_BYTES,
-        ObjectKey::Bin(_) => BIN_MAX_BYTES,
-        ObjectKey::Index(_) => INDEX_FILE_MAX_BYTES,
-        ObjectKey::Checkpoint
-        | ObjectKey::Tile(_)
-        | ObjectKey::Trust(_)
-        | ObjectKey::Blob(_)
-        | ObjectKey::Report(_) => {
+    let max_bytes = match part {
+        Part::Proof => PROOF_MAX_BYTES,
+        Part::Object(ObjectKey::Head) => HEAD_MAX_BYTES,
+        Part::Object(ObjectKey::Node(_)) => NODE_COMPACT_MAX_BYTES,
+        Part::Object(ObjectKey::Bin(_)) => BIN_MAX_BYTES,
+        Part::Object(ObjectKey::Index(_)) => INDEX_FILE_MAX_BYTES,
+        Part::Object(
+            ObjectKey::Checkpoint
+            | ObjectKey::Tile(_)
+            | ObjectKey::Trust(_)
+            | ObjectKey::Blob(_)
+            | ObjectKey::Report(_),
+        ) => {
             return Err(FrameError::Line);
         }
     };
     match usize::try_from(length_bytes) {
-        Ok(length) if length <= max_bytes => Ok(Some((key, length, end + 1))),
-        _ => Err(FrameError::Length { key, length_bytes }),
+        Ok(length) if length <= max_bytes => Ok(Some((part, length, end + 1))),
+        _ => Err(FrameError::Length { part, length_bytes }),
     }
 }
 

@@ -11,7 +11,14 @@
 //! ```
 //!
 //! The first frame is the head, and an object's frame follows that of the object that names
-//! it. The answer ends with a frame's last byte. Media type: [`CONTENT_TYPE`].
+//! it. Nodes, of which most children may not exist, are sent in their compact form
+//! ([`crate::index::Node::to_compact`]). The last frame may be `proof <length>`: the hashes
+//! which prove that the log under that head has every statement of the answer, in the order of
+//! [`modunest_tlog::Plan::leaves`]; without it the reader takes tiles. The answer ends with a
+//! frame's last byte. Media type: [`CONTENT_TYPE`].
+//!
+//! A host that has read these plugins before asks for what is new since then
+//! ([`ClosureRequest::since`]).
 //!
 //! # Nothing of it is believed
 //!
@@ -31,16 +38,18 @@
 
 mod frame;
 mod plan;
+mod proof;
 mod receive;
 mod request;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{ANSWER_MAX_BYTES, Frame, FrameError, FrameReader, frame_line};
-pub use plan::{Closure, ClosureError, ClosureStep, Limits};
+pub use frame::{ANSWER_MAX_BYTES, Frame, FrameError, FrameReader, Part, frame_line};
+pub use plan::{Closure, ClosureError, ClosureStep, FrameParts, Limits};
 pub use receive::{ReceiveError, Received};
 pub use request::{ClosureRequest, REQUEST_MAX_BYTES, REQUEST_PLUGINS_MAX, RequestError};
 
+use crate::index::Node;
 use crate::keys::ObjectKey;
 
 /// Media type of the answer.
@@ -67,9 +76,14 @@ pub fn check_invariants(bytes: &[u8]) -> bool {
     }
     let (frames, end) = whole;
     let mut written = Vec::new();
-    for Frame { key, bytes } in &frames {
-        written.extend_from_slice(frame_line(key, bytes.len()).as_bytes());
-        written.extend_from_slice(bytes);
+    for Frame { part, bytes } in &frames {
+        let compact = match (part, Node::parse(bytes)) {
+            (Part::Object(ObjectKey::Node(_)), Ok(node)) => Some(node.to_compact()),
+            _ => None,
+        };
+        let sent = compact.as_ref().unwrap_or(bytes);
+        written.extend_from_slice(frame_line(*part, sent.len()).as_bytes());
+        written.extend_from_slice(sent);
     }
     assert!(bytes.starts_with(&written));
     if end.is_ok() {
@@ -90,11 +104,14 @@ fn walk_lies(mut closure: Closure, objects: &[Frame]) {
         assert!(!keys.is_empty(), "everything that was asked for was provided");
         for key in keys {
             assert!(asked.insert(key), "{key} is asked for twice");
-            assert!(asked.len() <= Limits::WORKER.objects);
-            if !objects.iter().any(|frame| same_kind(&frame.key, &key)) {
-                return;
+            assert!(asked.len() <= Limits::WORKER.objects + Limits::WORKER.tiles);
+            if !objects.iter().any(|frame| same_kind(&frame.part, &key)) {
+                if closure.missing(key).is_err() {
+                    return;
+                }
+                continue;
             }
-            let Some(answer) = answers.find(|frame| same_kind(&frame.key, &key)) else { return };
+            let Some(answer) = answers.find(|frame| same_kind(&frame.part, &key)) else { return };
             if closure.provide(key, &answer.bytes).is_err() {
                 return;
             }
@@ -102,11 +119,15 @@ fn walk_lies(mut closure: Closure, objects: &[Frame]) {
     }
 }
 
-fn same_kind(one: &ObjectKey, other: &ObjectKey) -> bool {
-    std::mem::discriminant(one) == std::mem::discriminant(other)
+fn same_kind(part: &Part, other: &ObjectKey) -> bool {
+    matches!(part, Part::Object(one) if std::mem::discriminant(one) == std::mem::discriminant(other))
 }
 
 fn fuzz_request() -> ClosureRequest {
     let json = br#"{"plugins":[{"plugin":"demo/gallery","requirement":"^1"}]}"#;
-    ClosureRequest::parse(json).unwrap_or(ClosureRequest { plugins: Vec::new(), host: None })
+    ClosureRequest::parse(json).unwrap_or(ClosureRequest {
+        plugins: Vec::new(),
+        host: None,
+        since: None,
+    })
 }

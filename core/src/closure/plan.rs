@@ -1,10 +1,12 @@
 //! The walk: from a head to everything that a resolution can need.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use semver::{Version, VersionReq};
 
-use super::{ClosureRequest, frame_line};
+use super::proof::ProofMaker;
+use super::{ClosureRequest, Part, frame_line};
 use crate::digest::Digest;
 use crate::index::{Bin, Head, IndexError, IndexFile, Node, Slot};
 use crate::keys::ObjectKey;
@@ -24,16 +26,18 @@ pub struct Limits {
     pub objects: usize,
     /// Most bytes of objects, together.
     pub bytes: usize,
+    /// Most tiles of the log that are read for the proof; where it takes more, there is none.
+    pub tiles: usize,
 }
 
 impl Limits {
     /// In a Cloudflare Worker: one invocation may make 1,000 subrequests, of which each
     /// object takes one; some stay for the head and for repeated reads. Memory is 128 MiB,
     /// of which what is read of the objects takes about their size again.
-    pub const WORKER: Limits = Limits { objects: 850, bytes: 24 * 1024 * 1024 };
+    pub const WORKER: Limits = Limits { objects: 750, bytes: 24 * 1024 * 1024, tiles: 100 };
     /// In a process of our own: the closure of 500 plugins with five dependencies each, and
-    /// room; an answer takes half a minute at 20 Mbit/s then.
-    pub const NATIVE: Limits = Limits { objects: 20_000, bytes: 64 * 1024 * 1024 };
+    /// room; an answer takes half a minute at 20 Mbit/s then. The tiles take 8 MiB.
+    pub const NATIVE: Limits = Limits { objects: 20_000, bytes: 64 * 1024 * 1024, tiles: 1_000 };
 }
 
 /// Why a walk cannot go on. What the store holds is damaged, so the answer must not look whole.
@@ -50,7 +54,7 @@ pub enum ClosureError {
         /// What is wrong with it.
         error: Box<IndexError>,
     },
-    /// The store has no object that the index names. For shells, who find that out.
+    /// The store has no object that the index names.
     #[error("{0} is named by the index and not in the store")]
     Missing(ObjectKey),
 }
@@ -70,9 +74,10 @@ pub enum ClosureStep {
 ///
 /// The shell sends the head's frame ([`Closure::head_line`] and the head's bytes), then
 /// repeats [`Closure::step`] and reads what is needed; after each [`Closure::provide`] it
-/// sends the line it was given and the object's bytes.
+/// sends the frame that it was given. After the last step it sends [`Closure::proof`].
 pub struct Closure {
     host: Option<HostFacts>,
+    since: Option<u64>,
     head_line: String,
     root: Digest,
     limits_left: Limits,
@@ -96,7 +101,11 @@ pub struct Closure {
     likely: VecDeque<(PluginName, VersionReq)>,
     /// Requirements of which every other release is to be followed.
     possible: VecDeque<(PluginName, VersionReq)>,
+    proof: ProofMaker,
 }
+
+/// A frame's line, and what stands behind it.
+pub type FrameParts<'b> = (String, Cow<'b, [u8]>);
 
 #[derive(Default)]
 struct Plugin {
@@ -128,7 +137,8 @@ impl Closure {
         let read = Head::read_unproven(head).map_err(ClosureError::Head)?;
         let mut closure = Closure {
             host: request.host,
-            head_line: frame_line(&ObjectKey::Head, head.len()),
+            since: request.since,
+            head_line: frame_line(Part::Object(ObjectKey::Head), head.len()),
             root: read.index,
             limits_left: limits,
             work_left: WORK_MAX,
@@ -143,6 +153,7 @@ impl Closure {
             plugins: BTreeMap::new(),
             likely: VecDeque::new(),
             possible: VecDeque::new(),
+            proof: ProofMaker::new(request.since.unwrap_or(0), read.log.size),
         };
         for root in request.plugins {
             closure.ask(root.plugin, root.requirement);
@@ -176,7 +187,13 @@ impl Closure {
                 return ClosureStep::Need(Vec::new());
             }
             if self.full || self.possible.is_empty() {
-                return ClosureStep::Done;
+                let tiles = self.proof.begin(self.limits_left.tiles);
+                if tiles.is_empty() {
+                    return ClosureStep::Done;
+                }
+                let tiles: Vec<ObjectKey> = tiles.into_iter().map(ObjectKey::Tile).collect();
+                self.outstanding.extend(&tiles);
+                return ClosureStep::Need(tiles);
             }
             // Only now, when the likely ones are all here: a limit should meet these.
             for (plugin, requirement) in std::mem::take(&mut self.possible) {
@@ -185,17 +202,24 @@ impl Closure {
         }
     }
 
-    /// Takes an object that was needed. Answers the line to send before its bytes; `None`
-    /// when it was not asked for, or would pass a limit: then it is not sent.
+    /// Takes an object that was needed. Answers the frame to send; `None` when the object was
+    /// not asked for, would pass a limit, is known, or only helps to make the proof.
     ///
     /// # Errors
     /// [`ClosureError::Object`]: the answer must be broken off.
-    pub fn provide(
+    pub fn provide<'b>(
         &mut self,
         key: ObjectKey,
-        bytes: &[u8],
-    ) -> Result<Option<String>, ClosureError> {
+        bytes: &'b [u8],
+    ) -> Result<Option<FrameParts<'b>>, ClosureError> {
         if !self.outstanding.remove(&key) {
+            return Ok(None);
+        }
+        if let ObjectKey::Tile(id) = key {
+            // Who gets no proof reads the tiles, and finds out what is wrong with this one.
+            if self.proof.tile(id, bytes).is_err() {
+                self.proof.give_up();
+            }
             return Ok(None);
         }
         let subjects = self.waiting.remove(&key).unwrap_or_default();
@@ -203,42 +227,74 @@ impl Closure {
             self.stop();
             return Ok(None);
         };
-        self.limits_left.bytes = left;
-        self.read(key, bytes, subjects).map_err(|error| {
+        let sent = self.read(key, bytes, subjects).map_err(|error| {
             let error = Box::new(error);
             ClosureError::Object { key, error }
         })?;
-        Ok(Some(frame_line(&key, bytes.len())))
+        let Some(sent) = sent else { return Ok(None) };
+        self.limits_left.bytes = left;
+        Ok(Some((frame_line(Part::Object(key), sent.len()), sent)))
     }
 
-    fn read(
+    /// Says that the store has no such object.
+    ///
+    /// # Errors
+    /// [`ClosureError::Missing`]: the answer must be broken off. Without a tile there is only no
+    /// proof: a partial one may be gone as soon as the log has grown.
+    pub fn missing(&mut self, key: ObjectKey) -> Result<(), ClosureError> {
+        if self.outstanding.remove(&key) && matches!(key, ObjectKey::Tile(_)) {
+            self.proof.give_up();
+            return Ok(());
+        }
+        Err(ClosureError::Missing(key))
+    }
+
+    /// The last frame, once, after [`ClosureStep::Done`]; `None` when there is nothing to prove,
+    /// or the proof cannot be made.
+    pub fn proof(&mut self) -> Option<FrameParts<'static>> {
+        let hashes = self.proof.take()?;
+        Some((frame_line(Part::Proof, hashes.len()), Cow::Owned(hashes)))
+    }
+
+    /// Learns what an object says. Answers what is sent of it.
+    fn read<'b>(
         &mut self,
         key: ObjectKey,
-        bytes: &[u8],
+        bytes: &'b [u8],
         subjects: Vec<Subject>,
-    ) -> Result<(), IndexError> {
+    ) -> Result<Option<Cow<'b, [u8]>>, IndexError> {
+        let mut sent = Cow::Borrowed(bytes);
         match key {
             ObjectKey::Node(digest) => {
-                self.nodes.insert(digest, Node::parse(bytes)?);
+                let node = Node::parse(bytes)?;
+                sent = Cow::Owned(node.to_compact());
+                self.nodes.insert(digest, node);
             }
             ObjectKey::Bin(digest) => {
-                let Some(subject) = subjects.first() else { return Ok(()) };
-                self.bins.insert(digest, Bin::parse(Slot::of(subject), bytes)?);
+                if let Some(subject) = subjects.first() {
+                    self.bins.insert(digest, Bin::parse(Slot::of(subject), bytes)?);
+                }
             }
             _ => {
+                let mut is_new = self.since.is_none();
                 for subject in subjects {
                     let file = IndexFile::parse(&subject, bytes)?;
+                    let last = file.entries.last().map(|(position, _)| *position);
+                    is_new |= last >= self.since;
+                    if is_new {
+                        file.entries.iter().for_each(|(position, _)| self.proof.leaf(*position));
+                    }
                     if let Subject::Plugin(plugin) = subject {
                         self.releases(plugin, file);
                     }
                 }
-                return Ok(());
+                return Ok(is_new.then_some(sent));
             }
         }
         for subject in subjects {
             self.seek(subject);
         }
-        Ok(())
+        Ok(Some(sent))
     }
 
     /// Takes a plugin's statements, as they stand.
@@ -272,7 +328,9 @@ impl Closure {
         let plugin = self.plugins.entry(name.clone()).or_default();
         plugin.releases = Some(releases);
         let early = std::mem::take(&mut plugin.early);
-        self.likely.extend(early.into_iter().map(|requirement| (name.clone(), requirement)));
+        if self.since.is_none() {
+            self.likely.extend(early.into_iter().map(|requirement| (name.clone(), requirement)));
+        }
     }
 
     fn runs(&self, release: &Release) -> bool {

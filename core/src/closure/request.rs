@@ -28,6 +28,12 @@ pub struct ClosureRequest {
     /// are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<HostFacts>,
+    /// The host has everything about these plugins and their organisations up to this size of
+    /// the log, in entries. What it wants is how they stand now: index files that did not grow
+    /// since are left out, statements before are not proven again, and nobody's dependencies
+    /// are followed. With 0, these plugins alone, from the beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
 }
 
 /// Why a body is not a request.
@@ -70,6 +76,8 @@ struct Form {
     plugins: Vec<RootForm>,
     #[serde(default)]
     host: Option<Value>,
+    #[serde(default)]
+    since: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -82,8 +90,12 @@ struct RootForm {
 impl ClosureRequest {
     /// A request for as many of `roots` as one request holds, from the first on. The others
     /// are read one by one, like everything else that an answer lacks.
-    pub fn fitting(roots: impl IntoIterator<Item = Root>, host: Option<HostFacts>) -> Self {
-        let mut request = ClosureRequest { plugins: Vec::new(), host };
+    pub fn fitting(
+        roots: impl IntoIterator<Item = Root>,
+        host: Option<HostFacts>,
+        since: Option<u64>,
+    ) -> Self {
+        let mut request = ClosureRequest { plugins: Vec::new(), host, since };
         let mut left_bytes = REQUEST_MAX_BYTES.saturating_sub(request.to_json().len());
         for root in roots {
             // A comma follows each but the last.
@@ -138,6 +150,6 @@ impl ClosureRequest {
             .map(serde_json::from_value)
             .transpose()
             .map_err(|error| rule("/host".to_owned(), error.to_string()))?;
-        Ok(ClosureRequest { plugins, host })
+        Ok(ClosureRequest { plugins, host, since: form.since })
     }
 }

@@ -21,7 +21,7 @@ mod update;
 pub use bin::{BIN_MAX_BYTES, Bin};
 pub use file::{INDEX_FILE_MAX_BYTES, IndexFile};
 pub use head::{HEAD_FRESH_FOR, HEAD_LIVES_FOR, HEAD_MAX_BYTES, Head, LogHead};
-pub use node::{FANOUT, NODE_BYTES, Node, Slot};
+pub use node::{FANOUT, NODE_BYTES, NODE_COMPACT_MAX_BYTES, Node, Slot};
 pub use update::{Source, Update, Written, update};
 
 use crate::digest::Digest;
@@ -94,8 +94,13 @@ pub fn check_invariants(bytes: &[u8]) -> bool {
     let node = Node::parse(bytes);
     if let Ok(node) = &node {
         assert_eq!(node.to_bytes(), bytes);
+        assert_eq!(Node::from_compact(&node.to_compact()).as_ref(), Ok(node));
     }
     let mut read = node.is_ok();
+    if let Ok(node) = Node::from_compact(bytes) {
+        assert_eq!(node.to_compact(), bytes);
+        read = true;
+    }
     // Whoever reads a bin or a file knows its subject; here it is one that they name first.
     let text = String::from_utf8_lossy(bytes);
     for word in text.split_ascii_whitespace().take(2) {

@@ -9,6 +9,11 @@ pub const FANOUT: usize = 64;
 /// Length of a node: [`FANOUT`] digests.
 pub const NODE_BYTES: usize = FANOUT * DIGEST_BYTES;
 
+/// Longest compact form of a node ([`Node::to_compact`]).
+pub const NODE_COMPACT_MAX_BYTES: usize = 8 + NODE_BYTES;
+/// The first child's bit in a compact node.
+const FIRST_CHILD: u64 = 1 << (FANOUT - 1);
+
 /// Where a subject stands in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
@@ -50,6 +55,45 @@ impl Node {
     /// All children that exist, with their places.
     pub fn children(&self) -> impl Iterator<Item = (u8, Digest)> + '_ {
         (0u8..).zip(self.0.iter().copied()).filter(|(_, digest)| *digest != Digest::ZERO)
+    }
+
+    /// What a node is sent as where it need not be a file: a bit for each child that exists,
+    /// the first child's highest, in eight bytes, big-endian; then the digests of those.
+    pub fn to_compact(&self) -> Vec<u8> {
+        let mut exist: u64 = 0;
+        let mut digests = Vec::new();
+        for (place, digest) in self.children() {
+            exist |= FIRST_CHILD >> place;
+            digests.extend_from_slice(digest.as_bytes());
+        }
+        [exist.to_be_bytes().as_slice(), &digests].concat()
+    }
+
+    /// Reads what [`Node::to_compact`] wrote.
+    ///
+    /// # Errors
+    /// When it would write anything else.
+    pub fn from_compact(bytes: &[u8]) -> Result<Node, IndexError> {
+        let form = IndexError::Form {
+            what: "node",
+            rule: "a compact node has a bit for each child, and the digest of each that exists",
+        };
+        let (exist, digests) = bytes.split_first_chunk().ok_or(form.clone())?;
+        let exist = u64::from_be_bytes(*exist);
+        let (digests, rest) = digests.as_chunks::<DIGEST_BYTES>();
+        if !rest.is_empty() || digests.len() as u32 != exist.count_ones() {
+            return Err(form);
+        }
+        let mut node = Node::EMPTY;
+        let places = (0u8..).take(FANOUT).filter(|place| exist & (FIRST_CHILD >> place) != 0);
+        for (place, digest) in places.zip(digests) {
+            let digest = Digest::from_bytes(*digest);
+            if digest == Digest::ZERO {
+                return Err(form);
+            }
+            node.set(place, digest);
+        }
+        Ok(node)
     }
 
     /// The bytes: [`NODE_BYTES`].

@@ -51,6 +51,9 @@ enum WalkError {
     Busy,
 }
 
+/// An object's bytes; `None` where there is none.
+type ReadBytes = Result<Option<Bytes>, WalkError>;
+
 /// Answers one request.
 pub(super) async fn answer(edge: Arc<Edge>, request: Request) -> Response {
     let request = match read_request(request).await {
@@ -120,7 +123,7 @@ struct Walk {
     closure: Closure,
     /// Needed, and not being read yet.
     waiting: VecDeque<ObjectKey>,
-    reads: FuturesUnordered<BoxFuture<'static, (ObjectKey, Result<Bytes, WalkError>)>>,
+    reads: FuturesUnordered<BoxFuture<'static, (ObjectKey, ReadBytes)>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -147,26 +150,38 @@ impl Walk {
                     None => break,
                 }
             };
-            // Nothing is being read, so nothing is needed.
-            let Some((key, bytes)) = next else { break };
-            let bytes = bytes?;
-            if let Some(line) = self.closure.provide(key, &bytes)? {
+            // Nothing is being read, so nothing is needed: only the proof is left.
+            let Some((key, bytes)) = next else {
+                if let Some((line, hashes)) = self.closure.proof() {
+                    piece.extend_from_slice(line.as_bytes());
+                    piece.extend_from_slice(&hashes);
+                }
+                break;
+            };
+            let Some(bytes) = bytes? else {
+                self.closure.missing(key)?;
+                continue;
+            };
+            if let Some((line, sent)) = self.closure.provide(key, &bytes)? {
                 piece.extend_from_slice(line.as_bytes());
-                piece.extend_from_slice(&bytes);
+                piece.extend_from_slice(&sent);
             }
         }
         Ok(Some(piece.freeze()).filter(|piece| !piece.is_empty()))
     }
 }
 
-/// An object's bytes, proven.
-async fn read(edge: &Edge, key: ObjectKey) -> Result<Bytes, WalkError> {
+/// An object's bytes, proven if its name is its hash.
+async fn read(edge: &Edge, key: ObjectKey) -> ReadBytes {
     let failed = |error| WalkError::Origin { key, error };
-    let missing = || WalkError::Closure(ClosureError::Missing(key));
+    if let ObjectKey::Tile(_) = key {
+        let tile = edge.objects.unproved(key).await.map_err(failed)?;
+        return Ok(tile.map(|tile| tile.bytes));
+    }
     let (size_bytes, begun) = match edge.objects.find(key).await.map_err(failed)? {
-        Found::Small(bytes) => return Ok(bytes),
+        Found::Small(bytes) => return Ok(Some(bytes)),
         Found::Large { size_bytes, begun } => (size_bytes, begun),
-        Found::Missing => return Err(missing()),
+        Found::Missing => return Ok(None),
     };
     if size_bytes > INDEX_FILE_MAX_BYTES as u64 {
         let expected_bytes = INDEX_FILE_MAX_BYTES as u64;
@@ -179,5 +194,5 @@ async fn read(edge: &Edge, key: ObjectKey) -> Result<Bytes, WalkError> {
     if let Some(digest) = key.content_digest() {
         prove("index file", digest, &bytes)?;
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }

@@ -85,11 +85,14 @@ impl Settings {
 
     /// What one closure may read in the worker. [`Limits::WORKER`] is for objects that take
     /// one subrequest each; here each may take one to every origin, and those to the cache:
-    /// 850 of the bucket, 283 of one server, 212 when there is a second.
+    /// 750 of the bucket, 250 of one server, 187 when there is a second. Tiles are not in the
+    /// cache.
     pub fn closure_limits(&self) -> Limits {
         let cache = if self.any_server() { CACHE_SUBREQUESTS } else { 0 };
-        let objects = Limits::WORKER.objects / (self.origins.len().max(1) + cache);
-        Limits { objects, ..Limits::WORKER }
+        let origins = self.origins.len().max(1);
+        let objects = Limits::WORKER.objects / (origins + cache);
+        let tiles = Limits::WORKER.tiles / origins;
+        Limits { objects, tiles, ..Limits::WORKER }
     }
 }
 
@@ -167,7 +170,7 @@ mod tests {
         let first = ("ORIGIN_URL", "https://a.example");
         let second = ("SECOND_ORIGIN_URL", "https://b.example");
         for (changes, objects, each) in
-            [(&[][..], 850, 1), (&[first], 283, 3), (&[second], 212, 4), (&[first, second], 212, 4)]
+            [(&[][..], 750, 1), (&[first], 250, 3), (&[second], 187, 4), (&[first, second], 187, 4)]
         {
             let settings = read(changes).unwrap();
             assert_eq!(settings.closure_limits().objects, objects, "{changes:?}");

@@ -46,6 +46,9 @@ enum WalkError {
     Client(String),
 }
 
+/// An object's bytes; `None` where there is none.
+type ReadBytes = Result<Option<Vec<u8>>, WalkError>;
+
 /// Answers one request.
 pub async fn answer(
     edge: Rc<Edge>,
@@ -96,7 +99,7 @@ struct Walk {
     closure: Closure,
     /// Needed, and not being read yet.
     waiting: VecDeque<ObjectKey>,
-    reads: FuturesUnordered<LocalBoxFuture<'static, (ObjectKey, Result<Vec<u8>, WalkError>)>>,
+    reads: FuturesUnordered<LocalBoxFuture<'static, (ObjectKey, ReadBytes)>>,
 }
 
 impl Walk {
@@ -156,27 +159,43 @@ impl Walk {
                     None => break,
                 }
             };
-            // Nothing is being read, so nothing is needed.
-            let Some((key, bytes)) = next else { break };
-            let bytes = bytes?;
-            if let Some(line) = self.closure.provide(key, &bytes)? {
+            // Nothing is being read, so nothing is needed: only the proof is left.
+            let Some((key, bytes)) = next else {
+                if let Some((line, hashes)) = self.closure.proof() {
+                    piece.extend_from_slice(line.as_bytes());
+                    piece.extend_from_slice(&hashes);
+                }
+                break;
+            };
+            let Some(bytes) = bytes? else {
+                self.closure.missing(key)?;
+                continue;
+            };
+            if let Some((line, sent)) = self.closure.provide(key, &bytes)? {
                 piece.extend_from_slice(line.as_bytes());
-                piece.extend_from_slice(&bytes);
+                piece.extend_from_slice(&sent);
             }
         }
         Ok(Some(piece).filter(|piece| !piece.is_empty()))
     }
 }
 
-/// An object's bytes, proved.
-async fn read(edge: &Rc<Edge>, key: ObjectKey, call: &Call) -> Result<Vec<u8>, WalkError> {
+/// An object's bytes, proved if its name is its hash.
+async fn read(edge: &Rc<Edge>, key: ObjectKey, call: &Call) -> ReadBytes {
+    if let ObjectKey::Tile(_) = key {
+        let tile = without_digest(edge, &key, call).await;
+        return match tile.map_err(|error| WalkError::Origin { key, error })? {
+            Some(tile) => tile.to_vec().await.map(Some).map_err(|thrown| unread(key, thrown)),
+            None => Ok(None),
+        };
+    }
     match find(edge, key, call).await.map_err(|error| WalkError::Origin { key, error })? {
-        Found::Small(small) => small.to_vec().await.map_err(|thrown| unread(key, thrown)),
+        Found::Small(small) => small.to_vec().await.map(Some).map_err(|thrown| unread(key, thrown)),
         Found::Large { begun, .. } => {
             glue::drop(&begun);
             Err(WalkError::TooLarge(key))
         }
-        Found::Missing => Err(ClosureError::Missing(key).into()),
+        Found::Missing => Ok(None),
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use modunest_core::api::{Day, DownloadBatch, Downloaded, DownloadsView};
-use modunest_core::closure::{CONTENT_TYPE, FrameReader};
-use modunest_core::digest::Digest;
+use modunest_core::closure::{CONTENT_TYPE, Frame, FrameReader, Part, Received};
+use modunest_core::index::Head;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::publish::State;
 use modunest_core::statement::Link;
@@ -97,7 +97,7 @@ fn has_fault_points(function: &str) {
 /// Both shells answer with the same objects, and with all that a resolution needs.
 async fn closures_agree(registry: &Deployed) {
     let request = r#"{"plugins":[{"plugin":"demo/gallery","requirement":"^1"}]}"#;
-    let mut answers = Vec::new();
+    let (mut answers, mut proofs) = (Vec::new(), 0);
     for base in [&registry.url, &registry.cdn.url] {
         let answer = Ask::new("POST", CLOSURE_PATH).body(request).answer(base).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -105,16 +105,28 @@ async fn closures_agree(registry: &Deployed) {
         assert_eq!(answer.header("cache-control"), "no-store");
         let mut reader = FrameReader::new();
         reader.push(&answer.body).unwrap();
+        let head = Head::read_unproven(&reader.next_frame().unwrap().unwrap().bytes).unwrap();
+        let mut received = Received::new(head.index, None);
         let mut objects = BTreeMap::new();
-        while let Some(frame) = reader.next_frame().unwrap() {
-            if let Some(digest) = frame.key.content_digest() {
-                assert_eq!(Digest::of(&frame.bytes), digest, "{}", frame.key);
+        while let Some(Frame { part, bytes }) = reader.next_frame().unwrap() {
+            match part {
+                Part::Object(key) => {
+                    received.accept(key, &bytes).unwrap();
+                    assert!(objects.insert(key, bytes).is_none(), "{key} twice");
+                }
+                // A key of the organisation, four releases, a verdict behind each.
+                Part::Proof => {
+                    let all = Received::new(head.index, None);
+                    let proven = std::mem::replace(&mut received, all).prove(&bytes, &head.log);
+                    assert_eq!(proven.unwrap().len(), 9);
+                    proofs += 1;
+                }
             }
-            assert!(objects.insert(frame.key, frame.bytes).is_none(), "{} twice", frame.key);
         }
         reader.finish().unwrap();
         answers.push(objects);
     }
+    assert_eq!(proofs, 2);
     assert_eq!(answers[0].keys().collect::<Vec<_>>(), answers[1].keys().collect::<Vec<_>>());
     assert!(answers[0] == answers[1]);
     // The organisation and its three plugins.

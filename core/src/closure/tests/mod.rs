@@ -6,7 +6,7 @@ mod walks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use modunest_tlog::SigningKey;
+use modunest_tlog::{Frontier, SigningKey, TreeHash};
 
 use super::*;
 use crate::digest::Digest;
@@ -41,6 +41,7 @@ pub(super) struct Store {
     pub(super) objects: BTreeMap<ObjectKey, Vec<u8>>,
     pub(super) head: Vec<u8>,
     pub(super) root: Digest,
+    pub(super) log: LogHead,
 }
 
 pub(super) fn host() -> HostFacts {
@@ -59,7 +60,7 @@ pub(super) fn want(roots: &[(&str, &str)]) -> ClosureRequest {
         plugin: plugin.parse().unwrap(),
         requirement: requirement.parse().unwrap(),
     });
-    ClosureRequest { plugins: plugins.collect(), host: Some(host()) }
+    ClosureRequest { plugins: plugins.collect(), host: Some(host()), since: None }
 }
 
 impl Store {
@@ -106,6 +107,12 @@ impl Store {
             }
         }
         let statements: Vec<(u64, SignedStatement)> = (0..).zip(statements).collect();
+        let mut frontier = Frontier::new();
+        for (_, signed) in &statements {
+            frontier.append(TreeHash::of_leaf(signed.bytes()));
+        }
+        let log_root = Digest::from_bytes(*frontier.root().as_bytes());
+        let tiles = frontier.take_tiles().into_iter();
         let nothing: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
         let Update::Done { root, written, .. } = update(None, &statements, &nothing).unwrap()
         else {
@@ -119,13 +126,15 @@ impl Store {
         let head = Head {
             origin: "registry".to_owned(),
             epoch: 1,
-            log: LogHead { size: statements.len() as u64, root: Digest::of(b"log") },
+            log: LogHead { size: statements.len() as u64, root: log_root },
             index: root,
             revocations: None,
             issued_at: Timestamp::from_millis(1_000),
             expires_at: Timestamp::from_millis(2_000),
         };
-        Store { objects: objects.collect(), head: head.sign(&registry).unwrap(), root }
+        let objects = objects.chain(tiles.map(|(id, bytes)| (ObjectKey::Tile(id), bytes)));
+        let signed = head.sign(&registry).unwrap();
+        Store { objects: objects.collect(), head: signed, root, log: head.log }
     }
 
     /// The objects that a reader meets who looks for a subject.
@@ -152,21 +161,37 @@ impl Store {
         self.path(&Subject::Plugin(plugin)).into_iter().chain(self.path(&org)).collect()
     }
 
-    /// The answer, object by object, the way a shell makes it.
-    pub(super) fn answer(&self, request: ClosureRequest, limits: Limits) -> Vec<ObjectKey> {
+    /// The answer, as it is sent, the way a shell makes it.
+    pub(super) fn send(&self, request: ClosureRequest, limits: Limits) -> Vec<u8> {
         let mut closure = Closure::new(request, &self.head, limits).unwrap();
-        let mut sent = Vec::new();
+        let mut sent = [closure.head_line().as_bytes(), &self.head].concat();
+        let mut send = |(line, bytes): FrameParts<'_>| {
+            sent.extend_from_slice(line.as_bytes());
+            sent.extend_from_slice(&bytes);
+        };
         while let ClosureStep::Need(keys) = closure.step() {
             assert!(!keys.is_empty());
             for key in keys {
-                let bytes = &self.objects[&key];
-                if let Some(line) = closure.provide(key, bytes).unwrap() {
-                    assert_eq!(line, format!("{key} {}\n", bytes.len()));
-                    sent.push(key);
-                }
+                closure.provide(key, &self.objects[&key]).unwrap().map(&mut send);
             }
         }
+        closure.proof().map(&mut send);
+        assert_eq!(closure.proof(), None);
         sent
+    }
+
+    /// The objects of the answer, without the head.
+    pub(super) fn answer(&self, request: ClosureRequest, limits: Limits) -> Vec<ObjectKey> {
+        let (frames, end) = frame::read_in_pieces(&self.send(request, limits), usize::MAX);
+        assert_eq!(end, Ok(()));
+        let objects = frames.into_iter().skip(1).filter_map(|Frame { part, bytes }| match part {
+            Part::Object(key) => {
+                assert_eq!(bytes, self.objects[&key]);
+                Some(key)
+            }
+            Part::Proof => None,
+        });
+        objects.collect()
     }
 }
 

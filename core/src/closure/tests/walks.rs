@@ -104,6 +104,77 @@ fn what_is_damaged_breaks_the_answer_off() {
     }
 }
 
+#[test]
+fn a_host_that_knows_gets_what_is_new() {
+    let store = small();
+    let log = store.log.size;
+    let plugins = [("demo/front", "*"), ("other/deep", "*")];
+    let ask = |since| ClosureRequest { host: None, since: Some(since), ..want(&plugins) };
+    let files = |since| {
+        let sent = store.answer(ask(since), WIDE).into_iter();
+        sent.filter(|key| matches!(key, ObjectKey::Index(_))).collect::<BTreeSet<_>>()
+    };
+    let org = |org: &str| *store.path(&Subject::Org(org.parse().unwrap())).last().unwrap();
+    let (front, deep) = (file_of(&store, "demo/front"), file_of(&store, "other/deep"));
+    // From the beginning: these alone, and no dependency of theirs.
+    assert_eq!(files(0), BTreeSet::from([front, deep, org("demo"), org("other")]));
+    // The log: two keys, then the releases in the order above.
+    assert_eq!(files(2), BTreeSet::from([front, deep]));
+    assert_eq!(files(6), BTreeSet::from([deep]));
+    assert_eq!(files(log), BTreeSet::new());
+    for since in 0..=log {
+        let (frames, end) = frame::read_in_pieces(&store.send(ask(since), WIDE), usize::MAX);
+        assert_eq!(end, Ok(()));
+        let mut received = Received::new(store.root, Some(since));
+        let mut proven = BTreeMap::new();
+        for Frame { part, bytes } in &frames[1..] {
+            match part {
+                Part::Object(key) => received.accept(*key, bytes).unwrap(),
+                Part::Proof => {
+                    let whole = std::mem::replace(&mut received, Received::new(store.root, None));
+                    proven = whole.prove(bytes, &store.log).unwrap();
+                }
+            }
+        }
+        let expected = [0, 1, 2, 3, 4, 5, 7].into_iter().filter(|position| *position >= since);
+        assert!(proven.into_keys().eq(expected), "since {since}");
+    }
+}
+
+#[test]
+fn without_its_tiles_there_is_an_answer_without_a_proof() {
+    let store = small();
+    let request = want(&[("demo/front", "^1")]);
+    let proofs = |bytes: &[u8]| {
+        let frames = frame::read_in_pieces(bytes, usize::MAX).0;
+        frames.iter().filter(|frame| frame.part == Part::Proof).count()
+    };
+    assert_eq!(proofs(&store.send(request.clone(), WIDE)), 1);
+    let none = Limits { tiles: 0, ..WIDE };
+    assert_eq!(proofs(&store.send(request.clone(), none)), 0);
+    for damaged in [true, false] {
+        let mut closure = Closure::new(request.clone(), &store.head, WIDE).unwrap();
+        let mut tiles = 0;
+        while let ClosureStep::Need(keys) = closure.step() {
+            for key in keys {
+                match key {
+                    ObjectKey::Tile(_) if damaged => {
+                        assert_eq!(closure.provide(key, b"short"), Ok(None));
+                    }
+                    ObjectKey::Tile(_) => assert_eq!(closure.missing(key), Ok(())),
+                    _ => assert!(closure.provide(key, &store.objects[&key]).unwrap().is_some()),
+                }
+                tiles += usize::from(matches!(key, ObjectKey::Tile(_)));
+            }
+        }
+        assert_eq!((tiles, closure.proof()), (1, None));
+    }
+    // Nothing else may be missing.
+    let mut closure = Closure::new(request, &store.head, WIDE).unwrap();
+    let ClosureStep::Need(keys) = closure.step() else { panic!("the root is needed") };
+    assert_eq!(closure.missing(keys[0]), Err(ClosureError::Missing(keys[0])));
+}
+
 const NAMES: [&str; 6] = ["demo/aa", "demo/bb", "demo/cc", "other/aa", "other/bb", "third/aa"];
 const VERSIONS: [&str; 5] = ["0.1.0", "1.0.0", "1.1.0", "2.0.0-rc.1", "2.0.0"];
 const REQUIREMENTS: [&str; 8] = ["*", "*", "^1", "^2", ">=1.1", "<2", "=1.0.0", ">=2.0.0-rc.1"];
@@ -186,9 +257,16 @@ proptest! {
             prop_assert!(store.proof(plugin.as_str()).is_subset(&unique), "{} is missing", plugin);
         }
         // A reader takes all of it, in this order.
-        let mut received = Received::new(store.root);
+        let mut received = Received::new(store.root, None);
         for key in &sent {
             prop_assert_eq!(received.accept(*key, &store.objects[key]), Ok(()));
+        }
+        let (frames, _) = frame::read_in_pieces(&store.send(request.clone(), WIDE), usize::MAX);
+        if let Some(Frame { part: Part::Proof, bytes }) = frames.last() {
+            prop_assert!(received.prove(bytes, &store.log).is_ok());
+        } else {
+            let files = sent.iter().filter(|key| matches!(key, ObjectKey::Index(_))).count();
+            prop_assert_eq!(files, 0, "statements without a proof");
         }
         let limits = Limits { objects: limit, ..WIDE };
         prop_assert_eq!(&store.answer(request, limits)[..], &sent[..limit.min(sent.len())]);
@@ -205,7 +283,7 @@ proptest! {
         let request = want(&roots);
         let expected: BTreeSet<_> = store.answer(request.clone(), WIDE).into_iter().collect();
         let mut closure = Closure::new(request, &store.head, WIDE).unwrap();
-        let mut received = Received::new(store.root);
+        let mut received = Received::new(store.root, None);
         let mut open: Vec<ObjectKey> = Vec::new();
         let mut sent = BTreeSet::new();
         let mut picks = picks.iter().cycle();
@@ -216,7 +294,11 @@ proptest! {
             }
             let key = open.swap_remove(picks.next().unwrap().index(open.len()));
             let bytes = &store.objects[&key];
-            prop_assert!(closure.provide(key, bytes).unwrap().is_some());
+            let frame = closure.provide(key, bytes).unwrap();
+            prop_assert_eq!(frame.is_none(), matches!(key, ObjectKey::Tile(_)));
+            if frame.is_none() {
+                continue;
+            }
             prop_assert_eq!(received.accept(key, bytes), Ok(()));
             sent.insert(key);
         }
