@@ -67,6 +67,7 @@ impl Functions {
         tokio::try_join!(stored, before)?;
         self.show(&step.next).await?;
         self.fold(&step).await?;
+        self.0.sequencer.objects.forget(&step.replaced);
         self.0.sequencer.keep_end(step.end);
         tracing::debug!(
             epoch = step.next.epoch,

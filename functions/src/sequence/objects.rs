@@ -73,6 +73,15 @@ impl Objects {
         self.folded.insert(file, Arc::new(folded));
     }
 
+    /// Makes room: nothing that is asked for from now on leads to these. Left to itself, a cache
+    /// that is full keeps some of them and lets go of what took their place.
+    pub(super) fn forget<'d>(&self, replaced: impl IntoIterator<Item = &'d Digest>) {
+        for digest in replaced {
+            self.kept.remove(digest);
+            self.folded.remove(digest);
+        }
+    }
+
     /// An object, proven.
     pub(super) async fn get(
         &self,

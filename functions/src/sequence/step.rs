@@ -31,12 +31,22 @@ pub(super) struct Step {
     pub(super) tiles: Vec<(TileId, Bytes)>,
     /// New objects of the index.
     pub(super) objects: Vec<(ObjectKey, Digest, Bytes)>,
+    /// Objects of the index that the new ones take the place of.
+    pub(super) replaced: Vec<Digest>,
     /// The index file that each changed subject now has.
     pub(super) files: BTreeMap<Subject, Digest>,
     /// What the organisations come to that are spoken of.
     pub(super) orgs: Vec<OrgState>,
     /// The end of the log behind the step.
     pub(super) end: LogEnd,
+}
+
+/// What an update of the index came to.
+struct Updated {
+    root: Digest,
+    written: Vec<Written>,
+    files: BTreeMap<Subject, Digest>,
+    replaced: Vec<Digest>,
 }
 
 /// Objects at hand for the pure update.
@@ -115,7 +125,8 @@ impl Functions {
             additions.push((end.append(entry.statement.bytes())?, entry.statement.clone()));
         }
         let tiles = end.take_tiles().into_iter().map(|(id, bytes)| (id, bytes.into())).collect();
-        let (index, written, files) = self.update_index(previous.roots.index, &additions).await?;
+        let Updated { root: index, written, files, replaced } =
+            self.update_index(previous.roots.index, &additions).await?;
         let objects = written
             .into_iter()
             .map(|object| match object {
@@ -137,7 +148,8 @@ impl Functions {
             }
         }
         let next = Roots { epoch: previous.roots.epoch + 1, index, log: end.head() };
-        Ok(Step { bundle: Bundle { previous, entries }, next, tiles, objects, files, orgs, end })
+        let bundle = Bundle { previous, entries };
+        Ok(Step { bundle, next, tiles, objects, replaced, files, orgs, end })
     }
 
     /// The end of the log: the one that is kept, or read from the tiles.
@@ -157,17 +169,21 @@ impl Functions {
         LogEnd::load(log, &tiles)
     }
 
-    /// Appends to the index: its new root, its new objects, and the new files by subject.
+    /// Appends to the index.
     async fn update_index(
         &self,
         root: Digest,
         additions: &[(u64, SignedStatement)],
-    ) -> Result<(Digest, Vec<Written>, BTreeMap<Subject, Digest>), Error> {
+    ) -> Result<Updated, Error> {
         let objects = &self.0.sequencer.objects;
         let mut at_hand = AtHand::default();
         loop {
             match update(Some(root), additions, &at_hand)? {
-                Update::Done { root, written, files } => return Ok((root, written, files)),
+                Update::Done { root, written, files } => {
+                    // What was asked for is what stands on the way to what changes.
+                    let replaced = at_hand.0.into_keys().collect();
+                    return Ok(Updated { root, written, files, replaced });
+                }
                 Update::Need { nodes, bins, files } => {
                     let keys = (nodes.into_iter().map(ObjectKey::Node))
                         .chain(bins.into_iter().map(ObjectKey::Bin))
