@@ -120,7 +120,11 @@ impl Agent {
         let (stop, stopped) = watch::channel(false);
         let inner = Arc::new(Inner {
             host: Arc::new(ArcSwap::from_pointee(Host::empty())),
-            resources: Resources::new(&config.state_dir, config.host.grants.outbound.clone()),
+            resources: Resources::with_hooks(
+                &config.state_dir,
+                config.host.grants.outbound.clone(),
+                config.host.hooks.clone(),
+            ),
             gateway,
             syncer,
             last: Mutex::default(),

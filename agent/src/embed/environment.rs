@@ -1,11 +1,13 @@
 //! Which environment plugins see.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 /// The environment variables that plugins may be granted by name.
 pub trait Environment: Send + Sync {
-    /// The value of a variable, if it has one.
-    fn variable(&self, name: &str) -> Option<String>;
+    /// The value of a variable, if it has one. A plugin gets text only: it is told so where a
+    /// value is none.
+    fn variable(&self, name: &str) -> Option<OsString>;
 }
 
 /// The variables of the host's own process.
@@ -13,8 +15,8 @@ pub trait Environment: Send + Sync {
 pub struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
-    fn variable(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok()
+    fn variable(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
     }
 }
 
@@ -34,7 +36,7 @@ impl FixedEnvironment {
 }
 
 impl Environment for FixedEnvironment {
-    fn variable(&self, name: &str) -> Option<String> {
-        self.0.get(name).cloned()
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.0.get(name).map(OsString::from)
     }
 }

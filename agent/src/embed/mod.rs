@@ -10,6 +10,7 @@ mod environment;
 mod observer;
 mod permissions;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -59,6 +60,15 @@ impl Hooks {
     /// The environment that plugins see.
     pub fn environment(&self) -> &dyn Environment {
         self.0.environment.as_deref().unwrap_or(&ProcessEnvironment)
+    }
+
+    /// A variable of that environment. One that panics has said nothing of it.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub(crate) fn variable(&self, name: &str) -> Result<Option<OsString>, String> {
+        catch_unwind(AssertUnwindSafe(|| self.environment().variable(name)))
+            .map_err(|_| format!("whoever knows the environment panicked over {name}"))
     }
 
     /// Whether anybody hears of events; who does not, pays nothing for them.

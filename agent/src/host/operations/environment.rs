@@ -10,6 +10,7 @@ use modunest_sdk::operation::form::{Form as _, request as parse};
 use modunest_sdk::operation::{CLOCK_MONOTONIC, CLOCK_WALL, RANDOM};
 
 use super::Operations;
+use crate::embed::Hooks;
 
 /// Longest value of a variable that is handed on, in bytes.
 const VALUE_MAX_BYTES: usize = 64 * 1024;
@@ -44,7 +45,7 @@ pub(super) fn serve(
             let used = Capability::parse("env", name)
                 .map_err(|error| Error::InvalidInput(error.to_string()))?;
             operations.need(&used)?;
-            variable(name)
+            variable(operations.hooks(), name)
         }
     }
 }
@@ -71,8 +72,8 @@ fn random(count: usize) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn variable(name: &str) -> Result<Vec<u8>, Error> {
-    let value = match std::env::var_os(name) {
+fn variable(hooks: &Hooks, name: &str) -> Result<Vec<u8>, Error> {
+    let value = match hooks.variable(name).map_err(Error::Failed)? {
         None => None,
         Some(value) => match value.into_string() {
             Ok(value) if value.len() <= VALUE_MAX_BYTES => Some(value),

@@ -24,6 +24,7 @@ use modunest_sdk::{Error, operation};
 
 use crate::config::Grants;
 use crate::config::grants::Quota;
+use crate::embed::Hooks;
 use crate::host::cell::Cell;
 use crate::secrets::{OpenConfig, SecretError, open_config};
 use crate::status::CapabilityStatus;
@@ -63,6 +64,11 @@ impl Operations {
             resources: resources.clone(),
             logged: Mutex::default(),
         }
+    }
+
+    /// What the program around this host plugged into it.
+    fn hooks(&self) -> &Hooks {
+        self.resources.hooks()
     }
 
     /// What the plugin may use.

@@ -11,6 +11,7 @@ use super::meter::{Meter, lock};
 use super::outbound::Client;
 use super::store::Database;
 use crate::config::grants::OutboundSettings;
+use crate::embed::Hooks;
 use crate::secrets::{HostKey, SecretError};
 
 /// Private folders, key-value stores, the client for requests out, and the key for secrets.
@@ -18,6 +19,7 @@ use crate::secrets::{HostKey, SecretError};
 pub struct Resources {
     state_dir: PathBuf,
     outbound: OutboundSettings,
+    hooks: Hooks,
     database: Mutex<Option<Arc<Database>>>,
     client: OnceLock<Result<Client, String>>,
     meters: Mutex<BTreeMap<PluginName, Arc<Meter>>>,
@@ -26,9 +28,19 @@ pub struct Resources {
 impl Resources {
     /// Resources below a state folder. Nothing is opened or made yet.
     pub fn new(state_dir: impl Into<PathBuf>, outbound: OutboundSettings) -> Arc<Self> {
+        Resources::with_hooks(state_dir, outbound, Hooks::default())
+    }
+
+    /// The same, where plugins see the environment that `hooks` have.
+    pub fn with_hooks(
+        state_dir: impl Into<PathBuf>,
+        outbound: OutboundSettings,
+        hooks: Hooks,
+    ) -> Arc<Self> {
         Arc::new(Resources {
             state_dir: state_dir.into(),
             outbound,
+            hooks,
             database: Mutex::default(),
             client: OnceLock::new(),
             meters: Mutex::default(),
@@ -64,6 +76,10 @@ impl Resources {
 
     pub(super) fn outbound(&self) -> &OutboundSettings {
         &self.outbound
+    }
+
+    pub(super) fn hooks(&self) -> &Hooks {
+        &self.hooks
     }
 
     pub(super) fn host_key(&self) -> Result<HostKey, SecretError> {
