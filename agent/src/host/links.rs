@@ -37,12 +37,15 @@ impl Schemas {
     /// Reads and compiles every schema that a manifest names, but that of the configuration.
     ///
     /// # Errors
-    /// The first that cannot be used.
-    pub(super) fn read(installed: &Installed) -> Result<Schemas, String> {
-        Ok(Schemas {
-            contracts: Contracts::read(installed)?,
-            events: EventSchemas::read(installed)?,
-        })
+    /// Every one that cannot be used.
+    pub(super) fn read(installed: &Installed) -> Result<Schemas, Vec<String>> {
+        match (Contracts::read(installed), EventSchemas::read(installed)) {
+            (Ok(contracts), Ok(events)) => Ok(Schemas { contracts, events }),
+            (contracts, events) => {
+                let (contracts, events) = (contracts.err(), events.err());
+                Err(contracts.into_iter().chain(events).flatten().collect())
+            }
+        }
     }
 }
 
@@ -148,32 +151,33 @@ pub(super) enum Other<'p> {
     Absent,
 }
 
-/// The first rule between a plugin and those that it depends on that is broken. What an
+/// Every rule between a plugin and those that it depends on that is broken. What an
 /// optional dependency does not offer, the plugin does without, but for a guard: a door whose
 /// lock is missing stays shut.
-pub(super) fn refusal<'p>(
+pub(super) fn refusals<'p>(
     manifest: &Manifest,
     other: impl Fn(&PluginName) -> Other<'p>,
-) -> Option<String> {
-    let imports = manifest.imports.iter().find_map(|import| match other(&import.item.plugin) {
+) -> Vec<String> {
+    let imports = manifest.imports.iter().filter_map(|import| match other(&import.item.plugin) {
         Other::There(exporter, true) => import_refusal(import, exporter),
         Other::There(_, false) | Other::Unreadable | Other::Absent => None,
     });
-    let guards = || {
+    let guards = {
         let routes = manifest.routes.iter().map(|route| (&route.path, &route.guards));
         let routes = routes.map(|(path, guards)| (format!("route {path}"), guards));
         let services = manifest.services.iter();
         let services = services.map(|one| (format!("service {}", one.export.name), &one.guards));
-        routes.chain(services).find_map(|(what, guards)| {
-            guards.iter().find_map(|guard| match guard {
-                // The manifest's reader knows its own.
-                GuardUse::Own(_) => None,
-                GuardUse::Of(item) => guard_refusal(&what, item, &other(&item.plugin)),
-            })
+        let uses = routes
+            .chain(services)
+            .flat_map(|(what, guards)| guards.iter().map(move |guard| (what.clone(), guard)));
+        uses.filter_map(|(what, guard)| match guard {
+            // The manifest's reader knows its own.
+            GuardUse::Own(_) => None,
+            GuardUse::Of(item) => guard_refusal(&what, item, &other(&item.plugin)),
         })
     };
-    let events = || {
-        manifest.events.iter().find_map(|event| {
+    let events = {
+        manifest.events.iter().filter_map(|event| {
             let from = event.from.as_ref()?;
             let Other::There(publisher, true) = other(from) else { return None };
             let own = |one: &&modunest_core::manifest::Event| one.from.is_none();
@@ -187,7 +191,7 @@ pub(super) fn refusal<'p>(
             })
         })
     };
-    imports.or_else(guards).or_else(events)
+    imports.chain(guards).chain(events).collect()
 }
 
 fn import_refusal(import: &Import, exporter: &Manifest) -> Option<String> {

@@ -17,6 +17,7 @@ mod breaker;
 mod cell;
 pub(crate) mod component;
 mod condemned;
+mod configured;
 mod events;
 mod frame;
 mod guards;

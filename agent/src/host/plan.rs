@@ -15,6 +15,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::cell::Parts;
 use super::component::Unpacked;
+use super::configured;
 use super::links::{self, Other, Schemas};
 use super::operations::{self, Operations};
 use super::reload::{Takeover, takeover};
@@ -133,10 +134,11 @@ impl Plan {
             let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
             let library = installed.file(library_name(&proven.build.target)).cloned();
             let component = Unpacked::of(&proven, &installed);
-            let (schemas, unusable) = match Schemas::read(&installed) {
-                Ok(schemas) => (schemas, None),
-                Err(why) => (Schemas::default(), Some(why)),
+            let (schemas, mut unusable) = match Schemas::read(&installed) {
+                Ok(schemas) => (schemas, Vec::new()),
+                Err(why) => (Schemas::default(), why),
             };
+            unusable.extend(configured::refusal(&installed, config.as_deref().unwrap_or_default()));
             let operations = Operations::new(&installed.manifest, &settings.grants, resources);
             let load_timeout = load_timeout(&installed.manifest, settings);
             let predecessor = previous.and_then(|host| host.cell(&name));
@@ -158,7 +160,9 @@ impl Plan {
             };
             let predecessor = previous.and_then(|host| host.cell(&name));
             let old = previous.and_then(|host| host.same(&name, &parts));
-            let refusal = damage.as_ref().or(refusals.get(&name)).or(unusable.as_ref());
+            let others = refusals.get(&name).into_iter().chain(&unusable).map(String::as_str);
+            let others = others.collect::<Vec<_>>().join("; ");
+            let refusal = damage.or(Some(others).filter(|others| !others.is_empty()));
             let cell = match old.filter(|_| refusal.is_none()) {
                 Some(old) => old,
                 None => {
@@ -169,7 +173,7 @@ impl Plan {
             };
             match refusal {
                 Some(reason) => {
-                    cell.set(State::Failed, Some(reason.clone()));
+                    cell.set(State::Failed, Some(reason));
                     refused.push(cell.clone());
                 }
                 None => add_routes(&mut plan.host.routes, &cell),
@@ -307,7 +311,7 @@ fn tiers(
     (tiers, homeless)
 }
 
-/// Why plugins may not be loaded, before anything is tried.
+/// Why plugins may not be loaded, before anything is tried: of each, all that is in its way.
 fn refusals(
     plugins: &BTreeMap<PluginName, Prepared>,
     wanted: &BTreeMap<PluginName, Wanted>,
@@ -317,7 +321,8 @@ fn refusals(
     for (name, prepared) in plugins {
         let Ok(installed) = &prepared.installed else { continue };
         let has_library = installed.file(LIBRARY_NAME).is_some();
-        let refusal = match prepared.proven.build.target {
+        let mut reasons: Vec<String> = Vec::new();
+        reasons.extend(match prepared.proven.build.target {
             BuildTarget::Wasm { .. } if installed.file(COMPONENT_NAME).is_none() => {
                 Some(format!("its archive has no {COMPONENT_NAME}"))
             }
@@ -325,26 +330,28 @@ fn refusals(
                 Some(format!("its archive has no {LIBRARY_NAME}"))
             }
             BuildTarget::Native { .. } | BuildTarget::Wasm { .. } => None,
-        };
+        });
         let uses = &prepared.proven.uses;
         let other = |name: &PluginName| match plugins.get(name).map(|one| &one.installed) {
             Some(Ok(other)) => Other::There(&other.manifest, uses.get(name) == Some(&false)),
             Some(Err(_)) => Other::Unreadable,
             None => Other::Absent,
         };
-        let refusal = refusal.or_else(|| links::refusal(&installed.manifest, other));
-        let refusal =
-            refusal.or_else(|| operations::refusal(&installed.manifest, &settings.grants));
+        reasons.extend(links::refusals(&installed.manifest, other));
+        reasons.extend(operations::refusal(&installed.manifest, &settings.grants));
         // Last, so that it takes away from what everything else allows.
-        let refusal = refusal.or_else(|| {
+        if reasons.is_empty() {
             let release = &prepared.proven.release;
             let (version, capabilities) = (&release.version, &release.capabilities[..]);
             let ask = LoadAsk { plugin: name, version, capabilities };
             let forbidden = settings.hooks.may_load(&ask).err();
-            forbidden.map(|reason| format!("the program around this host forbids it: {reason}"))
-        });
-        if let Some(reason) = refusal {
-            refusals.entry(name.clone()).or_insert(reason);
+            reasons.extend(
+                forbidden
+                    .map(|reason| format!("the program around this host forbids it: {reason}")),
+            );
+        }
+        if !reasons.is_empty() {
+            refusals.entry(name.clone()).or_insert_with(|| reasons.join("; "));
         }
     }
     // The operator's own plugins first, then by name: the first of a route keeps it.
@@ -353,9 +360,6 @@ fn refusals(
     let mut taken: BTreeMap<(Vec<Segment>, &str), &PluginName> = BTreeMap::new();
     for name in names {
         let Ok(installed) = &plugins[name].installed else { continue };
-        if refusals.contains_key(name) {
-            continue;
-        }
         let claims: Vec<_> = installed
             .manifest
             .routes
@@ -367,15 +371,18 @@ fn refusals(
                     .map(move |method| ((segments(&route.path), method.as_str()), route))
             })
             .collect();
-        let conflict = claims.iter().find_map(|(claim, route)| {
+        let conflicts = claims.iter().filter_map(|(claim, route)| {
             let holder = taken.get(claim).filter(|holder| **holder != name)?;
             Some(format!("its route {} {} is taken by {holder}", claim.1, route.path))
         });
-        match conflict {
-            Some(reason) => {
-                refusals.insert(name.clone(), reason);
-            }
-            None => taken.extend(claims.into_iter().map(|(claim, _)| (claim, name))),
+        let conflicts: Vec<String> = conflicts.collect();
+        let refused = refusals.get(name).cloned();
+        // What is refused for another reason takes no route from anybody.
+        if conflicts.is_empty() && refused.is_none() {
+            taken.extend(claims.into_iter().map(|(claim, _)| (claim, name)));
+        } else if !conflicts.is_empty() {
+            let reasons: Vec<String> = refused.into_iter().chain(conflicts).collect();
+            refusals.insert(name.clone(), reasons.join("; "));
         }
     }
     refusals

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use modunest_agent::Agent;
+use modunest_core::archive::PackFile;
 
 use crate::plugins::{ECHO, release, route, uses};
-use crate::registry::Registry;
+use crate::registry::{Registry, Release};
 
 fn states(agent: &Agent) -> String {
     let lines: Vec<String> = agent
@@ -54,6 +55,84 @@ async fn conflicts_are_found_before_loading() {
     let url = format!("http://{}/page/7", agent.gateway_addr());
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
     assert_eq!(text, "demo/first 1.0.0 says hello");
+    agent.shutdown().await;
+}
+
+/// A release whose archive also has this file.
+fn with_file(mut release: Release, name: &str, content: &str) -> Release {
+    release.files.push(PackFile {
+        name: name.to_owned(),
+        content: content.as_bytes().to_vec(),
+        executable: false,
+    });
+    release
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_held_against_its_schema_before_anything_is_loaded() {
+    let schema = r#"{
+        "type": "object",
+        "required": ["title", "size"],
+        "properties": {
+            "title": { "type": "string" },
+            "size": { "type": "integer", "minimum": 1 },
+            "token": { "type": "string", "pattern": "^[a-z]{4}$" }
+        },
+        "additionalProperties": false
+    }"#;
+    let registry = Registry::start().await;
+    // Whoever runs has found its configuration to be good.
+    let more = route("/page") + ECHO + "\n[config]\nschema = \"config.json\"\n";
+    registry.publish(with_file(release("demo/page", "1.0.0", &[], &more), "config.json", schema));
+    registry.publish(release("demo/user", "1.0.0", &[], &uses("demo/page", "^1")));
+    registry.publish(release("demo/alone", "1.0.0", &[], ""));
+    let mut seen = Vec::new();
+    let sealed = format!("sealed:v1:{}", "A".repeat(80));
+    for config in [
+        String::new(),
+        r#"{ "title": 7, "size": 0, "colour": "red" }"#.to_owned(),
+        format!(r#"{{ "title": "x", "size": "{sealed}", "token": "abc1" }}"#),
+        r#"{ "title": "x", "size": 3 }"#.to_owned(),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = [("demo/page", "^1"), ("demo/user", "^1"), ("demo/alone", "^1")];
+        let mut settings = registry.config(folder.path(), &wanted);
+        settings.plugins.get_mut(&"demo/page".parse().unwrap()).unwrap().config =
+            config.clone().into_bytes();
+        let agent = Agent::start(settings).await.unwrap();
+        seen.push(format!("{config}\n{}", states(&agent)));
+        agent.shutdown().await;
+    }
+    insta::assert_snapshot!(seen.join("\n\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_in_a_plugins_way_is_told_at_once() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/aa", "1.0.0", &[], &(route("/one") + &route("/two"))));
+    let old = "\n[[service]]\nname = \"echo\"\nversion = \"1.2.0\"\n";
+    registry.publish(release("demo/back", "1.0.0", &[], old));
+    let more = "\n[dependencies]\n\"demo/back\" = \"^1\"\n\n\
+        [[import]]\nplugin = \"demo/back\"\nservice = \"echo\"\nversion = \"^2\"\n\n\
+        [[import]]\nplugin = \"demo/back\"\nservice = \"sing\"\n\n\
+        [[service]]\nname = \"talk\"\nversion = \"1.0.0\"\nrequest = \"ask.json\"\nresponse = \"say.json\"\n\n\
+        [config]\nschema = \"config.json\"\n"
+        .to_owned()
+        + &route("/one")
+        + &route("/two");
+    let mut bad = release("demo/bad", "1.0.0", &[], &more);
+    for (name, content) in [
+        ("ask.json", "{"),
+        ("say.json", r#"{ "type": "thing" }"#),
+        ("config.json", r#"{ "required": ["title"] }"#),
+    ] {
+        bad = with_file(bad, name, content);
+    }
+    registry.publish(bad);
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = ["demo/aa", "demo/bad"].map(|name| (name, "^1"));
+    let agent = Agent::start(registry.config(folder.path(), &wanted)).await.unwrap();
+    insta::assert_snapshot!(states(&agent).replace("; ", ";\n"));
     agent.shutdown().await;
 }
 

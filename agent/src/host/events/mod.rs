@@ -79,16 +79,18 @@ impl EventSchemas {
     /// Reads and compiles the schemas that a manifest's events name.
     ///
     /// # Errors
-    /// The first that cannot be used.
-    pub(super) fn read(installed: &Installed) -> Result<EventSchemas, String> {
-        let mut schemas = BTreeMap::new();
+    /// Every one that cannot be used.
+    pub(super) fn read(installed: &Installed) -> Result<EventSchemas, Vec<String>> {
+        let (mut schemas, mut unusable) = (BTreeMap::new(), Vec::new());
         for event in &installed.manifest.events {
             if let Some(name) = event.schema.as_deref() {
-                let schema = Schema::read(&installed.folder, name, installed.file(name))?;
-                schemas.insert(event.name.clone(), schema);
+                match Schema::read(&installed.folder, name, installed.file(name)) {
+                    Ok(schema) => drop(schemas.insert(event.name.clone(), schema)),
+                    Err(why) => unusable.push(why),
+                }
             }
         }
-        Ok(EventSchemas(schemas))
+        if unusable.is_empty() { Ok(EventSchemas(schemas)) } else { Err(unusable) }
     }
 }
 

@@ -53,20 +53,20 @@ impl Contracts {
     /// Reads and compiles the schemas that a manifest's services name.
     ///
     /// # Errors
-    /// The first that cannot be used.
-    pub(super) fn read(installed: &Installed) -> Result<Contracts, String> {
-        let mut contracts = BTreeMap::new();
+    /// Every one that cannot be used.
+    pub(super) fn read(installed: &Installed) -> Result<Contracts, Vec<String>> {
+        let (mut contracts, mut unusable) = (BTreeMap::new(), Vec::new());
         for service in &installed.manifest.services {
-            let read = |name: &Option<String>| {
-                let name = name.as_deref();
-                name.map(|name| Schema::read(&installed.folder, name, installed.file(name)))
-                    .transpose()
+            let mut read = |name: &Option<String>| {
+                let name = name.as_deref()?;
+                let schema = Schema::read(&installed.folder, name, installed.file(name));
+                schema.map_err(|why| unusable.push(why)).ok()
             };
             let contract =
-                Contract { request: read(&service.request)?, response: read(&service.response)? };
+                Contract { request: read(&service.request), response: read(&service.response) };
             contracts.insert(service.export.name.clone(), contract);
         }
-        Ok(Contracts(contracts))
+        if unusable.is_empty() { Ok(Contracts(contracts)) } else { Err(unusable) }
     }
 }
 

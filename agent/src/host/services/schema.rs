@@ -7,10 +7,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use modunest_core::archive::FileRecord;
 use modunest_core::digest::Digest;
 use serde_json::Value;
+
+use crate::secrets::SEALED;
 
 /// Largest schema, in bytes: people write these.
 const SCHEMA_MAX_BYTES: u64 = 64 * 1024;
@@ -21,6 +24,8 @@ const DEPTH_MAX: usize = 32;
 /// Largest payload that is checked, in bytes. Larger things are not JSON that a schema
 /// describes, and a check costs many times what carrying the bytes does.
 const CHECKED_MAX_BYTES: usize = 1024 * 1024;
+/// Broken rules of settings that are named: an operator mends all of them at once.
+const SETTINGS_SHOWN_MAX: usize = 20;
 /// Broken rules that are named.
 const SHOWN_MAX: usize = 3;
 /// Longest text of one broken rule, in characters: it may repeat the value.
@@ -68,6 +73,25 @@ impl Schema {
             .map_err(|error| shown(&error.to_string()))
     }
 
+    /// Checks settings of an operator's. Values are not shown: some are nobody else's business.
+    ///
+    /// # Errors
+    /// All broken rules, each with its place.
+    pub(in crate::host) fn check_settings(&self, settings: &[u8]) -> Result<(), String> {
+        let value: Value = serde_json::from_slice(settings)
+            .map_err(|error| shown(&format!("it is not JSON: {error}")))?;
+        let errors = self.0.iter_errors(&value).filter(|error| !is_about_a_secret(error));
+        let broken: Vec<String> = errors
+            .take(SETTINGS_SHOWN_MAX)
+            .map(|error| {
+                let place = error.instance_path().to_string();
+                let place = if place.is_empty() { "the whole" } else { &place };
+                shown(&format!("{place}: {}", error.masked()))
+            })
+            .collect();
+        if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
+    }
+
     /// Checks a payload.
     ///
     /// # Errors
@@ -91,6 +115,12 @@ impl Schema {
         });
         Err(broken.collect::<Vec<_>>().join("; "))
     }
+}
+
+/// Whether an error is about a sealed value, of which nothing but its being text is known.
+fn is_about_a_secret(error: &ValidationError<'_>) -> bool {
+    let is_sealed = error.instance().as_str().is_some_and(|text| text.starts_with(SEALED));
+    is_sealed && !matches!(error.kind(), ValidationErrorKind::Type { .. })
 }
 
 /// One line that goes to logs and to callers.
