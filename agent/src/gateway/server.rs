@@ -1,11 +1,16 @@
 //! The server: connections with bounds on their number and on every wait, and a drain.
+//!
+//! A drain loses no request that somebody could believe to be on its way: connections that wait
+//! in the kernel's queue are taken in before the listener closes, and one that has not been used
+//! yet stays open for its first request, for a short while.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -22,6 +27,11 @@ use crate::config::GatewaySettings;
 
 /// Pause after the system refused a connection, for want of descriptors above all.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a drain leaves a connection open that has not been used yet: whoever has connected
+/// sends a request within a few round trips. Connections that are held ready and not used, as
+/// browsers do, delay a stop by no more than this.
+const FIRST_REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection's buffer: a few pieces of a body, as long as heads are not longer.
 const BUFFER_MIN_BYTES: usize = 64 * 1024;
@@ -93,13 +103,43 @@ pub(super) async fn serve(
             }
         }
     }
-    drop(listener);
+    // What has connected before is let in; nobody comes in between the last one and the end.
+    if let Err(error) = take_in_rest(listener, |stream| {
+        let place = places.clone().try_acquire_owned();
+        place.map(|place| connect(stream, place, &router, &settings, &running)).is_ok()
+    }) {
+        tracing::warn!(%error, "connections that waited to be accepted are lost");
+    }
     running.draining.cancel();
     running.tasks.close();
     if tokio::time::timeout(settings.drain_timeout, running.tasks.wait()).await.is_err() {
         tracing::warn!(left = running.tasks.len(), "requests did not end in time and are cut");
         running.cut.cancel();
         running.tasks.wait().await;
+    }
+}
+
+/// Accepts what waits in the kernel's queue, as long as `connect` has a place for it, and closes
+/// the listener.
+fn take_in_rest(
+    listener: TcpListener,
+    mut connect: impl FnMut(TcpStream) -> bool,
+) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(true)?;
+                if !connect(TcpStream::from_std(stream)?) {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The peer has gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -117,9 +157,21 @@ fn connect(
     let io = TokioIo::new(Paced::new(stream, settings.idle_timeout));
     let place = ConnectionPlace(Arc::new(place));
     let inner = TowerToHyperService::new(router.clone());
+    let draining = running.draining.clone();
+    let used = CancellationToken::new();
+    let first = used.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        first.cancel();
         request.extensions_mut().insert(place.clone());
-        inner.call(request)
+        let (answer, draining) = (inner.call(request), draining.clone());
+        async move {
+            let mut response = answer.await?;
+            if draining.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                // So that nobody sends a second request over a connection that ends.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -135,8 +187,20 @@ fn connect(
         let served = tokio::select! {
             served = connection.as_mut() => served,
             () = draining.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                let patience = tokio::time::sleep(FIRST_REQUEST_PATIENCE);
+                let first = tokio::select! {
+                    // Its end before its first request, or with it.
+                    served = connection.as_mut() => Some(served),
+                    () = used.cancelled() => None,
+                    () = patience => None,
+                };
+                match first {
+                    Some(served) => served,
+                    None => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
             }
         };
         if let Err(error) = served {

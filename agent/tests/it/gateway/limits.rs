@@ -272,8 +272,8 @@ async fn a_stop_drains_what_runs() {
                             assert_eq!(answer.text().await.unwrap(), "slept");
                             answered += 1;
                         }
-                        // A connection that was made and not yet used may be closed.
-                        Err(error) if error.is_connect() || error.is_request() => return answered,
+                        // Nobody listens any more; whoever has connected is answered.
+                        Err(error) if error.is_connect() => return answered,
                         Err(error) => panic!("a request failed while draining: {error:?}"),
                     }
                 }
@@ -301,6 +301,34 @@ async fn a_stop_drains_what_runs() {
     }
     stopping.await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(14), "it did not wait for its patience's end");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_the_first_request_of_a_connection_and_for_no_second() {
+    let mut setup = setup().await;
+    let agent = start(&mut setup, |limits| limits.drain_timeout = PATIENCE).await;
+    let address = agent.gateway_addr();
+    let mut early = Vec::new();
+    for _ in 0..8 {
+        early.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut used = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /front/head HTTP/1.1\r\nHost: x\r\n\r\n";
+    used.write_all(request).await.unwrap();
+    let mut answer = [0; 15];
+    used.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let stopping = tokio::spawn(agent.shutdown());
+    // The one that was used before is closed: that is how it is known that the drain has begun.
+    until_closed(&mut used).await;
+    for mut connection in early {
+        connection.write_all(request).await.unwrap();
+        let answer = until_closed(&mut connection).await;
+        assert_eq!(status(&answer), "200", "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    stopping.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
 }
 
