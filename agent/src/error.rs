@@ -93,6 +93,15 @@ pub enum Error {
     /// A plugin is not among those that run.
     #[error("{0} does not run here; `modunest-agent plugins` lists what does")]
     NoPlugin(PluginName),
+    /// A generation is not among those that are kept.
+    #[error("generation {0} is not kept here; `modunest-agent generations` lists what is")]
+    NotKept(u64),
+    /// Nothing is tried in a plugin's place.
+    #[error("no other release of {0} is being tried; `modunest-agent plugins` shows what is")]
+    NoTrial(PluginName),
+    /// No release of a plugin was rolled back.
+    #[error("no release of {0} was rolled back, so there is nothing to forgive")]
+    NotRolledBack(PluginName),
     /// The configuration was made in code, so there is no file to read anew.
     #[error("this agent was configured without a file, so there is nothing to read anew")]
     NoConfigFile,

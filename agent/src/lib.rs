@@ -40,7 +40,7 @@ mod agent;
 mod error;
 mod traces;
 
-pub use agent::{Agent, Reloaded, Synced, kept_generations};
+pub use agent::{Agent, Reloaded, Synced, TrialWord, kept_generations};
 pub use config::Config;
 pub use error::{
     EXIT_FAILED, EXIT_NO_SOLUTION, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error,

@@ -7,7 +7,7 @@ use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::host::{Cell, Host, LinkStatus, State, Tier, Vitals};
+use crate::host::{Cell, Host, LinkStatus, RolledBack, State, Tier, Vitals};
 use crate::metrics::process::Usage;
 use crate::metrics::{Latency, Outcome};
 
@@ -121,6 +121,74 @@ pub struct PluginStatus {
     /// What it asks its host for, and what came of each.
     #[serde(default)]
     pub capabilities: Vec<CapabilityStatus>,
+    /// The release that is being tried in its place; absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Box<CanaryStatus>>,
+    /// The release that was tried last and rolled back; absent once another one serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBackStatus>,
+}
+
+/// A release that is being tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CanaryStatus {
+    /// Its version.
+    pub version: String,
+    /// One of [`State`]'s words.
+    pub state: String,
+    /// Why, where it is not well.
+    pub reason: Option<String>,
+    /// Of 100 calls, how many it serves.
+    pub share_percent: u32,
+    /// When its trial began, RFC 3339.
+    pub since: String,
+    /// How long it is watched at least, in seconds.
+    pub watched_s: u64,
+    /// How many calls it must have served at least.
+    pub calls_wanted: u64,
+    /// Calls that it has served.
+    pub calls: u64,
+    /// Those of them that failed, with HTTP answers from 500 on.
+    pub errors: u64,
+    /// Calls that the instance beside it has served since the trial began.
+    pub old_calls: u64,
+    /// Those of them that failed.
+    pub old_errors: u64,
+}
+
+/// A release that was tried and rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RolledBackStatus {
+    /// Its version.
+    pub version: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Why.
+    pub reason: String,
+}
+
+fn canary(old: &Cell) -> Option<Box<CanaryStatus>> {
+    let trial = old.trial()?;
+    let (rule, canary) = (trial.rule(), trial.canary());
+    let (status, (before, now)) = (canary.status(), trial.served(old));
+    Some(Box::new(CanaryStatus {
+        version: canary.version().to_string(),
+        state: status.state.as_str().to_owned(),
+        reason: status.reason,
+        share_percent: rule.share_percent,
+        since: trial.began_at().to_string(),
+        watched_s: rule.watch.as_secs(),
+        calls_wanted: rule.calls,
+        calls: now.calls,
+        errors: now.failures,
+        old_calls: before.calls,
+        old_errors: before.failures,
+    }))
+}
+
+fn rolled_back(cell: &Cell) -> Option<RolledBackStatus> {
+    let RolledBack { version, at, reason } = cell.rolled_back()?;
+    Some(RolledBackStatus { version: version.to_string(), at: at.to_string(), reason })
 }
 
 /// How a plugin runs, seen from outside it.
@@ -252,6 +320,8 @@ pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
             .map(|route| format!("{} {}", route.methods.join(","), route.path))
             .collect(),
         runs: vitals.map(Runs::from),
+        canary: canary(cell),
+        rolled_back: rolled_back(cell),
     }
 }
 

@@ -105,8 +105,7 @@ pub(super) async fn restart(
     Shared(agent): Shared<Arc<Inner>>,
     Path((org, name)): Path<(String, String)>,
 ) -> Result<Response, ProblemResponse> {
-    let plugin = format!("{org}/{name}").parse::<PluginName>();
-    let plugin = plugin.map_err(|error| refuse(Code::InvalidRequest, error.to_string()))?;
+    let plugin = plugin_name(&org, &name)?;
     let name = plugin.to_string();
     let restarted = tokio::spawn(async move { agent.restart(&plugin, "asked for").await }).await;
     let restarted = restarted.map_err(|error| refuse(Code::Internal, error.to_string()))?;
@@ -115,6 +114,12 @@ pub(super) async fn restart(
         Err(error @ Error::NoPlugin(_)) => Err(refuse(Code::NotFound, error.to_string())),
         Err(error) => Err(problem(&error)),
     }
+}
+
+#[allow(clippy::result_large_err, reason = "the answer is what is sent")]
+pub(super) fn plugin_name(org: &str, name: &str) -> Result<PluginName, ProblemResponse> {
+    let plugin = format!("{org}/{name}").parse::<PluginName>();
+    plugin.map_err(|error| refuse(Code::InvalidRequest, error.to_string()))
 }
 
 /// Looks for news now, and loads them.
@@ -142,7 +147,7 @@ pub(super) async fn sync(
 }
 
 /// An error as a problem: with the same words that the command line has for it.
-fn problem(error: &Error) -> ProblemResponse {
+pub(super) fn problem(error: &Error) -> ProblemResponse {
     let code = match error.exit_code() {
         EXIT_UNREACHABLE => Code::Unavailable,
         EXIT_REFUSED => Code::PreconditionFailed,

@@ -7,6 +7,7 @@
 mod change;
 mod openapi;
 mod read;
+mod trial;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::agent::Inner;
 pub use change::{Restarted, SyncAnswer};
 pub use openapi::{Problem, document};
 pub use read::GenerationStatus;
+pub use trial::TrialAnswer;
 
 /// Path of the status.
 pub const STATUS_PATH: &str = "/status";
@@ -61,6 +63,9 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Inner>>)> {
         (ROLLBACK_PATH, post(change::rollback)),
         (RELOAD_PATH, post(change::reload)),
         ("/plugins/{org}/{name}/restart", post(change::restart)),
+        ("/plugins/{org}/{name}/canary/promote", post(trial::promote)),
+        ("/plugins/{org}/{name}/canary/abort", post(trial::abort)),
+        ("/plugins/{org}/{name}/canary/forgive", post(trial::forgive)),
     ]
 }
 

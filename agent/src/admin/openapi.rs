@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{change, read};
+use super::{change, read, trial};
 
 /// A refusal (RFC 9457). [`modunest_core::problem::Problem`] is what is sent; this says so
 /// where `core` must not know of descriptions.
@@ -46,6 +46,9 @@ pub struct Problem {
         change::rollback,
         change::reload,
         change::restart,
+        trial::promote,
+        trial::abort,
+        trial::forgive,
     )
 )]
 struct Document;

@@ -13,6 +13,17 @@ use crate::config::Config;
 use crate::store::Fresh;
 use crate::{Error, blocking};
 
+/// An operator's word about a release that is or was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialWord {
+    /// It takes the place of what runs now.
+    Promote,
+    /// It is rolled back.
+    Abort,
+    /// It may be tried again although it was rolled back.
+    Forgive,
+}
+
 /// What reading the configuration anew came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
@@ -35,10 +46,17 @@ impl Inner {
             let generations = this.syncer.generations();
             let before = || {
                 let numbers = generations.numbers()?;
-                let before = |number: &u64| running.is_some_and(|running| *number < running);
+                // What is only tried never ran as a whole.
+                let tried = this.tries().candidate;
+                let before = |number: &u64| {
+                    running.is_some_and(|running| *number < running) && Some(*number) != tried
+                };
                 numbers.into_iter().rfind(before).ok_or(Error::NoGeneration)
             };
             let number = number.map_or_else(before, Ok)?;
+            if !generations.numbers()?.contains(&number) {
+                return Err(Error::NotKept(number));
+            }
             let chosen = generations.read(number)?;
             // What cannot be proven is not gone back to.
             let config = this.config();
@@ -46,6 +64,8 @@ impl Inner {
             let proven = this.syncer.prove(&config, &chosen)?;
             this.load(proven, Fresh::default(), number)?;
             crate::sync::go_back(&config.state_dir, generations, &chosen)?;
+            this.serves(number, this.tries().candidate)?;
+            this.leave_trials()?;
             Ok::<_, Error>(number)
         })
         .await??;
@@ -84,7 +104,25 @@ impl Inner {
         let number = self.last().generation.ok_or(Error::NoGeneration)?;
         let generation = self.syncer.generations().read(number)?;
         let proven = self.syncer.prove(&self.config(), &generation)?;
-        self.load(proven, Fresh::default(), number)
+        self.load(proven, Fresh::default(), number)?;
+        self.try_again()
+    }
+
+    /// Lets a release that is tried take over, ends its trial, or lets it be tried again.
+    pub(crate) async fn decide_trial(
+        self: &Arc<Self>,
+        plugin: &PluginName,
+        word: TrialWord,
+    ) -> Result<(), Error> {
+        let _turn = self.syncing.lock().await;
+        let (this, plugin) = (self.clone(), plugin.clone());
+        blocking::run(move || match word {
+            TrialWord::Promote => this.promote(&plugin).map(drop),
+            TrialWord::Abort => this.roll_back(&plugin, "an operator ended its trial".to_owned()),
+            TrialWord::Forgive if this.forgive(&plugin)? => Ok(()),
+            TrialWord::Forgive => Err(Error::NotRolledBack(plugin)),
+        })
+        .await?
     }
 
     /// Reads the configuration's file anew, and puts in force what can be without a restart.

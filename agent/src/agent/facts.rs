@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 
 use super::Inner;
 use crate::admin::GenerationStatus;
-use crate::host::{Host, State};
+use crate::host::{Cell, Host, State};
 use crate::metrics::{process, prometheus};
-use crate::status::{AgentStatus, Dependency, HeadStatus, Readiness, plugins};
+use crate::status::{AgentStatus, Dependency, Detail, HeadStatus, Readiness, plugin, plugins};
 use crate::store::{Error, Generations};
 use crate::sync::{HeadSummary, age_text};
 
@@ -108,10 +108,13 @@ impl Inner {
     /// All that is counted, in Prometheus' text form.
     pub(crate) fn metrics(&self) -> Result<String, fmt::Error> {
         let host = self.host();
-        let latencies = host.cells().map(|cell| cell.meter().read().latency).collect();
-        let plugins = plugins(&host);
-        let status = AgentStatus { plugins, ..self.status() };
-        prometheus::Exposition { status, latencies }.encode()
+        let status = AgentStatus { plugins: plugins(&host), ..self.status() };
+        let canaries: Vec<_> = host.cells().filter_map(|cell| cell.trial()).collect();
+        let canaries = canaries.iter().map(|trial| trial.canary());
+        let statuses = canaries.clone().map(|cell| plugin(cell, Detail::Short)).collect();
+        let latency = |cell: &Arc<Cell>| cell.meter().read().latency;
+        let latencies = host.cells().chain(canaries).map(latency).collect();
+        prometheus::Exposition { status, canaries: statuses, latencies }.encode()
     }
 }
 

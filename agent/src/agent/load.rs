@@ -35,6 +35,7 @@ impl Inner {
             return Err(error);
         }
         self.host.store(next.clone());
+        self.end_lost_trials(&previous, &next);
         next.connect(&settings.links);
         let ready = next.cells().filter(|cell| cell.status().state == State::Ready).count();
         let plugins = next.cells().count();

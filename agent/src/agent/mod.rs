@@ -1,5 +1,6 @@
 //! The whole agent as a value: sync, load, serve, look for news, stop.
 
+mod canary;
 mod control;
 mod facts;
 mod load;
@@ -23,12 +24,13 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Listen};
 use crate::embed::{AgentBuilder, Configuration};
 use crate::gateway::Gateway;
-use crate::host::{Call, Host, Resources};
+use crate::host::{Call, Host, Item, Resources};
 use crate::status::{AgentStatus, LastSync, any_failed};
+use crate::store::Tries;
 use crate::sync::{Options, Syncer};
 use crate::{Error, admin, blocking};
 
-pub use control::Reloaded;
+pub use control::{Reloaded, TrialWord};
 pub use facts::kept_generations;
 use servers::AdminListener;
 
@@ -59,6 +61,8 @@ pub(crate) struct Inner {
     resources: Arc<Resources>,
     gateway: SocketAddr,
     last: Mutex<Last>,
+    /// What is remembered of releases that are or were tried.
+    tries: Mutex<Tries>,
     /// One sync at a time.
     syncing: tokio::sync::Mutex<()>,
     /// Whether it takes no new requests any more.
@@ -126,6 +130,7 @@ impl Agent {
                 config.host.hooks.clone(),
             ),
             gateway,
+            tries: Mutex::new(syncer.tries()?),
             syncer,
             last: Mutex::default(),
             syncing: tokio::sync::Mutex::default(),
@@ -195,6 +200,8 @@ impl Agent {
         let trace =
             modunest_runtime::trace::current().unwrap_or_else(modunest_runtime::trace::root);
         let (service, payload) = (service.to_owned(), payload.into());
+        let tried = cell.tried(Item::Service(exported));
+        let cell = tried.unwrap_or(cell);
         let called = blocking::run(move || {
             cell.call(Call {
                 kind: RequestKind::Service,
@@ -239,6 +246,15 @@ impl Agent {
     /// There is no such plugin, or its new instance does not load; what runs goes on.
     pub async fn restart(&self, plugin: &PluginName) -> Result<(), Error> {
         self.inner.restart(plugin, "asked for").await
+    }
+
+    /// Says what becomes of a release of this plugin that is or was tried.
+    ///
+    /// # Errors
+    /// [`Error::NoTrial`] and [`Error::NotRolledBack`]; or it cannot take over, and what ran
+    /// goes on.
+    pub async fn decide_trial(&self, plugin: &PluginName, word: TrialWord) -> Result<(), Error> {
+        self.inner.decide_trial(plugin, word).await
     }
 
     /// Reads the configuration's file anew, and puts in force what can be without a restart.

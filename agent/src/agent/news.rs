@@ -99,11 +99,14 @@ impl Inner {
         if running == Some(generation.number) && !stale {
             return Ok(Synced { generation: generation.number, changed: false, offline });
         }
+        // What is being tried is no news, and does not run yet.
+        if let Some(running) = running.filter(|_| !stale && self.is_tried(generation.number)) {
+            return Ok(Synced { generation: running, changed: false, offline });
+        }
         let this = self.clone();
-        let number = generation.number;
-        blocking::run(move || this.load(proven, fresh, number)).await??;
-        self.last().generation = Some(number);
-        Ok(Synced { generation: number, changed: true, offline })
+        let number = blocking::run(move || this.take_in(&generation, proven, fresh)).await??;
+        let changed = running != Some(number) || stale;
+        Ok(Synced { generation: number, changed, offline })
     }
 
     /// Asks what the registry says now of the releases that run, if it has said anything new,
@@ -120,6 +123,11 @@ impl Inner {
         let generation = blocking::run(read).await??;
         let config = self.config();
         let condemned = self.syncer.condemned(&config, &generation.lock).await?;
+        if let Some(candidate) = self.syncer.candidate(&self.tries())? {
+            let tried = self.syncer.condemned(&config, &candidate.lock).await?;
+            let this = self.clone();
+            blocking::run(move || this.heed_trials(&tried)).await?;
+        }
         let (host, policy) = (self.host.load_full(), config.host.lifecycle.on_quarantine);
         let this = self.clone();
         let again = blocking::run(move || {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::blocking;
-use crate::host::{Call, Cell, Host};
+use crate::host::{Call, Cell, Decision, Host};
 
 /// How often is looked. Schedules have minutes, health has seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,10 +21,13 @@ const MINUTES_MADE_UP: u64 = 1;
 
 /// Schedules that are being served: the next turn of one that takes long is left out.
 type Running = Arc<Mutex<BTreeSet<(PluginName, ServiceName)>>>;
+/// Plugins whose trial is being ended, which takes longer than from one look to the next.
+type Settling = Arc<Mutex<BTreeSet<PluginName>>>;
 
 impl Inner {
     pub(super) async fn keep_up(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let running = Running::default();
+        let settling = Settling::default();
         let mut minute = modunest_runtime::clock::now().as_secs() / 60;
         loop {
             tokio::select! {
@@ -33,6 +36,7 @@ impl Inner {
             }
             let host = self.host.load_full();
             self.clone().ask_after_health(&host);
+            self.look_after_trials(&settling, &host);
             let now = modunest_runtime::clock::now().as_secs() / 60;
             for due in minutes(minute, now) {
                 let at = Timestamp::from_millis(due * 60_000);
@@ -60,6 +64,22 @@ impl Inner {
             }
         };
         host.ask_after_health(Instant::now(), &restart);
+    }
+
+    fn look_after_trials(self: &Arc<Self>, settling: &Settling, host: &Host) {
+        for old in host.cells() {
+            let Some(trial) = old.trial() else { continue };
+            let decision = trial.decide(old);
+            let plugin = old.name().clone();
+            if decision == Decision::GoOn || !lock(settling).insert(plugin.clone()) {
+                continue;
+            }
+            let (this, settling) = (self.clone(), settling.clone());
+            tokio::spawn(async move {
+                this.settle(plugin.clone(), decision).await;
+                lock(&settling).remove(&plugin);
+            });
+        }
     }
 
     fn serve_schedule(&self, running: &Running, cell: Arc<Cell>, name: ServiceName, at: Timestamp) {

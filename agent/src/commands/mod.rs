@@ -1,5 +1,6 @@
 //! The command line.
 
+mod canary;
 mod client;
 mod print;
 mod query;
@@ -79,6 +80,9 @@ enum Command {
     /// Go back to an earlier generation, at once where the agent runs, and stay with it until
     /// the next `sync`
     Rollback(query::RollbackArguments),
+    /// Decide about a release that is tried beside the one that runs
+    #[command(subcommand)]
+    Canary(canary::CanaryCommand),
     /// Seal secrets for the configuration
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -144,6 +148,7 @@ impl Cli {
             Command::Secret(command) => secret::run(&config, command, json),
             Command::Generations => query::generations(&config, json).await,
             Command::Rollback(arguments) => query::rollback(&config, arguments, json).await,
+            Command::Canary(command) => canary::run(&config, command, json).await,
             Command::Reload => query::reload(&config, json).await,
             Command::Config(ConfigCommand::Check) => {
                 let wanted = config.plugins.len();

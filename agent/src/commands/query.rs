@@ -4,7 +4,7 @@ use clap::Args;
 use modunest_agent::admin::{
     GENERATIONS_PATH, GenerationStatus, RELOAD_PATH, ROLLBACK_PATH, SyncAnswer,
 };
-use modunest_agent::store::{Generation, Generations};
+use modunest_agent::store::{Generation, Generations, Tries};
 use modunest_agent::sync::Syncer;
 use modunest_agent::{Config, EXIT_OK, Error, Reloaded};
 use serde_json::json;
@@ -80,8 +80,14 @@ pub(super) async fn rollback(
 fn go_back(config: &Config, number: Option<u64>) -> Result<u64, Error> {
     let current = current(config)?;
     let generations = Generations::open(&config.state_dir)?;
-    let before = generations.numbers()?.into_iter().rfind(|number| *number < current.number);
+    // What is only tried never ran as a whole.
+    let tried = Tries::read(&config.state_dir)?.candidate;
+    let is_before = |number: &u64| *number < current.number && Some(*number) != tried;
+    let before = generations.numbers()?.into_iter().rfind(is_before);
     let number = number.or(before).ok_or(Error::NoGeneration)?;
+    if !generations.numbers()?.contains(&number) {
+        return Err(Error::NotKept(number));
+    }
     let chosen = generations.read(number)?;
     // What cannot be proven is not gone back to.
     Syncer::open(config)?.verify(config, &chosen)?;

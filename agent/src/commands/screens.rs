@@ -152,7 +152,8 @@ fn counted(plugins: &[PluginStatus]) -> String {
 }
 
 fn wants_a_look(plugin: &PluginStatus) -> bool {
-    plugin.state != "ready" || plugin.errors > 0 || plugin.breaker != "closed"
+    let is_changing = plugin.canary.is_some() || plugin.rolled_back.is_some();
+    plugin.state != "ready" || plugin.errors > 0 || plugin.breaker != "closed" || is_changing
 }
 
 /// Less is worse.
@@ -204,15 +205,32 @@ fn table<'p>(plugins: impl Iterator<Item = &'p PluginStatus>) -> String {
 /// The one thing to know beside the numbers.
 fn remark(plugin: &PluginStatus) -> String {
     if let Some(reason) = &plugin.reason {
-        let mut letters = reason.chars();
-        let shown: String = letters.by_ref().take(REASON_MAX).collect();
-        return if letters.next().is_some() { format!("{shown}…") } else { shown };
+        return shortened(reason);
+    }
+    if let Some(canary) = &plugin.canary {
+        let errors = match canary.errors {
+            0 => String::new(),
+            errors => format!(", {errors} failed"),
+        };
+        return format!(
+            "tries {} for {} of 100 calls: {} served{errors}",
+            canary.version, canary.share_percent, canary.calls
+        );
+    }
+    if let Some(tried) = &plugin.rolled_back {
+        return format!("{} was rolled back: {}", tried.version, shortened(&tried.reason));
     }
     if plugin.breaker != "closed" {
         let until = plugin.breaker_open_until.as_deref().unwrap_or("its next call");
         return format!("its circuit breaker is {} until {until}", plugin.breaker);
     }
     plugin.routes.join(" ")
+}
+
+fn shortened(reason: &str) -> String {
+    let mut letters = reason.chars();
+    let shown: String = letters.by_ref().take(REASON_MAX).collect();
+    if letters.next().is_some() { format!("{shown}…") } else { shown }
 }
 
 #[cfg(test)]

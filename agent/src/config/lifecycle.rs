@@ -25,12 +25,15 @@
 //!
 //! [lifecycle.critical_breaker] # the same keys, for plugins that are critical
 //! ```
+//!
+//! `[lifecycle.canary]` is described in [`canary`](super::canary).
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::canary::{CanarySettings, CanaryTable};
 use super::read::Check;
 use crate::host::{BreakerSettings, Rate, WINDOW_MAX};
 
@@ -55,6 +58,8 @@ pub struct LifecycleSettings {
     pub breaker: BreakerSettings,
     /// Breakers of critical plugins.
     pub critical_breaker: BreakerSettings,
+    /// How changes are tried.
+    pub canary: CanarySettings,
 }
 
 /// What becomes of a running plugin whose release is quarantined.
@@ -101,6 +106,7 @@ impl Default for LifecycleSettings {
             },
             breaker: BreakerSettings::COMMON,
             critical_breaker: BreakerSettings::CRITICAL,
+            canary: CanarySettings::default(),
         }
     }
 }
@@ -120,6 +126,7 @@ pub(super) struct LifecycleTable {
     breaker: BreakerTable,
     #[serde(default)]
     critical_breaker: BreakerTable,
+    canary: Option<CanaryTable>,
 }
 
 #[derive(Deserialize, Default)]
@@ -205,6 +212,7 @@ impl Check<'_> {
                 table.critical_breaker,
                 defaults.critical_breaker,
             ),
+            canary: self.canary(table.canary),
         }
     }
 

@@ -36,6 +36,7 @@
 //! Links between plugins (`[[service]]`, `[[guard]]`, `[links]`) are described in `docs/links.md`.
 //! What else `[gateway]` takes stands in [`gateway`]; `[[issuer]]` and `[[access]]` in [`users`].
 
+pub mod canary;
 mod component;
 pub mod gateway;
 pub mod grants;
@@ -61,6 +62,7 @@ use modunest_core::name::{NameError, OrgName, PluginName};
 use modunest_tlog::VerifyingKey;
 use url::Url;
 
+pub use canary::{CanaryRule, CanarySettings};
 pub use component::ComponentSettings;
 pub use gateway::GatewaySettings;
 pub use grants::Grants;

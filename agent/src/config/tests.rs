@@ -204,3 +204,30 @@ addresses = { "API.example.org" = ["192.0.2"] }
     let path = PathBuf::from("agent.toml");
     insta::assert_snapshot!(ConfigError::Invalid { path, problems });
 }
+
+#[test]
+fn changes_are_tried_as_the_most_exact_name_says() {
+    let canary = |more: &str| {
+        let text = good() + more;
+        parse(&text, Path::new("/etc/modunest")).map(|config| config.host.lifecycle.canary)
+    };
+    let share = |settings: &CanarySettings, plugin: &str| {
+        settings.rule(&plugin.parse().unwrap()).map(|rule| (rule.share_percent, rule.calls))
+    };
+    assert_eq!(share(&canary("").unwrap(), "demo/page"), None);
+    assert_eq!(share(&canary("[lifecycle.canary]\n").unwrap(), "demo/page"), Some((10, 50)));
+    let some = canary(
+        "[lifecycle.canary]\nshare_percent = 5\ncalls = 7\n[lifecycle.canary.plugins]\n\
+         \"demo/page\" = { share_percent = 50 }\n\"demo/*\" = { share_percent = 0 }\n",
+    )
+    .unwrap();
+    assert_eq!(share(&some, "demo/page"), Some((50, 7)));
+    assert_eq!(share(&some, "demo/other"), None);
+    assert_eq!(share(&some, "other/page"), Some((5, 7)));
+    let problems = canary(
+        "[lifecycle.canary]\nshare_percent = 100\n[lifecycle.canary.plugins]\n\"page\" = { calls = 1 }\n",
+    )
+    .unwrap_err();
+    let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["lifecycle.canary.share_percent", "lifecycle.canary.plugins.\"page\""]);
+}

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 use crate::blocking;
 use crate::config::{Config, GatewaySettings};
-use crate::host::{Call, Cell, Found, GuardRefusal, Host, UploadBody, with_identity};
+use crate::host::{Call, Cell, Found, GuardRefusal, Host, Item, UploadBody, with_identity};
 use crate::users::KeySetError;
 use body::{Budget, Received};
 use door::{Door, RETRY_AFTER_S};
@@ -123,6 +123,11 @@ impl Gateway {
         if host.is_guarded(&called.cell, &called.target, &path) {
             self.ask_guards(host, &called, request.clone(), until).await?;
         }
+        // The whole request is of one instance: its streams and uploads are that one's.
+        let called = match called.cell.tried(Item::Route(&called.target)) {
+            Some(tried) => Called { cell: tried, ..called },
+            None => called,
+        };
 
         let takes_uploads = called.takes(RouteStream::Upload);
         let named = body::length(&head.headers);
@@ -264,9 +269,14 @@ impl Gateway {
             refuse(Code::PluginTimeout, format!("no answer within {} ms", self.timeout.as_millis()))
         })?;
         let answer = answer.map_err(|error| refusal_of(cell, &error))?;
-        HttpResponse::decode(&answer).map_err(|error| {
-            refuse(Code::PluginFailed, format!("{} answered no HTTP: {error}", cell.name())).into()
-        })
+        let answer = HttpResponse::decode(&answer).map_err(|error| {
+            cell.meter().fault();
+            refuse(Code::PluginFailed, format!("{} answered no HTTP: {error}", cell.name()))
+        })?;
+        if answer.status >= 500 {
+            cell.meter().fault();
+        }
+        Ok(answer)
     }
 
     /// Calls a plugin on a thread that may block; `None` where it does not answer in time. The

@@ -14,6 +14,7 @@
 pub(crate) mod ask;
 mod bounded;
 mod breaker;
+mod canary;
 mod cell;
 pub(crate) mod component;
 mod condemned;
@@ -54,6 +55,8 @@ pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
     WINDOW_MAX,
 };
+pub use canary::{Decision, RolledBack, Served, Trial, judge};
+pub(crate) use canary::{Item, NotTried};
 pub(crate) use cell::Hold;
 pub use cell::{Cell, State, Status};
 pub use events::EventCounters;
@@ -184,11 +187,17 @@ impl Host {
         now: Instant,
         restart: &(impl Fn(&Arc<Cell>, &str) + Clone + Send + 'static),
     ) {
-        for cell in self.cells.values().filter(|cell| cell.is_to_be_asked(now)) {
+        let running = self.cells.values().map(|cell| (cell.clone(), false));
+        let tried = self.cells.values().filter_map(|cell| cell.trial());
+        let tried = tried.map(|trial| (trial.canary().clone(), true));
+        let all = running.chain(tried).filter(|(cell, _)| cell.is_to_be_asked(now));
+        for (cell, is_tried) in all {
             let (asked, restart) = (cell.clone(), restart.clone());
             let thread = std::thread::Builder::new().name("health".to_owned());
             let started = thread.spawn(move || {
-                if let Some(reason) = asked.ask_after(modunest_runtime::clock::now()) {
+                let verdict = asked.ask_after(modunest_runtime::clock::now());
+                // What is being tried and not well is rolled back by those who look after it.
+                if let Some(reason) = verdict.filter(|_| !is_tried) {
                     restart(&asked, &reason);
                 }
             });

@@ -38,6 +38,16 @@ pub fn takeover(old: &Manifest, new: &Manifest) -> Takeover {
     }
 }
 
+/// What stands in the way where a state cannot be taken over.
+pub(super) fn refused_state(old: &Manifest, new: &Manifest) -> String {
+    let version = old.state.as_ref().map_or(0, |state| state.version);
+    let accepts = new.state.as_ref().map(|state| state.accepts.clone()).unwrap_or_default();
+    format!(
+        "accepts states of version {accepts:?}, and what runs keeps version {version}; \
+         publish a release that migrates, or restart the agent to begin without it"
+    )
+}
+
 /// Why a set of plugins was not switched to. What ran before goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{plugin}: {reason}")]
@@ -82,6 +92,9 @@ pub fn switch(
     }
     for cell in next.cells() {
         cell.relink(next);
+        if let Some(trial) = cell.trial() {
+            trial.relink(next);
+        }
     }
     for pair in &pairs {
         if pair.old.is_worn() {
@@ -132,16 +145,7 @@ fn pairs<'h>(previous: &'h Host, next: &'h Host) -> Result<Vec<Pair<'h>>, NotSwi
         let loaded = loaded && !old.is_worn();
         let pair = Pair { old, new, restores: takeover == Takeover::Restore && loaded };
         if takeover == Takeover::Refused && loaded {
-            let (from, to) = (&old.manifest().state, &new.manifest().state);
-            let version = from.as_ref().map_or(0, |state| state.version);
-            let accepts = to.as_ref().map(|state| state.accepts.clone()).unwrap_or_default();
-            return Err(not(
-                &pair,
-                format!(
-                    "accepts states of version {accepts:?}, and what runs keeps version {version}; \
-                     publish a release that migrates, or restart the agent to begin without it"
-                ),
-            ));
+            return Err(not(&pair, refused_state(old.manifest(), new.manifest())));
         }
         if pair.restores && state == State::Idle {
             let reason = "cannot take over: it was first used just now; the next try will do";

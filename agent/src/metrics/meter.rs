@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use modunest_sdk::Error;
 
 use super::histogram::{Histogram, Latency};
+use crate::host::Served;
 
 /// Of calls that cost less than reading a clock, one in so many is timed and stands for all of
 /// them. A clock costs 25 ns twice; a call inside the process is to cost 10 ns in all.
@@ -84,6 +85,8 @@ pub struct Meter {
     refused: AtomicU64,
     denials: AtomicU64,
     queued: AtomicI64,
+    /// Answers that say themselves that something failed.
+    faults: AtomicU64,
     loading: Mutex<Loading>,
 }
 
@@ -132,6 +135,22 @@ impl Meter {
         let time = begun.since?.elapsed();
         self.latency.add(time, begun.weight);
         Some(time)
+    }
+
+    /// A call was answered, and the answer says that the plugin could not do it.
+    pub fn fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls that have ended, and those of them that failed, by whatever fault of the plugin's.
+    pub fn served(&self) -> Served {
+        let count = |outcome: Outcome| self.outcomes[outcome as usize].load(Ordering::Relaxed);
+        let failed = [Outcome::Failed, Outcome::Panicked, Outcome::Late, Outcome::Unavailable];
+        let failures: u64 = failed.into_iter().map(count).sum();
+        Served {
+            calls: Outcome::ALL.into_iter().map(count).sum(),
+            failures: failures + self.faults.load(Ordering::Relaxed),
+        }
     }
 
     /// A call was refused before it reached the plugin.
@@ -248,6 +267,8 @@ mod tests {
         assert_eq!(reading.calls(), answers.len() as u64);
         assert_eq!(reading.count(Outcome::Unknown), 2);
         assert_eq!(reading.latency.count(), answers.len() as u64);
+        meter.fault();
+        assert_eq!(meter.served(), Served { calls: answers.len() as u64, failures: 5 });
     }
 
     #[test]

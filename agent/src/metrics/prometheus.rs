@@ -2,7 +2,8 @@
 //!
 //! Names follow its conventions: base units, a unit at the end, `_total` for what only grows.
 //! The labels are `plugin`, `version` and `tier`, so there are as many series as loaded
-//! plugins times a constant: about 40 each.
+//! plugins times a constant: about 40 each. A release that is being tried has as many of its
+//! own, with the label `variant="canary"`.
 
 use std::fmt;
 
@@ -31,7 +32,10 @@ type Gauged = (&'static str, &'static str, Option<&'static Unit>, fn(&PluginStat
 pub struct Exposition {
     /// The agent and its plugins.
     pub status: AgentStatus,
-    /// For each plugin of the status, in its order, how long calls took.
+    /// Releases that are being tried beside those plugins.
+    pub canaries: Vec<PluginStatus>,
+    /// For each plugin of the status and then for each canary, in their order, how long calls
+    /// took.
     pub latencies: Vec<Latency>,
 }
 
@@ -120,7 +124,7 @@ impl Exposition {
         value: impl Fn(usize, &'a PluginStatus) -> Option<T>,
         encode: impl Fn(&T, MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        let values = self.status.plugins.iter().enumerate();
+        let values = self.variants().map(|(plugin, _)| plugin).enumerate();
         let mut values =
             values.filter_map(|(at, plugin)| Some((plugin, value(at, plugin)?))).peekable();
         // A family without members would be a header over nothing.
@@ -129,20 +133,38 @@ impl Exposition {
         }
         let mut family = to.encode_descriptor(name, help, unit, kind)?;
         for (plugin, value) in values {
-            encode(&value, family.encode_family(&labels(plugin))?)?;
+            encode(&value, family.encode_family(&self.labels(plugin))?)?;
         }
         Ok(())
+    }
+
+    /// All that runs of plugins, and whether it is only tried.
+    fn variants(&self) -> impl Iterator<Item = (&PluginStatus, bool)> {
+        let plugins = self.status.plugins.iter().map(|plugin| (plugin, false));
+        plugins.chain(self.canaries.iter().map(|plugin| (plugin, true)))
+    }
+
+    fn labels<'p>(&self, plugin: &'p PluginStatus) -> Vec<(&'static str, &'p str)> {
+        let mut labels = vec![
+            ("plugin", plugin.plugin.as_str()),
+            ("version", plugin.version.as_str()),
+            ("tier", plugin.tier.as_str()),
+        ];
+        if self.canaries.iter().any(|canary| std::ptr::eq(canary, plugin)) {
+            labels.push(("variant", "canary"));
+        }
+        labels
     }
 
     fn plugins(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Calls that reached the plugin, by how they ended";
         let mut calls =
             to.encode_descriptor("modunest_plugin_calls", help, None, MetricType::Counter)?;
-        for plugin in &self.status.plugins {
-            let [one, other, third] = labels(plugin);
+        for (plugin, _) in self.variants() {
             for outcome in Outcome::ALL {
                 let count = plugin.outcomes.get(outcome.as_str()).copied().unwrap_or_default();
-                let labels = [one, other, third, ("outcome", outcome.as_str())];
+                let mut labels = self.labels(plugin);
+                labels.push(("outcome", outcome.as_str()));
                 ConstCounter::new(count).encode(calls.encode_family(&labels)?)?;
             }
         }
@@ -193,7 +215,7 @@ impl Exposition {
             |_, p| p.cpu_ms,
             |ms, to| ConstCounter::new(*ms as f64 / 1e3).encode(to),
         )?;
-        let gauges: [Gauged; 6] = [
+        let gauges: [Gauged; 8] = [
             ("modunest_plugin_ready", "Whether the plugin serves", None, |p| {
                 Some(f64::from(u8::from(p.state == "ready")))
             }),
@@ -218,6 +240,15 @@ impl Exposition {
                 None,
                 |p| Some(f64::from(u8::from(p.breaker != "closed"))),
             ),
+            (
+                "modunest_plugin_canary_share_ratio",
+                "Share of the calls that another release serves, which is being tried",
+                None,
+                |p| p.canary.as_ref().map(|canary| f64::from(canary.share_percent) / 100.0),
+            ),
+            ("modunest_plugin_rolled_back", "Whether its last change was rolled back", None, |p| {
+                Some(f64::from(u8::from(p.rolled_back.is_some())))
+            }),
         ];
         for (name, help, unit, value) in gauges {
             self.family(
@@ -236,10 +267,6 @@ impl Collector for Exposition {
         self.agent(&mut to)?;
         self.plugins(&mut to)
     }
-}
-
-fn labels(plugin: &PluginStatus) -> [(&'static str, &str); 3] {
-    [("plugin", &plugin.plugin), ("version", &plugin.version), ("tier", &plugin.tier)]
 }
 
 fn gauge(
@@ -307,6 +334,8 @@ mod tests {
             services: Vec::new(),
             routes: Vec::new(),
             runs: None,
+            canary: None,
+            rolled_back: None,
         }
     }
 
@@ -338,8 +367,10 @@ mod tests {
                 plugin("demo/own", "process", true),
             ],
         };
-        let latencies = vec![Latency::default(), histogram.read()];
-        Exposition { status, latencies }.encode().unwrap()
+        let mut own = plugin("demo/own", "process", true);
+        own.version = "1.3.0".to_owned();
+        let latencies = vec![Latency::default(), histogram.read(), Latency::default()];
+        Exposition { status, canaries: vec![own], latencies }.encode().unwrap()
     }
 
     #[test]
@@ -371,7 +402,7 @@ mod tests {
             assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(series.insert(key), "{key} is there twice");
         }
-        let of_one = series.iter().filter(|key| key.contains("demo/own")).count();
+        let of_one = series.iter().filter(|key| key.contains("demo/own\",version=\"1.2.0")).count();
         assert!(of_one <= 45, "{of_one} series a plugin");
     }
 }

@@ -20,6 +20,14 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// What is remembered of releases that were tried cannot be read.
+    #[error("{}: {rule}; delete it to let releases be tried again that were rolled back", .path.display())]
+    Tries {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        rule: String,
+    },
     /// An archive has another length than the release statement says.
     #[error("the archive has {found_bytes} bytes, the release statement says {expected_bytes}")]
     ArchiveSize {

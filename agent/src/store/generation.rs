@@ -222,6 +222,18 @@ impl Generations {
             .map_err(|e| Error::io(&link, e))
     }
 
+    /// Removes one generation, which must be neither current nor pinned.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn remove(&self, number: u64) -> Result<(), Error> {
+        let path = self.folder().join(number.to_string());
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(|e| Error::io(&path, e)),
+        }
+    }
+
     /// Removes all but the newest [`KEPT_GENERATIONS`], and what is older than
     /// [`GENERATIONS_KEPT_FOR`] at `now`; never `current`, the one before it, or the pinned
     /// one. Answers the file lists that the kept ones use.

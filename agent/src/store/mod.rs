@@ -14,6 +14,7 @@ mod agree;
 mod error;
 mod generation;
 mod lists;
+mod tries;
 mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ pub use generation::{
     Evidence, GENERATIONS_KEPT_FOR, Generation, Generations, KEPT_GENERATIONS, Proven, prove,
 };
 pub use modunest_core::scan::LIBRARY_NAME;
+pub use tries::{Condemned, Tries};
 pub use unpack::Staged;
 
 use crate::files;

@@ -74,7 +74,9 @@ impl Syncer {
         let head = client.refresh().await?;
         let policy: Policy = config.policy.with(&client.authority()?.policy);
         let host = self.host.clone();
-        let resolved = resolve(client, &config.plugins, lock.versions(), host, &policy).await?;
+        let tried = self.tries()?;
+        let resolved =
+            resolve(client, &config.plugins, lock.versions(), host, &policy, &tried).await?;
         let found = Lock::new(&head, resolved.locked);
         if found.plugins != lock.plugins {
             return Err(Error::Frozen(difference(Some(lock), &found)));

@@ -9,6 +9,7 @@ mod download;
 mod lock;
 mod policy;
 mod resolve;
+mod tried;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,6 +29,7 @@ pub use bundle::Bundled;
 pub use lock::{LOCK_MAX_BYTES, LOCK_NAME, Lock, Locked};
 pub use policy::{Judgement, Policy};
 pub use resolve::{Resolved, resolve};
+pub(crate) use tried::{clash, mixed};
 
 use crate::config::{Config, Wanted};
 use crate::registry::{self, Client};
@@ -215,7 +217,8 @@ impl Syncer {
         let locked = locked.filter(|_| !fresh);
         let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
         let policy = self.policy(config)?;
-        resolve(&self.client, &config.plugins, versions, self.host.clone(), &policy).await
+        let (host, tried) = (self.host.clone(), self.tries()?);
+        resolve(&self.client, &config.plugins, versions, host, &policy, &tried).await
     }
 
     /// Brings this machine to what the configuration wants.
@@ -260,7 +263,7 @@ impl Syncer {
                 && self.offered.is_none()
                 && wanted_in(lock, &config.plugins).is_ok()
         });
-        let policy = self.policy(config)?;
+        let (policy, tried) = (self.policy(config)?, self.tries()?);
         // The same index gives the same answer, if nothing else is wanted.
         let mut warnings = Vec::new();
         let (lock, evidence) = match (&last, &current) {
@@ -279,7 +282,7 @@ impl Syncer {
                 let versions = kept.map(Lock::versions).unwrap_or_default();
                 let host = self.host.clone();
                 let resolved =
-                    resolve(&self.client, &config.plugins, versions, host, &policy).await?;
+                    resolve(&self.client, &config.plugins, versions, host, &policy, &tried).await?;
                 warnings = resolved.solution.warnings;
                 (Lock::new(&head, resolved.locked), resolved.evidence)
             }
@@ -306,13 +309,18 @@ impl Syncer {
         let fetched = fresh.len();
         let same = |other: &Lock| other.plugins == lock.plugins;
         let lock_path = self.state_dir.join(LOCK_NAME);
-        if last.as_ref() != Some(&lock) && !options.frozen {
+        let candidate = self.candidate(&tried)?.filter(|candidate| same(&candidate.lock));
+        if last.as_ref() != Some(&lock) && !options.frozen && candidate.is_none() {
             files::write_durable(&lock_path, &lock.to_bytes())
                 .map_err(|e| store::Error::io(&lock_path, e))?;
         }
         let (generation, changed) = match current {
             Some(current) if same(&current.lock) => (current, false),
-            _ => (self.generations.add(lock, evidence)?, true),
+            // What is being tried already is no other generation.
+            _ => match candidate {
+                Some(candidate) => (candidate, false),
+                None => (self.generations.add(lock, evidence)?, true),
+            },
         };
         if changed {
             let used = self.generations.prune(generation.number, modunest_runtime::clock::now())?;

@@ -15,7 +15,7 @@ use super::policy::{Judgement, Policy};
 use super::{Error, Locked};
 use crate::config::Wanted;
 use crate::registry::{self, Client};
-use crate::store::Evidence;
+use crate::store::{Evidence, Tries};
 
 /// An answer of the resolver, with the statements that it rests on.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Resolved {
 }
 
 /// Resolves what is wanted under the client's head. `locked` versions are preferred; what
-/// `policy` refuses is not chosen.
+/// `policy` refuses is not chosen, and neither is what was `tried` in vain.
 ///
 /// # Errors
 /// [`Error::NoSolution`] with the whole report, [`Error::Exceeded`], or a read that failed.
@@ -41,6 +41,7 @@ pub async fn resolve(
     locked: BTreeMap<PluginName, Version>,
     host: HostFacts,
     policy: &Policy,
+    tried: &Tries,
 ) -> Result<Resolved, Error> {
     let roots = wanted
         .iter()
@@ -61,7 +62,7 @@ pub async fn resolve(
                 evidence.0.extend(read.files);
                 for (name, state) in read.plugins {
                     considered += 1;
-                    resolver.provide(&name, candidates(state.as_ref(), policy));
+                    resolver.provide(&name, candidates(&name, state.as_ref(), policy, tried));
                     states.extend(state.map(|state| (name, state)));
                 }
             }
@@ -108,8 +109,14 @@ fn findings(
     chosen.collect()
 }
 
-fn status(plugin: &PluginState, release: &ReleaseState, policy: &Policy) -> CandidateStatus {
-    match (plugin.status(release), policy.judge(plugin, release)) {
+fn status(
+    plugin: &PluginState,
+    release: &ReleaseState,
+    policy: &Policy,
+    rolled_back: Option<String>,
+) -> CandidateStatus {
+    let judgement = rolled_back.map_or_else(|| policy.judge(plugin, release), Judgement::Refused);
+    match (plugin.status(release), judgement) {
         (Status::Quarantined { reason }, _) => CandidateStatus::Quarantined(reason),
         (_, Judgement::Refused(reason)) => CandidateStatus::Refused(reason),
         (Status::Active, _) => CandidateStatus::Active,
@@ -120,14 +127,19 @@ fn status(plugin: &PluginState, release: &ReleaseState, policy: &Policy) -> Cand
     }
 }
 
-fn candidates(state: Option<&PluginState>, policy: &Policy) -> Vec<Candidate> {
+fn candidates(
+    name: &PluginName,
+    state: Option<&PluginState>,
+    policy: &Policy,
+    tried: &Tries,
+) -> Vec<Candidate> {
     let releases = state
         .into_iter()
         .flat_map(|plugin| plugin.releases.values().map(move |release| (plugin, release)));
     releases
         .map(|(plugin, state)| Candidate {
             version: state.release.version.clone(),
-            status: status(plugin, state, policy),
+            status: status(plugin, state, policy, tried.refusal(name, state.statement)),
             dependencies: state.release.dependencies.clone(),
             incompatible: state.release.incompatible.clone(),
             host: state.release.host.clone(),

@@ -3,6 +3,7 @@
 
 mod admin;
 mod attacks;
+mod canary;
 mod capabilities;
 mod closure;
 mod component;

@@ -136,7 +136,7 @@ async fn a_plugin_that_is_not_well_is_shown_and_restarted() {
     agent.shutdown().await;
 }
 
-async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !is_so().await {
         assert!(Instant::now() < until, "waited in vain for {what}");

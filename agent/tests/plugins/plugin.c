@@ -17,6 +17,11 @@ static const modunest_host_table *host;
 static _Atomic long count;
 #endif
 
+#ifdef SCHEDULED
+static char turns[512];
+static size_t turns_len;
+#endif
+
 static void release(uint8_t *ptr, size_t len, size_t capacity) {
     (void)len;
     (void)capacity;
@@ -141,6 +146,9 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
 #ifdef SLOW_CALL_S
     sleep(SLOW_CALL_S);
 #endif
+#ifdef CRASH_CALL
+    abort();
+#endif
 #ifdef FAIL_CALL
     return text(out, MODUNEST_FAILED, "out of cheese");
 #endif
@@ -153,6 +161,9 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
     if (!inner.ptr) body_len = snprintf(body, sizeof body, "%s says hello", NAME);
 #ifdef STATE
     body_len = snprintf(body, sizeof body, "%s counts %ld", NAME, ++count);
+#endif
+#ifdef SCHEDULED
+    body_len = snprintf(body, sizeof body, "%.*s", (int)turns_len, turns);
 #endif
     if (inner.free) inner.free(inner.ptr, inner.len, inner.capacity);
     memcpy(message, &head_len, 4);
@@ -179,6 +190,23 @@ static int32_t call(void *instance, const modunest_request *request, modunest_bu
         return text(out, MODUNEST_NOT_FOUND, "no such service");
     case MODUNEST_HTTP:
         return http(request, out);
+#ifdef HANG_HOOK
+    case MODUNEST_LIFECYCLE:
+        /* Longer than any test. */
+        if (is(request->target, HANG_HOOK)) sleep(1000);
+        return MODUNEST_OK;
+#endif
+#ifdef SCHEDULED
+    case MODUNEST_EVENT:
+        if (!is(request->target, SCHEDULED)) return text(out, MODUNEST_NOT_FOUND, "no such schedule");
+        /* What it was called with, each on a line. */
+        if (turns_len + request->payload.len < sizeof turns) {
+            memcpy(turns + turns_len, request->payload.ptr, request->payload.len);
+            turns_len += request->payload.len;
+            turns[turns_len++] = '\n';
+        }
+        return MODUNEST_OK;
+#endif
     default:
         return MODUNEST_UNSUPPORTED;
     }

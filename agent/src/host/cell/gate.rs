@@ -242,6 +242,6 @@ fn left(deadline_ms: u64) -> Duration {
 
 /// What these locks hold is never left half-changed, so a panic while one was held spoils
 /// nothing.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(in crate::host) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -113,7 +113,7 @@ impl Cell {
 
     /// Hooks, drain, `stop`, until `until` at most. A plugin without an instance is only
     /// marked.
-    pub(in crate::host) fn stop(self: Arc<Self>, until: Instant) {
+    pub(crate) fn stop(self: Arc<Self>, until: Instant) {
         let before = self.status();
         if self.instance.get().is_none() || self.unloaded.swap(true, Ordering::SeqCst) {
             self.set(State::Stopped, before.reason);

@@ -24,8 +24,10 @@ use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
 
 pub(crate) use gate::Hold;
+pub(super) use gate::lock;
 pub use state::{State, Status};
 
+use super::canary::Trials;
 use super::health::HealthRecord;
 use super::links::Links;
 use super::operations::Operations;
@@ -37,7 +39,7 @@ use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
 use crate::secrets::{OpenConfig, SecretError};
-use gate::{Gate, lock};
+use gate::Gate;
 use hooks::Untold;
 
 /// One plugin of a host.
@@ -81,6 +83,7 @@ pub struct Cell {
     worn: AtomicBool,
     /// Whether its instance was stopped.
     unloaded: AtomicBool,
+    trials: Trials,
     meter: Meter,
     streams: Arc<Streams>,
     breakers: Breakers,
@@ -154,6 +157,7 @@ impl Cell {
             restarts: AtomicU64::new(0),
             worn: AtomicBool::new(false),
             unloaded: AtomicBool::new(false),
+            trials: Trials::default(),
             meter: Meter::default(),
             streams: Arc::default(),
             breakers: Breakers::new(breaker),
@@ -242,6 +246,16 @@ impl Cell {
     /// Whether its instance was stopped.
     pub(super) fn is_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is of exactly this release and build.
+    pub(super) fn is_of(&self, statement: Digest, files: Digest) -> bool {
+        (self.identity.0, self.identity.1) == (statement, files)
+    }
+
+    /// Other releases that are tried in its place.
+    pub(super) fn trials(&self) -> &Trials {
+        &self.trials
     }
 
     /// Calls that are being served now.

@@ -11,6 +11,7 @@ use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
 use super::{EventCounters, TopicName};
+use crate::host::canary::Item;
 use crate::host::{Call, Cell, State};
 
 /// Pause before the second attempt; it doubles with each further one.
@@ -269,6 +270,8 @@ fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next
     let Some(cell) = receiver else {
         return Next::GiveUpAll("the plugin is not there any more".to_owned());
     };
+    let tried = cell.tried(Item::Event(&parcel.from, &parcel.event));
+    let cell = tried.as_ref().unwrap_or(cell);
     let settings = cell.links().settings();
     let deadline = modunest_runtime::clock::now().plus(settings.event_timeout);
     let answer = cell.call(Call {

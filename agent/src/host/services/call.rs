@@ -12,6 +12,7 @@ use modunest_sdk::{Error, GuardRequest};
 use super::ImportStatus;
 use crate::config::ServiceRule;
 use crate::host::ask::ServiceAsk;
+use crate::host::canary::Item;
 use crate::host::guards::GuardRefusal;
 use crate::host::{Call, Cell, frame};
 
@@ -161,7 +162,8 @@ impl Cell {
                 ))
             })?;
         }
-        let answer = target.call(Call {
+        let tried = target.tried(Item::Service(name));
+        let answer = tried.as_deref().unwrap_or(target).call(Call {
             kind: RequestKind::Service,
             target: &full,
             payload,

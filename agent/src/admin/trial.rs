@@ -1,0 +1,114 @@
+//! What an operator says about releases that are or were tried.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State as Shared};
+use axum::response::Response;
+use modunest_core::problem::Code;
+use modunest_runtime::problem::ProblemResponse;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::change::{plugin_name, problem};
+use super::read::fresh;
+use super::{Problem, refuse};
+use crate::Error;
+use crate::agent::{Inner, TrialWord};
+
+/// A plugin whose trial was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrialAnswer {
+    /// `org/name`.
+    pub plugin: String,
+    /// The version that serves now.
+    pub version: String,
+}
+
+/// Lets the release that is being tried take the place of the one that runs.
+#[utoipa::path(
+    post,
+    path = "/plugins/{org}/{name}/canary/promote",
+    params(
+        ("org" = String, Path, description = "Its organisation"),
+        ("name" = String, Path, description = "Its name"),
+    ),
+    responses(
+        (status = 200, body = TrialAnswer),
+        (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nothing is tried there", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It cannot take over; what ran goes on", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn promote(
+    agent: Shared<Arc<Inner>>,
+    path: Path<(String, String)>,
+) -> Result<Response, ProblemResponse> {
+    decide(agent, path, TrialWord::Promote).await
+}
+
+/// Rolls back the release that is being tried; it is not chosen again.
+#[utoipa::path(
+    post,
+    path = "/plugins/{org}/{name}/canary/abort",
+    params(
+        ("org" = String, Path, description = "Its organisation"),
+        ("name" = String, Path, description = "Its name"),
+    ),
+    responses(
+        (status = 200, body = TrialAnswer),
+        (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nothing is tried there", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It was not rolled back as a whole", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn abort(
+    agent: Shared<Arc<Inner>>,
+    path: Path<(String, String)>,
+) -> Result<Response, ProblemResponse> {
+    decide(agent, path, TrialWord::Abort).await
+}
+
+/// Lets a release be chosen and tried again that was rolled back.
+#[utoipa::path(
+    post,
+    path = "/plugins/{org}/{name}/canary/forgive",
+    params(
+        ("org" = String, Path, description = "Its organisation"),
+        ("name" = String, Path, description = "Its name"),
+    ),
+    responses(
+        (status = 200, body = TrialAnswer),
+        (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nothing was rolled back there", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It cannot be remembered", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn forgive(
+    agent: Shared<Arc<Inner>>,
+    path: Path<(String, String)>,
+) -> Result<Response, ProblemResponse> {
+    decide(agent, path, TrialWord::Forgive).await
+}
+
+async fn decide(
+    Shared(agent): Shared<Arc<Inner>>,
+    Path((org, name)): Path<(String, String)>,
+    word: TrialWord,
+) -> Result<Response, ProblemResponse> {
+    let plugin = plugin_name(&org, &name)?;
+    let (this, named) = (agent.clone(), plugin.clone());
+    // A client that goes away must not cut a change off half-way.
+    let decided = tokio::spawn(async move { this.decide_trial(&named, word).await }).await;
+    let decided = decided.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    match decided {
+        Ok(()) => {
+            let version = agent.host().cell(&plugin).map(|cell| cell.version().to_string());
+            let version = version.unwrap_or_default();
+            Ok(fresh(TrialAnswer { plugin: plugin.to_string(), version }))
+        }
+        Err(error @ (Error::NoPlugin(_) | Error::NoTrial(_) | Error::NotRolledBack(_))) => {
+            Err(refuse(Code::NotFound, error.to_string()))
+        }
+        Err(error) => Err(problem(&error)),
+    }
+}
