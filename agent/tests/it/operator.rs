@@ -1,0 +1,175 @@
+//! An operator's commands to an agent that runs as a process: going back, and another
+//! configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use modunest_agent::admin::SyncAnswer;
+use modunest_agent::status::AgentStatus;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::plugins::{release, route};
+use crate::registry::Registry;
+use crate::screens::config_file;
+use crate::upkeep::wait_for;
+
+/// A real `modunest-agent run`, ended with the test.
+pub struct Process {
+    child: Child,
+    config: PathBuf,
+}
+
+impl Process {
+    /// Starts it, and waits until its first sync has ended.
+    pub async fn start(config: &Path) -> Process {
+        modunest_runtime::http::install_crypto();
+        let mut command = agent(config, &["run"]);
+        let log = std::fs::File::create(config.with_extension("log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let process = Process { child, config: config.to_owned() };
+        wait_for("the first sync", async || {
+            let status = process.try_status().await;
+            status.is_some_and(|status| status.last_sync.is_some())
+        })
+        .await;
+        process
+    }
+
+    fn admin(&self) -> reqwest::Client {
+        let socket = self.config.parent().unwrap().join("state/admin.sock");
+        reqwest::Client::builder().unix_socket(socket).build().unwrap()
+    }
+
+    async fn try_status(&self) -> Option<AgentStatus> {
+        let asked = self.admin().get("http://localhost/status").send().await.ok()?;
+        asked.json().await.ok()
+    }
+
+    pub async fn status(&self) -> AgentStatus {
+        self.try_status().await.expect("the agent answers")
+    }
+
+    pub async fn post(&self, path: &str) -> SyncAnswer {
+        let answer = self.admin().post(format!("http://localhost{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let gateway = self.status().await.gateway;
+        let answer = reqwest::get(format!("http://{gateway}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.config.with_extension("log")).unwrap()
+    }
+
+    /// Ends it as a service manager does.
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn agent(config: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modunest-agent"));
+    command.env_remove("MODUNEST_LOG").arg("--config").arg(config).args(arguments);
+    command
+}
+
+fn run(config: &Path, arguments: &[&str]) -> Output {
+    agent(config, arguments).output().unwrap()
+}
+
+fn text(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_agent_goes_back_at_once_and_a_stopped_one_at_its_next_start() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &[], &route("/page")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/page", "^1")]);
+    let process = Process::start(&config).await;
+    registry.publish(release("demo/page", "1.1.0", &[], &route("/page")));
+    assert_eq!(process.post("/sync?update=true").await.generation, 2);
+    let says = async |process: &Process| process.get("/page").await.1;
+    assert_eq!(says(&process).await, "demo/page 1.1.0 says hello");
+
+    let back = text(run(&config, &["rollback"]));
+    assert!(back.starts_with("generation 1 runs; it is stayed with"), "{back}");
+    assert_eq!(says(&process).await, "demo/page 1.0.0 says hello");
+    let listed = text(run(&config, &["generations"]));
+    let first = listed.lines().find(|line| line.starts_with("1 ")).unwrap();
+    assert!(first.contains("running current pinned"), "{listed}");
+    // There is nothing before it, and nothing of this number.
+    for arguments in [&["rollback"][..], &["rollback", "7"]] {
+        let refused = run(&config, arguments);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).starts_with("error: the agent refused:"));
+    }
+    assert_eq!(says(&process).await, "demo/page 1.0.0 says hello");
+
+    // The admin API goes where it is told to, forward as well.
+    let forward = process.post("/rollback?generation=2").await;
+    assert_eq!((forward.generation, forward.changed), (2, true));
+    assert_eq!(says(&process).await, "demo/page 1.1.0 says hello");
+    process.stop();
+
+    let back = text(run(&config, &["rollback", "1"]));
+    assert!(back.starts_with("generation 1 will run when the agent starts"), "{back}");
+    let process = Process::start(&config).await;
+    assert_eq!(says(&process).await, "demo/page 1.0.0 says hello");
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_reads_the_configuration_anew() {
+    let registry = Registry::start().await;
+    for name in ["one", "two"] {
+        registry.publish(release(
+            &format!("demo/{name}"),
+            "1.0.0",
+            &[],
+            &route(&format!("/{name}")),
+        ));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/one", "^1")]);
+    let process = Process::start(&config).await;
+    assert_eq!(process.get("/two").await.0, 404);
+    let since = process.status().await.plugins[0].since.clone();
+
+    config_file(&registry, folder.path(), &[("demo/one", "^1"), ("demo/two", "^1")]);
+    process.signal(Signal::HUP);
+    wait_for("the second plugin", async || process.get("/two").await.0 == 200).await;
+    // What has not changed goes on.
+    assert_eq!(process.status().await.plugins[0].since, since);
+
+    // What is not valid changes nothing, and is told.
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("slots = 1", "slots = 0")).unwrap();
+    process.signal(Signal::HUP);
+    wait_for("the refusal", async || process.log().contains("the old one is in force")).await;
+    assert!(process.log().contains("host.slots"), "{}", process.log());
+    assert_eq!(process.get("/two").await.0, 200);
+    std::fs::write(&config, good).unwrap();
+    let nothing = text(run(&config, &["reload"]));
+    assert_eq!(nothing, "nothing that can change while the agent runs has changed\n");
+    process.stop();
+}
