@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use modunest_core::name::{OrgName, PluginName};
 
-use commands::{Context, identity, key, new, up};
+use commands::{Context, dev, identity, key, new, up};
 use error::Error;
 use output::Output;
 
@@ -48,6 +48,9 @@ pub(crate) struct Arguments {
 enum Command {
     /// Run a whole registry in this process; with --demo, publish and load real plugins
     Up(up::Arguments),
+    /// Serve a plugin while it is written: every change is built and takes the place of what
+    /// runs, with its state
+    Dev(dev::Arguments),
     /// Begin a plugin
     New(new::Arguments),
     /// Build a plugin's library
@@ -230,6 +233,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let context = Context { output, profile: arguments.profile };
     match arguments.command {
         Command::Up(arguments) => up::run(&context, arguments).await,
+        Command::Dev(arguments) => Box::pin(dev::run(&context, arguments)).await,
         Command::New(arguments) => new::run(&context, &arguments),
         Command::Build { folder, only } => {
             commands::build::build(&context, &folder, which(only)).await

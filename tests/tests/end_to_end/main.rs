@@ -20,6 +20,7 @@ mod resolve;
 mod commands;
 mod component;
 mod demo;
+mod dev;
 mod embedded;
 
 mod crash;

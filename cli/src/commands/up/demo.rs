@@ -3,41 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use modunest_agent::Agent;
-use modunest_core::api::{
-    CreateOrg, CreateToken, CreateUser, OrgView, StatementResponse, TokenCreated, UserView,
-};
-use modunest_core::authorise::Scope;
-use modunest_core::name::{OrgName, UserName};
-use modunest_core::problem::Code;
+use modunest_core::name::OrgName;
 use modunest_tlog::SigningKey;
-use reqwest::Method;
 use serde::Serialize;
 use url::Url;
 
 use crate::api::{Api, unreachable};
-use crate::commands::{Context, key, registry, registry_error};
+use crate::commands::{Context, local, registry, registry_error};
 use crate::error::Error;
 use crate::files;
 use crate::output::Output;
 use crate::package::{self, Source, Which};
-use crate::profile::{PROFILE_FILE, read_key};
+use crate::profile::PROFILE_FILE;
 use crate::publish::{Publisher, line};
 use crate::registry::LocalRegistry;
 
 /// The organisation that owns the samples.
 const ORG: &str = "demo";
-/// The user who publishes them.
-const USER: &str = "ada";
 /// The samples' folders, dependencies first.
 const SAMPLES: [&str; 6] = ["markdown", "markdown-2", "thumbnail", "gallery", "visits", "notes"];
-/// File with that user's token, in the demo's folder.
-const TOKEN_FILE: &str = "publisher.token";
-/// File with the key that signs the samples, in the demo's folder.
-const KEY_FILE: &str = "publisher.key";
 /// The page that is asked for at the end.
 const PAGE: &str = "/gallery";
-/// How long the demo's tokens live, in seconds: a year, the longest the registry gives.
-const TOKEN_LIFETIME_SECS: u64 = 365 * 24 * 60 * 60;
 
 /// A demo whose agent is running.
 pub struct Demo {
@@ -86,8 +72,8 @@ pub async fn run(
     let folder = data.join("demo");
     std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
     let org: OrgName = ORG.parse().map_err(|error| Error::Failed(format!("{error}")))?;
-    let api = publisher_api(registry, &folder).await?;
-    let key = publisher_key(&api, &folder, &org).await?;
+    let api = local::publisher_api(registry, &folder).await?;
+    let key = local::publisher_key(&api, &folder, &org).await?;
     publish_samples(context, registry, api, key, &org, samples).await?;
 
     let config_file = folder.join("agent.toml");
@@ -101,8 +87,8 @@ pub async fn run(
     }
     let profile_file = folder.join(PROFILE_FILE);
     let mut profile = registry.profile.clone();
-    profile.token_file = Some(TOKEN_FILE.into());
-    profile.key_file = Some(KEY_FILE.into());
+    profile.token_file = Some(local::TOKEN_FILE.into());
+    profile.key_file = Some(local::KEY_FILE.into());
     profile.save(&profile_file)?;
     let shown = ask(&agent, profile_file).await?;
     context.output.say(&format!(
@@ -110,63 +96,6 @@ pub async fn run(
         shown.gateway, shown.admin, shown.page, shown.status, shown.answer_bytes, shown.answer
     ))?;
     Ok(Demo { agent, shown })
-}
-
-/// The API as the user who publishes; the administrator makes user and token once.
-async fn publisher_api(registry: &LocalRegistry, folder: &Path) -> Result<Api, Error> {
-    let token_file = folder.join(TOKEN_FILE);
-    if !token_file.exists() {
-        let admin = Api::new(registry.url.clone(), registry.profile.stored_token()?)?;
-        let user: UserName = USER.parse().map_err(|error| Error::Failed(format!("{error}")))?;
-        let request = CreateUser { user: user.clone(), registry_admin: false };
-        let made: Result<UserView, Error> = admin.send(Method::POST, "/v1/users", &request).await;
-        unless_there(made)?;
-        let request = CreateToken {
-            user: Some(user),
-            scopes: vec![Scope::Publish, Scope::Manage],
-            label: "demo".to_owned(),
-            lifetime_secs: TOKEN_LIFETIME_SECS,
-        };
-        let created: TokenCreated = admin.send(Method::POST, "/v1/tokens", &request).await?;
-        files::write_secret(&token_file, &format!("{}\n", created.token))?;
-    }
-    Api::new(registry.url.clone(), files::read_secret(&token_file)?)
-}
-
-/// The key that signs the samples, registered to the organisation.
-async fn publisher_key(api: &Api, folder: &Path, org: &OrgName) -> Result<SigningKey, Error> {
-    let file = folder.join(KEY_FILE);
-    if !file.exists() {
-        files::create_secret(&file, &format!("{}\n", key::generate(org.as_str())?.expose()))?;
-    }
-    let key = read_key(&file)?;
-    // An earlier start may have ended between any two of these steps, so each is asked for
-    // again until the last one is known to be done.
-    let registered = folder.join("publisher.registered");
-    if !registered.exists() {
-        let founded: Result<OrgView, Error> =
-            api.send(Method::POST, "/v1/orgs", &CreateOrg { org: org.clone() }).await;
-        unless_there(founded)?;
-        let path = format!("/v1/orgs/{org}/keys");
-        let answer: Result<StatementResponse, Error> =
-            api.send(Method::POST, &path, &key::registration(org, &key)?).await;
-        unless_there(answer)?;
-        files::write(&registered, "")?;
-    }
-    Ok(key)
-}
-
-/// Somebody made it before us, which is as good.
-fn unless_there<T>(made: Result<T, Error>) -> Result<(), Error> {
-    match made {
-        Ok(_) => Ok(()),
-        Err(Error::Refused(problem))
-            if matches!(problem.code, Code::AlreadyExists | Code::NameTaken) =>
-        {
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
 }
 
 async fn publish_samples(
