@@ -2,8 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
 
 /// What [`aside`] puts behind a file's name while it is written.
 pub(crate) const ASIDE: &str = ".partial-";
@@ -43,6 +46,17 @@ fn write(path: &Path, content: &[u8], sync: bool) -> io::Result<()> {
         // The reason why it was not written matters more than what is left of it.
         drop(fs::remove_file(&aside));
     })
+}
+
+/// A memory file with this content, which nobody can change any more. `name` is what the kernel
+/// calls it where it shows open files.
+pub(crate) fn sealed(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+    file.write_all(content)?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
 }
 
 /// Makes renames within a folder last.

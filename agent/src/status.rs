@@ -73,7 +73,8 @@ pub struct PluginStatus {
     pub reason: Option<String>,
     /// Whether the host is not ready without it.
     pub critical: bool,
-    /// Where it runs: `in-process`, `process` or `component`.
+    /// Where it runs: `in-process`, `process`, `component` (in the agent's own process) or
+    /// `component-process`.
     pub tier: String,
     /// Calls that reached it, with those that are being served.
     pub calls: u64,

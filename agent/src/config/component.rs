@@ -4,6 +4,7 @@
 //! [host.component]
 //! prefer = "native"               # or "component", where a release has both
 //! own_process = "verified"        # or another trust level, or "never"
+//! runner = ["demo/*"]             # in a process of their own, whatever their trust level
 //! memory_max_mib = 128            # of each plugin
 //! stores = { "demo/markdown" = 4 }   # for plugins that keep no state of their own
 //! ```
@@ -16,6 +17,7 @@ use modunest_core::statement::TrustLevel;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::Pattern;
 use super::read::Check;
 
 /// Bytes of a mebibyte.
@@ -32,9 +34,11 @@ const STORES_MAX: u64 = 64;
 pub struct ComponentSettings {
     /// Whether the component is taken where a release has a native build that fits as well.
     pub prefer: bool,
-    /// The trust level from which components run in the agent's own process, as far as no
-    /// runner is needed for them; `None` for never.
+    /// The trust level from which components run in the agent's own process; `None` for never.
+    /// Others run in a process of their own, behind the sandbox of native plugins.
     pub own_process: Option<TrustLevel>,
+    /// Plugins whose components run in a process of their own at every trust level.
+    pub runner: Vec<Pattern>,
     /// Memory that one store of a component may take, in bytes.
     pub memory_max_bytes: u64,
     /// Stores of plugins that get more than one. Such a plugin serves as many calls at the same
@@ -51,6 +55,11 @@ impl ComponentSettings {
         self.stores.get(plugin).copied().unwrap_or(1)
     }
 
+    /// Whether the operator wants a plugin in a process of its own, whatever its trust level.
+    pub fn runs_in_runner(&self, plugin: &PluginName) -> bool {
+        self.runner.iter().any(|pattern| pattern.matches(plugin))
+    }
+
     /// Where compiled components are kept below an agent's own folder.
     pub fn cache_in(state_dir: &std::path::Path) -> Option<PathBuf> {
         Some(state_dir.join("compiled"))
@@ -62,6 +71,7 @@ impl Default for ComponentSettings {
         ComponentSettings {
             prefer: false,
             own_process: Some(TrustLevel::Verified),
+            runner: Vec::new(),
             memory_max_bytes: 128 * MIB,
             stores: BTreeMap::new(),
             cache: None,
@@ -75,6 +85,8 @@ impl Default for ComponentSettings {
 pub(super) struct ComponentTable {
     prefer: Option<Spanned<String>>,
     own_process: Option<Spanned<String>>,
+    #[serde(default)]
+    runner: Vec<Spanned<String>>,
     memory_max_mib: Option<Spanned<u64>>,
     #[serde(default)]
     stores: BTreeMap<PluginName, Spanned<u64>>,
@@ -107,6 +119,7 @@ impl Check<'_> {
                 },
             }
         }
+        settings.runner = self.patterns("host.component.runner", table.runner);
         let memory_mib = self.number(
             "host.component.memory_max_mib",
             table.memory_max_mib,
@@ -120,5 +133,45 @@ impl Check<'_> {
             settings.stores.insert(plugin, stores as usize);
         }
         settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::parse;
+    use super::*;
+
+    fn with(lines: &str) -> String {
+        let key = modunest_tlog::SigningKey::from_seed("local.modunest".parse().unwrap(), &[7; 32]);
+        format!(
+            "state_dir = \"state\"\n[[registry]]\nname = \"local\"\nurl = \"http://127.0.0.1:7878\"\norigin = \"local.modunest\"\nkeys = [\"{}\"]\n[host.component]\n{lines}",
+            key.verifying_key()
+        )
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let text = with(
+            "prefer = \"component\"\nown_process = \"never\"\nrunner = [\"demo/*\", \"other/one\"]\nmemory_max_mib = 64\nstores = { \"demo/one\" = 4 }\n",
+        );
+        let settings = parse(&text, std::path::Path::new("")).unwrap().host.component;
+        assert!(settings.prefer);
+        assert_eq!((settings.own_process, settings.memory_max_bytes), (None, 64 * MIB));
+        let [one, other] = ["demo/one", "other/two"].map(|name| name.parse().unwrap());
+        assert_eq!((settings.stores_of(&one), settings.stores_of(&other)), (4, 1));
+        assert!(settings.runs_in_runner(&one) && !settings.runs_in_runner(&other));
+    }
+
+    #[test]
+    fn every_broken_rule_has_a_way_out() {
+        let text = with(
+            "prefer = \"both\"\nown_process = \"somebody\"\nrunner = [\"*\"]\nmemory_max_mib = 1\nstores = { \"demo/one\" = 65 }\n",
+        );
+        let problems = parse(&text, std::path::Path::new("")).unwrap_err();
+        let lines: Vec<String> = problems
+            .iter()
+            .map(|p| format!("{}:{} {}: {}\n  {}", p.line, p.column, p.key, p.rule, p.help))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 }

@@ -7,9 +7,9 @@
 //! [`Host::stop`].
 //!
 //! A plugin that fails takes down those that need it, with the chain as their reason, and
-//! nothing else. Where a plugin runs, [`Tier`] says: native code in a process of its own,
-//! behind a sandbox, unless the operator trusts it. All `unsafe` is in the files named
-//! `native*`.
+//! nothing else. Where a plugin runs, [`Tier`] says: in a process of its own, behind a sandbox,
+//! unless it is a component of a trusted publisher, or the operator trusts it. All `unsafe` is in
+//! the files named `native*`, and in the cache of compiled components.
 
 pub(crate) mod ask;
 mod bounded;
@@ -35,6 +35,7 @@ mod reload;
 mod routes;
 mod schedule;
 mod services;
+pub(crate) mod side;
 mod spans;
 mod start;
 mod streams;

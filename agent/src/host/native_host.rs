@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Weak};
 
 use modunest_sdk::abi::{
     ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, ServiceCall, size_of_table,
@@ -10,74 +9,7 @@ use modunest_sdk::abi::{
 use modunest_sdk::{Error, Status};
 
 use super::ask::ServiceAsk;
-use super::cell::Cell;
-
-/// What a plugin asks for, and who answers: its cell where it runs in the agent's process,
-/// and the lanes to the agent where it runs in a runner.
-pub(crate) trait HostSide: Send + Sync {
-    /// The folder with the plugin's files.
-    fn assets(&self) -> &str;
-
-    /// Takes a line for the log.
-    fn log(&self, level: u32, message: &[u8]);
-
-    /// Calls a service of another plugin.
-    ///
-    /// # Errors
-    /// What the service answered, or why it was not called.
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error>;
-
-    /// An operation, by its number.
-    ///
-    /// # Errors
-    /// What the operation answers.
-    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error>;
-}
-
-/// A plugin in the agent's process. A plugin that was stopped finds its cell gone.
-pub(super) struct OwnProcess {
-    plugin: String,
-    assets: String,
-    cell: Weak<Cell>,
-}
-
-impl OwnProcess {
-    pub(super) fn of(cell: &Arc<Cell>) -> Self {
-        OwnProcess {
-            plugin: cell.name().to_string(),
-            assets: cell.assets().to_owned(),
-            cell: Arc::downgrade(cell),
-        }
-    }
-
-    /// The plugin's cell, while it may still ask.
-    fn living(&self) -> Result<Arc<Cell>, Error> {
-        self.cell.upgrade().ok_or_else(|| {
-            Error::Unavailable(format!("{} was stopped and may call nobody", self.plugin))
-        })
-    }
-}
-
-impl HostSide for OwnProcess {
-    fn assets(&self) -> &str {
-        &self.assets
-    }
-
-    fn log(&self, level: u32, message: &[u8]) {
-        match self.cell.upgrade() {
-            Some(cell) => cell.log(level, message),
-            None => tracing::debug!(plugin = self.plugin, "a line of a plugin that is gone"),
-        }
-    }
-
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
-        self.living()?.call_service(ask)
-    }
-
-    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
-        self.living()?.operate(operation, request)
-    }
-}
+use super::side::HostSide;
 
 /// Who answers, behind a pointer as wide as C's.
 struct Context(Box<dyn HostSide>);

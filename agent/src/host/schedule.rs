@@ -21,8 +21,9 @@ use crate::config::HostSettings;
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
     let Plan { host, waits, libraries, components, tiers } = plan;
-    let components = component::prepare(components, &waits, settings);
-    let confined = host.cells().filter(|cell| tiers.get(cell.name()) == Some(&Tier::Process));
+    let components = component::prepare(components, &waits, &tiers, settings);
+    let placed = host.cells().filter_map(|cell| Some((cell, *tiers.get(cell.name())?)));
+    let confined = placed.filter(|(_, tier)| tier.is_confined());
     let runners = Arc::new(Runners::new(confined, settings));
     let mut loader = Loader {
         slots: settings.slots,
@@ -183,7 +184,7 @@ fn load_jobs(work: &Work) {
         drop(loader);
         let Job { cell, library, component, place } = job;
         let outcome = match component {
-            Some(component) => component.start(&cell),
+            Some(component) => component.start(&cell, &place.runners),
             None => start(&cell, library.as_ref(), &place, &mut piece),
         };
         let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));

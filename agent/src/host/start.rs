@@ -7,8 +7,9 @@ use modunest_core::scan::COMPONENT_NAME;
 
 use super::linker;
 use super::native::{self, LoadError, NativeInstance};
-use super::native_host::{self, OwnProcess};
+use super::native_host;
 use super::process::Runners;
+use super::side::OwnProcess;
 use super::{Cell, Instance, Tier};
 use crate::store::LIBRARY_NAME;
 
@@ -44,7 +45,7 @@ pub(super) fn start(
             made.map(|made| Box::new(made) as Box<dyn Instance>)
         }
         // It has a component to be started from, not a library.
-        Tier::Component => Err(LoadError::NoLibrary(COMPONENT_NAME)),
+        Tier::Component | Tier::ComponentProcess => Err(LoadError::NoLibrary(COMPONENT_NAME)),
     };
     made.map_err(|error| error.scrubbed(&config))
 }

@@ -11,7 +11,7 @@ use super::channel::{self, Broken, Channel};
 use super::serve::Shared;
 use super::wire::{Body, Kind, Message, TEXT_MAX_BYTES};
 use crate::host::ask::{LOG_MAX_BYTES, ServiceAsk};
-use crate::host::native_host::HostSide;
+use crate::host::side::HostSide;
 
 thread_local! {
     /// The lane that this thread serves.
@@ -100,6 +100,12 @@ impl HostSide for FarSide {
             Message { code: level, ..Message::new(Kind::Log, self.plugin, Body::Inline(cut)) };
         // Without an agent, nobody reads logs, and this process is about to end.
         let _ = self.ask(&line, false);
+    }
+
+    fn remade(&self, reason: &str) {
+        let note = Message::new(Kind::Remade, self.plugin, Body::Inline(reason.as_bytes()));
+        // As above.
+        let _ = self.ask(&note, false);
     }
 
     fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {

@@ -6,6 +6,8 @@
 //! one, what the plugin asks goes back over the same lane. What a plugin's own threads ask
 //! goes over one more lane, in turn.
 //!
+//! A plugin is a native library, or a component whose machine code the agent made.
+//!
 //! Nothing of this defends the agent: a plugin may overwrite all of it. The kernel does, and
 //! the agent's distrust of every message ([`wire`]).
 

@@ -13,6 +13,7 @@ use super::channel::{self, Channel};
 use super::lanes::{self, Background, FarSide};
 use super::setup::Load;
 use super::wire::{Body, Kind, Message, NOT_LOADED};
+use crate::host::component::{Compiled, ComponentInstance};
 use crate::host::native::{self, LoadError, NativeInstance};
 use crate::host::{Call, Instance, native_host};
 
@@ -128,15 +129,21 @@ fn answer(shared: &Arc<Shared>, message: &Message<'_>, body: &[u8]) -> Result<Ve
 fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<Vec<u8>, LoadError> {
     let how: Load =
         serde_json::from_slice(how).map_err(|error| LoadError::Open(error.to_string()))?;
+    let file =
+        shared.take_file(plugin).ok_or_else(|| LoadError::Open("it was not sent".to_owned()))?;
     let instance: Arc<dyn Instance> = match how {
         Load::Native { assets, config } => {
-            let file = shared
-                .take_file(plugin)
-                .ok_or_else(|| LoadError::Open("it was not sent".to_owned()))?;
             let table = native::open(&file)?;
             let side = FarSide { plugin, assets, shared: shared.clone() };
             let host = native_host::table(Box::new(side));
             Arc::new(NativeInstance::start(table, host, &config)?)
+        }
+        Load::Component { assets, settings, config } => {
+            let compiled = Compiled::open(&file)?;
+            let folder = assets.folder.to_string_lossy().into_owned();
+            let side = Arc::new(FarSide { plugin, assets: folder, shared: shared.clone() });
+            let assets = Arc::new(assets);
+            Arc::new(ComponentInstance::start(compiled, settings, &config, side, assets)?)
         }
     };
     let mut instances = shared.instances.write().unwrap_or_else(PoisonError::into_inner);

@@ -2,13 +2,14 @@
 //! agent.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{MemfdFlags, SealFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::files;
+use crate::host::component::{Assets, Settings};
 use crate::sandbox::SandboxPolicy;
 
 /// What a runner may do.
@@ -32,16 +33,20 @@ pub(crate) enum Load {
         /// What its `create` is given.
         config: Vec<u8>,
     },
+    /// A component: the file that was sent before is its machine code, which the agent made.
+    Component {
+        /// The plugin's files.
+        assets: Assets,
+        /// What its stores may take, and how long.
+        settings: Settings,
+        /// What its `create` is given.
+        config: Vec<u8>,
+    },
 }
 
 /// Writes a value into a memory file.
 pub(crate) fn write<T: Serialize>(value: &T) -> std::io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = File::from(rustix::fs::memfd_create("modunest-setup", flags)?);
-    file.write_all(&serde_json::to_vec(value)?)?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
+    files::sealed("modunest-setup", &serde_json::to_vec(value)?)
 }
 
 /// Reads what [`write`] wrote.

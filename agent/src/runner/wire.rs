@@ -70,10 +70,13 @@ pub enum Kind {
     Service = 50,
     /// To the agent: an operation; the code is its number.
     Operate = 51,
+    /// To the agent: a component trapped, for the reason in the body, and is made anew. No
+    /// answer follows.
+    Remade = 52,
 }
 
 impl Kind {
-    const ALL: [Kind; 16] = [
+    const ALL: [Kind; 17] = [
         Kind::Setup,
         Kind::Lane,
         Kind::File,
@@ -90,6 +93,7 @@ impl Kind {
         Kind::Log,
         Kind::Service,
         Kind::Operate,
+        Kind::Remade,
     ];
 
     fn from_number(number: u16) -> Option<Kind> {

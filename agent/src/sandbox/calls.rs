@@ -174,8 +174,9 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
 /// `PR_SET_VMA`: the C library names its memory with it.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
-/// Filters the calling process's system calls from now on.
-pub(super) fn filter() -> Result<(), SandboxError> {
+/// Filters the calling process's system calls from now on. `libraries` says whether it opens
+/// any.
+pub(super) fn filter(libraries: bool) -> Result<(), SandboxError> {
     let refused = |why: String| SandboxError::Calls(why);
     // A filter cannot look behind the pointer that `clone3` takes. Answered so, the C library
     // falls back to `clone`. This one comes first: the other lets no filter in any more.
@@ -183,7 +184,7 @@ pub(super) fn filter() -> Result<(), SandboxError> {
     let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let no_clone3 = program(only_clone3, SeccompAction::Allow, absent);
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let listed = rules().and_then(|rules| program(rules, denied, SeccompAction::Allow));
+    let listed = rules(libraries).and_then(|rules| program(rules, denied, SeccompAction::Allow));
     for program in [no_clone3, listed] {
         let program = program.map_err(|error| refused(error.to_string()))?;
         seccompiler::apply_filter(&program).map_err(|error| refused(error.to_string()))?;
@@ -200,7 +201,7 @@ fn program(
     SeccompFilter::new(rules, otherwise, listed, processor)?.try_into()
 }
 
-fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::BackendError> {
+fn rules(libraries: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         ALLOWED.iter().chain(ALLOWED_OLD).map(|call| (*call, Vec::new())).collect();
     let own = u64::from(std::process::id());
@@ -217,6 +218,18 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::BackendErr
             };
             values.iter().map(rule).collect()
         };
+    if !libraries {
+        let without = |protection: i32| -> Result<SeccompRule, seccompiler::BackendError> {
+            let bit = u64::from(protection.unsigned_abs());
+            let none = SeccompCmpOp::MaskedEq(bit);
+            let argument = SeccompCondition::new(2, SeccompCmpArgLen::Dword, none, 0)?;
+            SeccompRule::new(vec![argument])
+        };
+        rules.insert(libc::SYS_mmap, vec![without(libc::PROT_EXEC)?]);
+        // Machine code that was written or mapped becomes executable when it is writable no more.
+        let either = vec![without(libc::PROT_EXEC)?, without(libc::PROT_WRITE)?];
+        rules.insert(libc::SYS_mprotect, either);
+    }
     // New threads, but no new processes and no namespaces.
     let mask = u64::from((libc::CLONE_THREAD | NAMESPACES).unsigned_abs());
     let thread = SeccompCondition::new(
@@ -266,4 +279,48 @@ fn rules() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::BackendErr
     )?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![local, stream])?]);
     Ok(rules)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PAGE_BYTES: usize = 4096;
+
+    /// Maps a page, and changes its protection where there is another one; answers whether both
+    /// were allowed.
+    fn is_allowed(mapped: i32, changed: Option<i32>) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new page, of which nobody else knows.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE_BYTES, mapped, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return false;
+        }
+        // SAFETY: the page from above, which is not read, written or run.
+        changed.is_none_or(|changed| unsafe { libc::mprotect(page, PAGE_BYTES, changed) } == 0)
+    }
+
+    /// What a thread may do under the filter, which is for this thread alone.
+    fn under_filter(libraries: bool) -> [bool; 5] {
+        let (read, write, run) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
+        let attempt = move || {
+            rustix::thread::set_no_new_privs(true).unwrap();
+            filter(libraries).unwrap();
+            [
+                is_allowed(read | write, None),
+                is_allowed(read | write, Some(read | run)),
+                is_allowed(read | run, None),
+                is_allowed(read | write | run, None),
+                is_allowed(read | write, Some(read | write | run)),
+            ]
+        };
+        std::thread::spawn(attempt).join().unwrap()
+    }
+
+    #[test]
+    fn without_libraries_nothing_is_writable_and_executable() {
+        assert_eq!(under_filter(true), [true; 5]);
+        assert_eq!(under_filter(false), [true, true, false, false, false]);
+    }
 }

@@ -21,6 +21,24 @@ pub struct Limits {
     pub file_max_bytes: Option<u64>,
 }
 
+impl Limits {
+    /// So many addresses more.
+    pub(crate) fn reserve(&mut self, bytes: u64) {
+        self.addresses_max_bytes = self.addresses_max_bytes.map(|max| max.saturating_add(bytes));
+    }
+
+    /// The wider of each two.
+    pub(super) fn wider(&self, other: &Limits) -> Limits {
+        let wider = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
+        Limits {
+            memory_max_bytes: wider(self.memory_max_bytes, other.memory_max_bytes),
+            addresses_max_bytes: wider(self.addresses_max_bytes, other.addresses_max_bytes),
+            files_max: wider(self.files_max, other.files_max),
+            file_max_bytes: wider(self.file_max_bytes, other.file_max_bytes),
+        }
+    }
+}
+
 pub(super) fn set(limits: &Limits) -> Result<(), SandboxError> {
     let Limits { memory_max_bytes, addresses_max_bytes, files_max, file_max_bytes } = *limits;
     for (what, resource, limit) in [

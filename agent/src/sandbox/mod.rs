@@ -1,5 +1,5 @@
-//! What a runner gives up before it opens a plugin's library, so that not even a constructor
-//! runs with more: descriptors, privileges, resources, files, and system calls.
+//! What a runner gives up before it opens a plugin's library or maps its code, so that not even a
+//! constructor runs with more: descriptors, privileges, resources, files, and system calls.
 //!
 //! [`probe`] says what the kernel can enforce; [`enforce`] puts it in force, for the calling
 //! process and for good. It must be called while the process has one thread. What a policy
@@ -26,13 +26,18 @@ pub struct SandboxPolicy {
     pub read: Vec<PathBuf>,
     /// Files and folders that it may read, write, make and remove, with all that is below.
     pub write: Vec<PathBuf>,
+    /// Whether it opens libraries. Without, no file is ever mapped to be executed, and memory
+    /// that is executable was made so after it was no longer writable.
+    pub libraries: bool,
     /// What it may use up.
     pub limits: Limits,
 }
 
 impl SandboxPolicy {
-    /// Adds what another policy allows. The limits stay.
+    /// Adds what another policy allows. Of two limits, the wider one stays.
     pub fn allow(&mut self, other: &SandboxPolicy) {
+        self.libraries |= other.libraries;
+        self.limits = self.limits.wider(&other.limits);
         for (own, more) in [(&mut self.read, &other.read), (&mut self.write, &other.write)] {
             for path in more {
                 if !own.contains(path) {
@@ -100,7 +105,7 @@ pub fn enforce(policy: &SandboxPolicy, required: bool) -> Result<Enforced, Sandb
         Err(error) if required => return Err(error),
         confined => confined.is_ok(),
     };
-    let calls = match calls::filter() {
+    let calls = match calls::filter(policy.libraries) {
         Err(error) if required => return Err(error),
         filtered => filtered.is_ok(),
     };

@@ -1,32 +1,16 @@
 //! Components: what an agent does with a release that has nothing else.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use modunest_agent::Agent;
 use modunest_agent::config::Config;
-use modunest_core::archive::PackFile;
 use modunest_core::scan::COMPONENT_NAME;
 use modunest_core::statement::TrustLevel;
 
+use crate::homes::component;
 use crate::plugins::{ECHO, release, route, uses};
-use crate::registry::{Registry, Release};
-
-/// The component whose source is in `tests/components/probe`.
-const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-probe.wasm");
-
-/// A release of it. `more` is appended to the manifest.
-fn probe(name: &str, more: &str) -> Release {
-    let manifest = format!(
-        "[plugin]\nname = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"A component that exists for tests\"\nauthors = [\"Ada Example\"]\nlicense = \"MIT\"\n\n[host]\nabi = 1\n{more}\n[build]\nwasm = {{ library = \"probe\", world = \"1.0.0\" }}\n"
-    );
-    let file = |name: &str, content: &[u8]| PackFile {
-        name: name.to_owned(),
-        content: content.to_vec(),
-        executable: false,
-    };
-    Release { manifest, files: vec![file(COMPONENT_NAME, PROBE), file("assets/a", b"A")] }
-}
+use crate::process::{plugin, runs};
+use crate::registry::Registry;
 
 fn state_of(agent: &Agent, plugin: &str) -> String {
     let status = agent.status();
@@ -57,7 +41,7 @@ fn config(registry: &Registry, folder: &std::path::Path, plugins: &[(&str, &str)
 async fn a_component_is_proven_compiled_once_and_serves() {
     let registry = Registry::start().await;
     registry.publish(release("demo/native", "1.0.0", &[], ECHO));
-    registry.publish(probe("demo/probe", &(route("/probe") + &uses("demo/native", "^1"))));
+    registry.publish(component("demo/probe", &(route("/probe") + &uses("demo/native", "^1"))));
     registry.trust("demo/probe", TrustLevel::Verified);
     let folder = tempfile::tempdir().unwrap();
     let agent = start(&registry, folder.path(), &[("demo/probe", "^1")]).await;
@@ -96,63 +80,48 @@ async fn a_component_is_proven_compiled_once_and_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attacked_plugin_comes_back_and_its_neighbours_never_notice() {
-    let registry = Registry::start().await;
-    for (name, path) in [("demo/hostile", "/hostile"), ("demo/neighbour", "/neighbour")] {
-        registry.publish(probe(name, &route(path)));
-        registry.trust(name, TrustLevel::Verified);
-    }
-    registry.publish(release("demo/native", "1.0.0", &[], &route("/native")));
-    let folder = tempfile::tempdir().unwrap();
-    let wanted = ["demo/hostile", "demo/neighbour", "demo/native"].map(|name| (name, "^1"));
-    let mut config = config(&registry, folder.path(), &wanted);
-    config.host.call_timeout = Duration::from_millis(500);
-    let agent = Agent::start(config).await.unwrap();
-
-    let over = AtomicBool::new(false);
-    let watch = async {
-        let mut times = Vec::new();
-        while !over.load(Ordering::Relaxed) {
-            for path in ["/neighbour/echo", "/native"] {
-                let since = Instant::now();
-                let (status, text) = ask(&agent, path, "x").await;
-                assert_eq!(status, 200, "{text}");
-                times.push(since.elapsed());
-            }
-        }
-        times
-    };
-    let attack = async {
-        for attack in ["panic", "abort", "grow", "recurse", "large", "lie", "spin", "storm"] {
-            let (status, text) = ask(&agent, &format!("/hostile/{attack}"), "").await;
-            assert!(matches!(status, 502 | 504) || attack == "storm", "{attack}: {status} {text}");
-            let (status, text) = ask(&agent, "/hostile/echo", "still").await;
-            assert_eq!((status, text.as_str()), (200, "still"), "{attack}");
-        }
-        over.store(true, Ordering::Relaxed);
-    };
-    let (mut times, ()) = tokio::join!(watch, attack);
-    times.sort();
-    let p99 = times[times.len() * 99 / 100];
-    eprintln!("neighbours: {} calls, no error, p99 {p99:?}", times.len());
-    assert!(!times.is_empty());
-    agent.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn trust_says_where_a_component_runs_and_a_changed_one_runs_nowhere() {
     let registry = Registry::start().await;
-    registry.publish(probe("demo/probe", &route("/probe")));
+    registry.publish(component("demo/probe", &route("/probe")));
     let folder = tempfile::tempdir().unwrap();
     let agent = start(&registry, folder.path(), &[("demo/probe", "^1")]).await;
-    insta::assert_snapshot!(state_of(&agent, "demo/probe"));
+    assert_eq!(state_of(&agent, "demo/probe"), "ready");
+    assert_eq!(plugin(&agent, "demo/probe").tier, "component-process");
+    assert_eq!(ask(&agent, "/probe/asset", "assets/a").await, (200, "A".to_owned()));
+    assert_eq!(ask(&agent, "/probe/asset", "../plugin.toml").await.0, 404);
+    let seen = runs(&agent, "demo/probe");
+    assert!(seen.confined, "{seen:?}");
+    let pid = seen.pid.unwrap();
+    let process = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    assert!(process("cmdline").starts_with("modunest-runner demo/probe\0"));
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+        assert!(process("status").contains(line), "{}", process("status"));
+    }
     agent.shutdown().await;
 
     registry.trust("demo/probe", TrustLevel::Internal);
     let folder = tempfile::tempdir().unwrap();
-    let agent = start(&registry, folder.path(), &[("demo/probe", "^1")]).await;
+    let mut config = config(&registry, folder.path(), &[("demo/probe", "^1")]);
+    let agent = Agent::start(config.clone()).await.unwrap();
     assert_eq!(state_of(&agent, "demo/probe"), "ready");
+    assert_eq!(plugin(&agent, "demo/probe").tier, "component");
+    assert_eq!(runs(&agent, "demo/probe").pid, None);
     agent.shutdown().await;
+
+    // The operator's word goes before the trust level, in both directions.
+    for (in_process, runner, tier) in [
+        (&["demo/*"][..], &["demo/probe"][..], "component-process"),
+        (&[], &["demo/*"], "component-process"),
+        (&["demo/probe"], &["other/*"], "component"),
+    ] {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        config.host.in_process = patterns(in_process);
+        config.host.component.runner = patterns(runner);
+        let agent = Agent::start(config.clone()).await.unwrap();
+        assert_eq!(plugin(&agent, "demo/probe").tier, tier, "{in_process:?} {runner:?}");
+        assert_eq!(ask(&agent, "/probe/echo", "x").await, (200, "x".to_owned()));
+        agent.shutdown().await;
+    }
 
     // What was compiled is gone, and the component in the store is another one.
     std::fs::remove_dir_all(folder.path().join("compiled")).unwrap();
@@ -165,11 +134,14 @@ async fn trust_says_where_a_component_runs_and_a_changed_one_runs_nowhere() {
     bytes[100] ^= 1;
     std::fs::remove_file(&component).unwrap();
     std::fs::write(&component, bytes).unwrap();
-    let agent = start(&registry, folder.path(), &[("demo/probe", "^1")]).await;
-    let state = state_of(&agent, "demo/probe");
-    assert!(
-        state.starts_with("failed") && state.contains("changed since it was proven"),
-        "{state}"
-    );
-    agent.shutdown().await;
+    for runner in [vec![], vec!["demo/*".parse().unwrap()]] {
+        config.host.component.runner = runner;
+        let agent = Agent::start(config.clone()).await.unwrap();
+        let state = state_of(&agent, "demo/probe");
+        assert!(
+            state.starts_with("failed") && state.contains("changed since it was proven"),
+            "{state}"
+        );
+        agent.shutdown().await;
+    }
 }

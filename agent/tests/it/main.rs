@@ -12,6 +12,7 @@ mod events;
 mod flow;
 mod gateway;
 mod hooks;
+mod homes;
 mod host;
 mod hostile;
 mod lazy;

@@ -44,7 +44,7 @@ pub async fn until(agent: &Agent, name: &str, state: &str) -> PluginStatus {
 
 /// Waits until a plugin serves again after so many restarts: it counts as ready until its end is
 /// known.
-async fn until_again(agent: &Agent, name: &str, restarts: u64) {
+pub async fn until_again(agent: &Agent, name: &str, restarts: u64) {
     let started = Instant::now();
     loop {
         let seen = plugin(agent, name);

@@ -273,7 +273,8 @@ impl Cell {
         &self.meter
     }
 
-    /// How often it was restarted because it was not well, or because somebody asked for it.
+    /// How often it was restarted because it was not well, because somebody asked for it, or
+    /// because it trapped.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }

@@ -63,6 +63,12 @@ impl Cell {
         Ok(())
     }
 
+    /// Notes that it trapped, and is made anew where it runs.
+    pub(in crate::host) fn remade(&self, reason: &str) {
+        let restarts = self.restarts.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::warn!(plugin = %self.name, version = %self.version, restarts, reason, "the plugin trapped and is made anew");
+    }
+
     /// Another instance of the same release takes its place at the next load, and nothing of
     /// its state is taken over: it may be what is wrong.
     pub(crate) fn wear_out(&self) {

@@ -15,6 +15,7 @@
 use std::fs;
 use std::hash::Hash as _;
 use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -34,6 +35,9 @@ const PROOF_BYTES: usize = 32;
 /// Largest compiled component, in bytes: machine code is up to four times as large as what it
 /// is made from.
 const COMPILED_MAX_BYTES: usize = 4 * COMPONENT_MAX_BYTES;
+
+/// What the kernel calls machine code that is on its way to a runner.
+const CODE_NAME: &str = "modunest-component";
 
 /// The folder of compiled components.
 #[derive(Debug)]
@@ -74,14 +78,8 @@ impl Cache {
         engine: &Engine,
         source: &Source,
     ) -> Result<Component, LoadError> {
-        let of = source.record.sha256;
-        let mut fingerprint = Fingerprint::default();
-        engine.precompile_compatibility_hash().hash(&mut fingerprint);
-        let engine_digest = fingerprint.0.finish();
-        let kept = self.kept(of, engine_digest);
-        if let Some(path) = &kept
-            && let Some(code) = self.read(path, of, engine_digest)
-        {
+        let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
+        if let Some((path, code)) = self.read_kept(of, engine_digest) {
             match map(engine, &code[PROOF_BYTES..]) {
                 Ok(component) => return Ok(component),
                 Err(error) => {
@@ -89,19 +87,45 @@ impl Cache {
                 }
             }
         }
+        let code = self.compile(engine, engine_digest, source)?;
+        map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+
+    /// The machine code of a file, compiled before or now, in a sealed memory file for a runner.
+    /// It is not mapped here.
+    ///
+    /// # Errors
+    /// As [`Cache::component`], or when the system has no memory for it.
+    pub(super) fn sealed(&self, engine: &Engine, source: &Source) -> Result<OwnedFd, LoadError> {
+        let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
+        let sealed = match self.read_kept(of, engine_digest) {
+            Some((_, code)) => files::sealed(CODE_NAME, &code[PROOF_BYTES..]),
+            None => files::sealed(CODE_NAME, &self.compile(engine, engine_digest, source)?),
+        };
+        sealed.map_err(|error| LoadError::Io { path: source.path.clone(), source: error })
+    }
+
+    /// Compiles a file, and keeps what comes of it.
+    fn compile(
+        &self,
+        engine: &Engine,
+        engine_digest: Digest,
+        source: &Source,
+    ) -> Result<Vec<u8>, LoadError> {
+        let of = source.record.sha256;
         let bytes = read_proven(source)?;
         let started = std::time::Instant::now();
         let code = engine
             .precompile_component(&bytes)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
         tracing::debug!(component = %of, bytes = bytes.len(), code = code.len(), ms = started.elapsed().as_millis(), "compiled");
-        if let Some(path) = &kept
-            && let Err(error) = self.write(path, of, engine_digest, &code)
+        if let Some(path) = self.kept(of, engine_digest)
+            && let Err(error) = self.write(&path, of, engine_digest, &code)
         {
             // The next start is slower, and nothing else.
             tracing::warn!(file = %path.display(), %error, "a compiled component cannot be kept");
         }
-        map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))
+        Ok(code)
     }
 
     /// Removes what was compiled for another engine, or from components that are not among
@@ -133,6 +157,13 @@ impl Cache {
         // Half of the digest tells engines apart; the proof has all of it.
         let engine = &engine.to_hex()[..32];
         Some(self.folder.as_ref()?.join(format!("{of}-{engine}")))
+    }
+
+    /// What is kept for an engine, behind its proof, and where.
+    fn read_kept(&self, of: Digest, engine: Digest) -> Option<(PathBuf, Vec<u8>)> {
+        let path = self.kept(of, engine)?;
+        let code = self.read(&path, of, engine)?;
+        Some((path, code))
     }
 
     /// What is kept, if it is there and whole.
@@ -210,6 +241,22 @@ fn read_proven(source: &Source) -> Result<Vec<u8>, LoadError> {
         return Err(LoadError::Changed { path: path.clone(), expected: record.sha256, found });
     }
     Ok(bytes)
+}
+
+/// What stands for an engine.
+fn fingerprint(engine: &Engine) -> Digest {
+    let mut fingerprint = Fingerprint::default();
+    engine.precompile_compatibility_hash().hash(&mut fingerprint);
+    fingerprint.0.finish()
+}
+
+/// Maps what [`Cache::sealed`] answered, in a runner, and from the file itself: the parts of it
+/// that nobody changes are one copy for all who map it, and memories begin with its pages.
+pub(super) fn map_sealed(engine: &Engine, code: &OwnedFd) -> wasmtime::Result<Component> {
+    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
+    // SAFETY: the file came from the agent, whose program this is. It is sealed, and its content
+    // was made by `precompile_component` there or carried a proof by the agent's key.
+    unsafe { Component::deserialize_file(engine, path) }
 }
 
 /// Maps machine code that [`Cache::read`] has proven, or that was compiled just now.

@@ -16,6 +16,10 @@ use crate::host::LoadError;
 /// because the host's own frames, and a second component, follow below it ([`super::room`]).
 pub(super) const STACK_MAX_BYTES: usize = 512 * 1024;
 
+/// Addresses that one linear memory takes at most, used or not: four gibibytes that 32 bits
+/// reach, guards on both sides, and room for what a later version of the engine adds.
+pub(in crate::host) const ADDRESSES_OF_MEMORY_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+
 /// How often running calls look at the clock. Deadlines are met this late at most.
 const EPOCH: Duration = Duration::from_millis(10);
 
@@ -37,7 +41,19 @@ pub(crate) struct Runtime {
 /// When this processor or system cannot run compiled components.
 pub(super) fn runtime() -> Result<&'static Runtime, LoadError> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    let made = RUNTIME.get_or_init(|| Runtime::new().map_err(|error| format!("{error:#}")));
+    counting(RUNTIME.get_or_init(|| Runtime::new(&config())))
+}
+
+/// The same for a runner, without a compiler: it runs what its agent compiled.
+///
+/// # Errors
+/// As [`runtime`].
+pub(super) fn runtime_without_compiler() -> Result<&'static Runtime, LoadError> {
+    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    counting(RUNTIME.get_or_init(|| Runtime::new(config().enable_compiler(false))))
+}
+
+fn counting(made: &'static Result<Runtime, String>) -> Result<&'static Runtime, LoadError> {
     let runtime = made.as_ref().map_err(|error| LoadError::Engine(error.clone()))?;
     runtime.count()?;
     Ok(runtime)
@@ -65,10 +81,11 @@ pub(crate) fn config() -> Config {
 }
 
 impl Runtime {
-    fn new() -> wasmtime::Result<Self> {
-        let engine = Engine::new(&config())?;
+    fn new(config: &Config) -> Result<Self, String> {
+        let text = |error: wasmtime::Error| format!("{error:#}");
+        let engine = Engine::new(config).map_err(text)?;
         let mut linker = Linker::new(&engine);
-        Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(text)?;
         Ok(Runtime {
             engine,
             linker,

@@ -8,13 +8,14 @@ use modunest_core::archive::FileList;
 use modunest_core::digest::Digest;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES};
+use serde::{Deserialize, Serialize};
 
 use super::bindings::modunest::plugin::{host, types};
 use super::limits::Limits;
-use super::side::HostSide;
 use crate::files;
 use crate::host::ask::ServiceAsk;
 use crate::host::frame;
+use crate::host::side::HostSide;
 
 /// Names and texts of a call are far below this.
 const TEXT_MAX_BYTES: usize = 256;
@@ -31,7 +32,7 @@ pub(super) struct State {
 }
 
 /// The files of a plugin's archive.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Assets {
     /// Where they are unpacked.
     pub(crate) folder: PathBuf,
@@ -54,7 +55,7 @@ impl Assets {
             .files()
             .iter()
             .find(|file| file.name == name)
-            .ok_or_else(|| Error::NotFound(format!("the archive has no {name:?}")))?;
+            .ok_or_else(|| Error::NotFound(format!("the archive has no {name}")))?;
         if record.size_bytes > MAX_MESSAGE_BYTES as u64 {
             return Err(Error::Failed(format!(
                 "{name} has more than the {MAX_MESSAGE_BYTES} bytes that are read at once"

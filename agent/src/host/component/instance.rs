@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, RequestKind};
 use modunest_sdk::{Error, Hook};
+use serde::{Deserialize, Serialize};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use zeroize::Zeroizing;
 
@@ -13,12 +14,12 @@ use super::bindings::Plugin;
 use super::bindings::modunest::plugin::types;
 use super::imports::{Assets, State};
 use super::limits::Limits;
-use super::side::HostSide;
 use super::{Compiled, room};
+use crate::host::side::HostSide;
 use crate::host::{Call, Instance, LoadError, Tier, Vitals};
 
 /// What an operator says of a component.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// Memory that each of its stores may take, in bytes.
     pub(crate) memory_max_bytes: u64,
@@ -44,7 +45,6 @@ pub(crate) struct ComponentInstance {
     idle: Mutex<Vec<Option<Running>>>,
     returned: Condvar,
     memory_bytes: Arc<AtomicU64>,
-    restarts: AtomicU64,
     last_trap: Mutex<Option<String>>,
 }
 
@@ -70,9 +70,8 @@ impl ComponentInstance {
         side: Arc<dyn HostSide>,
         assets: Arc<Assets>,
     ) -> Result<Self, LoadError> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let instance = ComponentInstance {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            number: room::number(),
             compiled,
             settings,
             config: Zeroizing::new(config.to_vec()),
@@ -81,7 +80,6 @@ impl ComponentInstance {
             idle: Mutex::default(),
             returned: Condvar::new(),
             memory_bytes: Arc::default(),
-            restarts: AtomicU64::new(0),
             last_trap: Mutex::default(),
         };
         for _ in 0..settings.stores.max(1) {
@@ -96,12 +94,6 @@ impl ComponentInstance {
     #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
-    }
-
-    /// How often it was made anew after a trap, and why the last time.
-    #[cfg(test)]
-    pub(crate) fn restarts(&self) -> (u64, Option<String>) {
-        (self.restarts.load(Ordering::Relaxed), lock(&self.last_trap).clone())
     }
 
     /// Whether no call is being served.
@@ -141,9 +133,8 @@ impl ComponentInstance {
 
     /// Makes the plugin anew behind a trap.
     fn make_anew(&self) -> Result<Running, Error> {
-        let restarts = self.restarts.fetch_add(1, Ordering::Relaxed) + 1;
         let reason = lock(&self.last_trap).clone().unwrap_or_default();
-        tracing::warn!(restarts, reason, "a component trapped and is made anew");
+        self.side.remade(&reason);
         let unavailable = |error: Error| {
             Error::Unavailable(format!("it trapped, and could not be started anew: {error}"))
         };
@@ -170,10 +161,8 @@ impl ComponentInstance {
     ) -> Result<Vec<u8>, Error> {
         let deadline_ms =
             if deadline_ms > 0 { deadline_ms } else { after(self.settings.call_timeout) };
-        if self.settings.stores <= 1 && room::is_serving(self.number) {
-            return Err(Error::Denied(
-                "the plugin is serving this very chain of calls, and a component serves one call at a time".to_owned(),
-            ));
+        if self.settings.stores <= 1 {
+            room::refuse_return(self.number)?;
         }
         let mut turn = self.turn(deadline_ms)?;
         room::within(self.number, || {
@@ -315,7 +304,6 @@ impl Instance for ComponentInstance {
     fn vitals(&self) -> Vitals {
         Vitals {
             tier: Tier::Component,
-            restarts: self.restarts.load(Ordering::Relaxed),
             resident_bytes: Some(self.memory_bytes.load(Ordering::Relaxed)),
             confined: true,
             ..Vitals::in_process()

@@ -10,7 +10,7 @@ const TABLE_ENTRIES_MAX: usize = 200_000;
 /// Most core instances, tables and memories of one store: what the scan lets through.
 const INSTANCES_MAX: usize = 256;
 const TABLES_MAX: usize = 64;
-const MEMORIES_MAX: usize = 4;
+pub(in crate::host) const MEMORIES_MAX: usize = 4;
 
 /// Limits of one store, and what it has taken.
 pub(super) struct Limits {

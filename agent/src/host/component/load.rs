@@ -1,18 +1,20 @@
 //! From a plan to running components.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use modunest_core::digest::Digest;
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
 use modunest_core::scan::COMPONENT_NAME;
-use modunest_core::statement::TrustLevel;
 
-use super::side::OwnProcess;
-use super::{Assets, Cache, Compiled, ComponentInstance, Settings, Source};
+use super::{Assets, Cache, Compiled, ComponentInstance, Settings, Source, engine};
 use crate::config::HostSettings;
-use crate::host::{Cell, Instance, LoadError};
+use crate::host::process::Runners;
+use crate::host::side::OwnProcess;
+use crate::host::{Cell, Instance, LoadError, Tier};
 use crate::store::{Installed, Proven};
 
 /// A component in the store.
@@ -35,25 +37,26 @@ impl Unpacked {
     }
 }
 
-/// Why a component may not run, before anything is tried.
-pub(in crate::host) fn refuse(
-    plugin: &PluginName,
-    trust: TrustLevel,
-    settings: &HostSettings,
-) -> Option<String> {
-    let from = settings.component.own_process;
-    if settings.allows_in_process(plugin) || from.is_some_and(|from| trust >= from) {
-        return None;
+/// Machine code, where it is to run.
+enum Code {
+    /// Mapped, in the agent's own process.
+    Mapped(Compiled),
+    /// Sealed, for a runner.
+    Sealed(OwnedFd),
+}
+
+impl Code {
+    fn make(source: &Source, tier: Tier, cache: &Cache) -> Result<Self, LoadError> {
+        if tier == Tier::ComponentProcess {
+            return cache.sealed(engine::runtime()?.engine(), source).map(Code::Sealed);
+        }
+        Compiled::load(source, cache).map(Code::Mapped)
     }
-    let least = from.map_or("none".to_owned(), |from| format!("those of {from} and above"));
-    Some(format!(
-        "it is a component of the trust level {trust}, and of components this host runs {least}; name a lower level in own_process under [host.component], or add \"{plugin}\" to in_process under [host]"
-    ))
 }
 
 /// A component whose turn to be loaded has come.
 pub(in crate::host) struct Ready {
-    compiled: Result<Compiled, LoadError>,
+    code: Result<Code, LoadError>,
     settings: Settings,
     assets: Arc<Assets>,
 }
@@ -63,6 +66,7 @@ pub(in crate::host) struct Ready {
 pub(in crate::host) fn prepare<W>(
     components: BTreeMap<PluginName, Unpacked>,
     waits: &BTreeMap<PluginName, W>,
+    tiers: &BTreeMap<PluginName, Tier>,
     settings: &HostSettings,
 ) -> BTreeMap<PluginName, Ready> {
     let cache = Cache::new(settings.component.cache.clone());
@@ -72,37 +76,78 @@ pub(in crate::host) fn prepare<W>(
         // They take room on the disk, and nothing else.
         tracing::warn!(%error, "compiled components that nobody needs cannot be removed");
     }
-    let wanted: BTreeMap<PluginName, Unpacked> =
-        components.into_iter().filter(|(name, _)| waits.contains_key(name)).collect();
-    let sources = wanted.iter().map(|(name, of)| (name.clone(), of.source.clone())).collect();
-    let mut compiled = Compiled::load_all(sources, &cache);
-    let ready = wanted.into_iter().filter_map(|(name, unpacked)| {
-        let ready = Ready {
-            compiled: compiled.remove(&name)?,
-            settings: Settings {
-                memory_max_bytes: settings.component.memory_max_bytes,
-                stores: settings.component.stores_of(&name),
-                load_timeout: settings.load_timeout,
-                call_timeout: settings.call_timeout,
-            },
-            assets: unpacked.assets,
+    let wanted: Vec<(PluginName, Tier, Unpacked)> = components
+        .into_iter()
+        .filter(|(name, _)| waits.contains_key(name))
+        // What may not run anywhere is not compiled either.
+        .filter_map(|(name, unpacked)| Some((name.clone(), *tiers.get(&name)?, unpacked)))
+        .collect();
+    let codes = make_all(&wanted, &cache);
+    let ready = wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
+        let settings = Settings {
+            memory_max_bytes: settings.component.memory_max_bytes,
+            stores: settings.component.stores_of(&name),
+            load_timeout: settings.load_timeout,
+            call_timeout: settings.call_timeout,
         };
-        Some((name, ready))
+        (name, Ready { code, settings, assets: unpacked.assets })
     });
     ready.collect()
 }
 
+/// Compiles on all processors, before the clock of any load runs: what is new may take seconds.
+/// Answers in the order of what is wanted.
+fn make_all(
+    wanted: &[(PluginName, Tier, Unpacked)],
+    cache: &Cache,
+) -> Vec<Result<Code, LoadError>> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((_, tier, unpacked)) = wanted.get(at) else { return done };
+            done.push((at, Code::make(&unpacked.source, *tier, cache)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let helpers: Vec<_> =
+            (1..processors.min(wanted.len())).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for helper in helpers {
+            match helper.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, code)| code).collect()
+}
+
 impl Ready {
-    /// Makes the instance, in the agent's own process.
+    /// Makes the instance, where its code is to run.
     ///
     /// # Errors
     /// Why it does not start.
-    pub(in crate::host) fn start(self, cell: &Arc<Cell>) -> Result<Box<dyn Instance>, LoadError> {
-        let side = Arc::new(OwnProcess::of(cell));
+    pub(in crate::host) fn start(
+        self,
+        cell: &Arc<Cell>,
+        runners: &Runners,
+    ) -> Result<Box<dyn Instance>, LoadError> {
         let config = cell.config()?;
-        let instance =
-            ComponentInstance::start(self.compiled?, self.settings, &config, side, self.assets)
-                .map_err(|error| error.scrubbed(&config))?;
-        Ok(Box::new(instance))
+        let started = match self.code? {
+            Code::Mapped(compiled) => {
+                let side = Arc::new(OwnProcess::of(cell));
+                ComponentInstance::start(compiled, self.settings, &config, side, self.assets)
+                    .map(|made| Box::new(made) as Box<dyn Instance>)
+            }
+            Code::Sealed(code) => runners
+                .load_component(cell, code, &self.assets, self.settings, &config)
+                .map(|made| Box::new(made) as Box<dyn Instance>),
+        };
+        started.map_err(|error| error.scrubbed(&config))
     }
 }

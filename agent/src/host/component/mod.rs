@@ -2,8 +2,8 @@
 //!
 //! The story: [`engine`] is what runs them, one for the process; [`cache`] keeps what was
 //! compiled on this machine; [`instance`] is the plugin, one or more stores with calls queued
-//! before them; [`imports`] is what it may ask for, through a [`HostSide`] like every other
-//! tier; [`limits`] and [`room`] keep its memory and its stack within bounds.
+//! before them; [`imports`] is what it may ask for, through a [`HostSide`](super::side::HostSide)
+//! like every other tier; [`limits`] and [`room`] keep its memory and its stack within bounds.
 //!
 //! # One store, calls queued
 //!
@@ -25,29 +25,39 @@
 //! half-changed. The next call, or hook, makes the plugin anew: `create`, then `before-load`.
 //! State that it kept is lost, and the restart is counted.
 //!
-//! The one `unsafe` is in [`cache`].
+//! # Two homes
+//!
+//! Components that are trusted enough run in the agent's own process, the others in a runner:
+//! the same instance over the same code, behind the sandbox of native plugins and a stricter
+//! filter of system calls. Everything is compiled by the agent; a runner gets the machine code
+//! as a sealed file and has no compiler in use ([`confined`]).
+//!
+//! The `unsafe` is in [`cache`].
 
 mod cache;
+mod confined;
 mod engine;
 mod imports;
 mod instance;
 mod limits;
 mod load;
 mod room;
-pub(crate) mod side;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use modunest_core::archive::FileRecord;
-use modunest_core::name::PluginName;
+use wasmtime::component::Component;
 
 pub(crate) use cache::Cache;
+pub(super) use confined::Confined;
+pub(super) use engine::ADDRESSES_OF_MEMORY_BYTES;
 pub(crate) use imports::Assets;
 pub(crate) use instance::{ComponentInstance, Settings};
-pub(super) use load::{Ready, Unpacked, prepare, refuse};
+pub(super) use limits::MEMORIES_MAX;
+pub(super) use load::{Ready, Unpacked, prepare};
 
 use self::engine::Runtime;
 use super::LoadError;
@@ -85,43 +95,25 @@ impl Compiled {
     /// When the file is not what it must be, or is no component of this world.
     pub(crate) fn load(source: &Source, cache: &Cache) -> Result<Self, LoadError> {
         let runtime = engine::runtime()?;
-        let component = cache.component(runtime.engine(), source)?;
+        Self::link(cache.component(runtime.engine(), source)?, runtime)
+    }
+
+    /// What an agent compiled for the runner that this process is.
+    ///
+    /// # Errors
+    /// When the code is not for this engine, or is no component of this world.
+    pub(crate) fn open(code: &OwnedFd) -> Result<Self, LoadError> {
+        let runtime = engine::runtime_without_compiler()?;
+        let component = cache::map_sealed(runtime.engine(), code);
+        Self::link(component.map_err(|e| LoadError::Compile(format!("{e:#}")))?, runtime)
+    }
+
+    fn link(component: Component, runtime: &'static Runtime) -> Result<Self, LoadError> {
         let pre = runtime
             .linker()
             .instantiate_pre(&component)
             .and_then(bindings::PluginPre::new)
             .map_err(|error| LoadError::Link(format!("{error:#}")))?;
         Ok(Compiled { pre, runtime })
-    }
-
-    /// Compiles on all processors, before the clock of any load runs: what is new may take
-    /// seconds.
-    pub(crate) fn load_all(
-        sources: BTreeMap<PluginName, Source>,
-        cache: &Cache,
-    ) -> BTreeMap<PluginName, Result<Self, LoadError>> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let sources: Vec<(PluginName, Source)> = sources.into_iter().collect();
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let Some((name, source)) = sources.get(at) else { return done };
-                done.push((name.clone(), Compiled::load(source, cache)));
-            }
-        };
-        std::thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (1..processors.min(sources.len())).map(|_| scope.spawn(work)).collect();
-            let mut done = work();
-            for helper in helpers {
-                match helper.join() {
-                    Ok(more) => done.extend(more),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            done.into_iter().collect()
-        })
     }
 }

@@ -6,6 +6,7 @@
 //! caller's frame along and the caller waits for it, so nothing else is different.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use modunest_sdk::Error;
 
@@ -30,9 +31,34 @@ thread_local! {
     static CHAIN: RefCell<Chain> = RefCell::default();
 }
 
+/// A number for a new instance.
+pub(super) fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Whether the chain of calls that this thread serves goes through an instance.
-pub(super) fn is_serving(instance: u64) -> bool {
+fn is_serving(instance: u64) -> bool {
     CHAIN.with_borrow(|chain| chain.serving.contains(&instance))
+}
+
+/// Refuses a call into an instance that waits for the end of this very call: with one store, it
+/// would wait for itself.
+///
+/// # Errors
+/// [`Error::Denied`] where that is so.
+pub(super) fn refuse_return(instance: u64) -> Result<(), Error> {
+    if is_serving(instance) {
+        return Err(Error::Denied(
+            "the plugin is serving this very chain of calls, and a component serves one call at a time".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Runs a call into an instance whose code has its stack elsewhere: this thread only waits.
+pub(super) fn through<T>(instance: u64, serve: impl FnOnce() -> T) -> T {
+    serving(instance, 0, serve)
 }
 
 /// Runs a call into an instance where there is stack for it.
@@ -45,7 +71,7 @@ pub(super) fn within<T: Send>(
 ) -> Result<T, Error> {
     let here = CHAIN.with_borrow(|chain| chain.here);
     if here < NESTED_MAX {
-        return serving(instance, serve);
+        return serving(instance, 1, serve);
     }
     let mut chain = CHAIN.with_borrow(Chain::clone);
     chain.here = 0;
@@ -54,7 +80,7 @@ pub(super) fn within<T: Send>(
     std::thread::scope(|scope| {
         let started = thread.spawn_scoped(scope, move || {
             CHAIN.set(chain);
-            frame::within(outer, || serving(instance, serve))
+            frame::within(outer, || serving(instance, 1, serve))
         });
         let started = started.map_err(|error| {
             Error::Unavailable(format!("no thread can be started for the call: {error}"))
@@ -63,21 +89,22 @@ pub(super) fn within<T: Send>(
     })
 }
 
-fn serving<T>(instance: u64, serve: impl FnOnce() -> T) -> T {
-    struct Leave;
+/// Serves, with so many calls more that need this thread's stack.
+fn serving<T>(instance: u64, here: usize, serve: impl FnOnce() -> T) -> T {
+    struct Leave(usize);
     impl Drop for Leave {
         fn drop(&mut self) {
             CHAIN.with_borrow_mut(|chain| {
                 chain.serving.pop();
-                chain.here -= 1;
+                chain.here -= self.0;
             });
         }
     }
     CHAIN.with_borrow_mut(|chain| {
         chain.serving.push(instance);
-        chain.here += 1;
+        chain.here += here;
     });
-    let _leave = Leave;
+    let _leave = Leave(here);
     serve()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use modunest_core::archive::FileList;
@@ -10,9 +10,9 @@ use modunest_core::digest::Digest;
 use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
-use super::side::HostSide;
 use super::*;
 use crate::host::ask::ServiceAsk;
+use crate::host::side::HostSide;
 use crate::host::{Call, Instance};
 
 /// The component whose source is in `tests/components/probe`.
@@ -47,15 +47,23 @@ fn compiled() -> Compiled {
 /// Remembers what it is asked, and answers services with their payload.
 #[derive(Default)]
 struct Noting {
-    lines: AtomicUsize,
     operations: AtomicUsize,
+    /// How often it was made anew.
+    remade: AtomicUsize,
     /// Who answers services.
-    answering: std::sync::Mutex<Option<Arc<ComponentInstance>>>,
+    answering: std::sync::Mutex<Option<Arc<dyn Instance>>>,
 }
 
 impl HostSide for Noting {
-    fn log(&self, _: u32, _: &[u8]) {
-        self.lines.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    fn assets(&self) -> &str {
+        "/nowhere"
+    }
+
+    fn log(&self, _: u32, _: &[u8]) {}
+
+    fn remade(&self, reason: &str) {
+        assert!(!reason.is_empty());
+        self.remade.fetch_add(1, Ordering::Relaxed);
     }
 
     fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
@@ -67,7 +75,7 @@ impl HostSide for Noting {
     }
 
     fn operate(&self, operation: u32, _: &[u8]) -> Result<Vec<u8>, Error> {
-        self.operations.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.operations.fetch_add(1, Ordering::Relaxed);
         Err(Error::Denied(format!("operation {operation} is not granted")))
     }
 }
@@ -128,7 +136,7 @@ fn a_component_serves_as_every_plugin_does() {
     assert!(modunest_runtime::clock::now().as_millis() - now < 60_000);
     plugin.health().unwrap();
     plugin.stop().unwrap();
-    assert_eq!(plugin.restarts(), (0, None));
+    assert_eq!(side.remade.load(Ordering::Relaxed), 0);
     assert!(plugin.memory_bytes() > 0);
 }
 
@@ -170,7 +178,8 @@ fn its_own_files_are_read_as_they_were_proven_and_no_others() {
 /// Each attack, what its caller hears, and that the plugin serves again afterwards.
 #[test]
 fn attacks_end_the_call_and_the_plugin_is_made_anew() {
-    let plugin = start();
+    let side = Arc::<Noting>::default();
+    let plugin = start_with(settings(), b"", side.clone()).unwrap();
     let mut worded = Vec::new();
     for attack in ["panic", "abort", "grow", "recurse", "large", "lie"] {
         assert_eq!(plugin.call(service("count", b"")).map(|_| ()), Ok(()));
@@ -182,7 +191,7 @@ fn attacks_end_the_call_and_the_plugin_is_made_anew() {
     // The store is new, so what it counted is gone; an answer that is only too large is not
     // a trap.
     assert_eq!(plugin.call(service("count", b"")), Ok("1".into()));
-    assert_eq!(plugin.restarts().0, 5);
+    assert_eq!(side.remade.load(Ordering::Relaxed), 5);
 }
 
 #[test]
@@ -216,7 +225,7 @@ fn a_storm_of_host_calls_ends_at_its_deadline() {
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(side.operations.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    assert!(side.operations.load(Ordering::Relaxed) > 0);
     assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
 }
 
@@ -274,6 +283,42 @@ fn a_chain_that_comes_back_is_refused_and_does_not_hang() {
 }
 
 #[test]
+fn a_chain_that_comes_back_to_a_runner_is_refused_by_the_agent() {
+    let side = Arc::<Noting>::default();
+    // With two stores it could serve itself; what is told to the agent is one.
+    let plugin = start_with(Settings { stores: 2, ..settings() }, b"", side.clone()).unwrap();
+    let plugin = Arc::new(Confined::new(plugin, 1));
+    *side.answering.lock().unwrap() = Some(plugin.clone());
+    let back = plugin.call(service("service", b"demo/self echo"));
+    assert!(matches!(back, Err(Error::Denied(_))), "{back:?}");
+    // A plugin on the way there and not back is called as ever.
+    *side.answering.lock().unwrap() = Some(Arc::new(Confined::new(start(), 1)));
+    assert_eq!(plugin.call(service("service", b"demo/two echo")), Ok(b"from probe".to_vec()));
+    *side.answering.lock().unwrap() = None;
+}
+
+#[test]
+fn what_is_sealed_for_a_runner_runs_without_a_compiler() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = probe(folder.path());
+    let cache = Cache::new(Some(folder.path().join("compiled")));
+    let engine = engine::runtime().unwrap().engine();
+    // Compiled now, and the second time kept.
+    for _ in 0..2 {
+        let code = cache.sealed(engine, &source).unwrap();
+        let compiled = Compiled::open(&code).unwrap();
+        let assets = Assets { folder: "/nowhere".into(), files: FileList::default() };
+        let side = Arc::<Noting>::default();
+        let plugin =
+            ComponentInstance::start(compiled, settings(), b"", side, Arc::new(assets)).unwrap();
+        assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+        std::fs::remove_file(&source.path).ok();
+    }
+    let junk = crate::files::sealed("junk", b"no machine code").unwrap();
+    assert!(matches!(Compiled::open(&junk), Err(LoadError::Compile(_))));
+}
+
+#[test]
 fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering() {
     // Ten in a row, the last one recursing until its stack ends.
     let last = Arc::new(start());
@@ -289,7 +334,7 @@ fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering()
         let (neighbour, over) = (&neighbour, &over);
         let watching = scope.spawn(move || {
             let mut times = Vec::new();
-            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 let since = Instant::now();
                 assert_eq!(neighbour.call(service("echo", b"x")), Ok(b"x".to_vec()));
                 times.push(since.elapsed());
@@ -301,7 +346,7 @@ fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering()
             let answer = front.call(service("service", b"demo/next service"));
             assert!(answer.is_err(), "{answer:?}");
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        over.store(true, Ordering::Relaxed);
         let mut times = watching.join().unwrap();
         times.sort();
         eprintln!(

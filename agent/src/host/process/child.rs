@@ -399,7 +399,7 @@ impl Child {
         let Some(cell) = runner.cell(message.plugin) else {
             return self.refuse_background(background, &message);
         };
-        if message.kind == Kind::Log {
+        if matches!(message.kind, Kind::Log | Kind::Remade) {
             return lane::serve(background, &message, &mut Vec::new(), &cell, true).is_ok();
         }
         let (child, source) = (self.clone(), background.clone());
@@ -425,7 +425,7 @@ impl Child {
     }
 
     fn refuse_background(&self, background: &Channel, message: &Message<'_>) -> bool {
-        if message.kind == Kind::Log {
+        if matches!(message.kind, Kind::Log | Kind::Remade) {
             return true;
         }
         let text = b"the plugin is not loaded and may call nobody";

@@ -102,6 +102,11 @@ pub(super) fn serve(
             cell.log(message.code, &body);
             return Ok(());
         }
+        Kind::Remade => {
+            let cut = body.get(..MAX_ERROR_TEXT_BYTES).unwrap_or(&body);
+            cell.remade(&String::from_utf8_lossy(cut));
+            return Ok(());
+        }
         Kind::Service | Kind::Operate if !is_awaited => {
             Err(Error::DeadlineExceeded("nobody waits for this call any more".to_owned()))
         }

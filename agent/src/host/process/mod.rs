@@ -1,4 +1,5 @@
-//! The process tier: a plugin in a runner ([`crate::runner`]), which a sandbox confines.
+//! Plugins in runners ([`crate::runner`]), which a sandbox confines: native libraries, and
+//! components that are not trusted with the agent's own process.
 //!
 //! A call takes a lane of the runner, and the thread that makes it waits there and serves what
 //! the plugin asks meanwhile ([`lane`]). One thread watches all processes ([`reactor`]), one
@@ -15,6 +16,7 @@ mod spawn;
 mod supervisor;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use modunest_core::archive::FileRecord;
 use modunest_sdk::Error;
 
+use super::component::{self, Confined};
 use super::native::{self, LoadError};
 use super::tier::Tier;
 use super::vitals::{self, Vitals};
@@ -53,30 +56,32 @@ pub(super) struct Runners {
 impl Runners {
     /// For these plugins, under these settings.
     pub(super) fn new<'c>(
-        cells: impl Iterator<Item = &'c Arc<Cell>>,
+        cells: impl Iterator<Item = (&'c Arc<Cell>, Tier)>,
         settings: &HostSettings,
     ) -> Self {
-        let mut groups = BTreeMap::new();
-        for cell in cells {
+        let mut groups: BTreeMap<usize, (SandboxPolicy, Weak<Runner>)> = BTreeMap::new();
+        for (cell, tier) in cells {
             if let Some(group) = settings.process.group_of(cell.name()) {
-                let (policy, _): &mut (SandboxPolicy, Weak<Runner>) =
-                    groups.entry(group).or_default();
-                let own = policy_of(cell, settings);
-                policy.limits = own.limits;
-                policy.allow(&own);
+                let own = policy_of(cell, tier, settings);
+                let (policy, _) = groups
+                    .entry(group)
+                    .and_modify(|(policy, _)| policy.allow(&own))
+                    .or_insert_with(|| (own.clone(), Weak::new()));
+                policy.limits.reserve(reserved_bytes(cell, tier, settings));
             }
         }
         Runners { settings: settings.clone(), groups: Mutex::new(groups) }
     }
 
-    fn of(&self, cell: &Cell) -> Arc<Runner> {
+    fn of(&self, cell: &Cell, tier: Tier) -> Arc<Runner> {
         let name = cell.name();
         let group = self.settings.process.group_of(name);
         let mut groups = lock(&self.groups);
         let Some((group, (policy, runner))) =
             group.and_then(|group| Some((group, groups.get_mut(&group)?)))
         else {
-            let policy = policy_of(cell, &self.settings);
+            let mut policy = policy_of(cell, tier, &self.settings);
+            policy.limits.reserve(reserved_bytes(cell, tier, &self.settings));
             return Runner::new(name.to_string(), policy, &self.settings);
         };
         runner.upgrade().unwrap_or_else(|| {
@@ -96,26 +101,57 @@ impl Runners {
     ) -> Result<ProcessInstance, LoadError> {
         let file = native::sealed_copy(&cell.folder().join(LIBRARY_NAME), record, piece)?;
         let load = Load::Native { assets: cell.assets().to_owned(), config: config.to_vec() };
-        let runner = self.of(cell);
+        self.load(cell, Tier::Process, file, load)
+    }
+
+    /// Loads a component's machine code behind a sandbox. Blocks.
+    pub(super) fn load_component(
+        &self,
+        cell: &Arc<Cell>,
+        code: OwnedFd,
+        assets: &component::Assets,
+        settings: component::Settings,
+        config: &OpenConfig,
+    ) -> Result<Confined<ProcessInstance>, LoadError> {
+        let (assets, config) = (assets.clone(), config.to_vec());
+        let load = Load::Component { assets, settings, config };
+        let process = self.load(cell, Tier::ComponentProcess, code, load)?;
+        Ok(Confined::new(process, settings.stores))
+    }
+
+    fn load(
+        &self,
+        cell: &Arc<Cell>,
+        tier: Tier,
+        file: OwnedFd,
+        load: Load,
+    ) -> Result<ProcessInstance, LoadError> {
+        let runner = self.of(cell, tier);
         let number = runner.join(cell, file, load)?;
         let cell = Arc::downgrade(cell);
-        Ok(ProcessInstance { runner, number, cell, has_left: AtomicBool::new(false) })
+        Ok(ProcessInstance { tier, runner, number, cell, has_left: AtomicBool::new(false) })
     }
 }
 
 /// What a plugin's process may do: read the plugin's own files and use what it was granted,
 /// within limits. A private folder that cannot be made is not among it; the plugin's own attempt
-/// says why.
-fn policy_of(cell: &Cell, settings: &HostSettings) -> SandboxPolicy {
+/// says why. A component uses its host by operations alone, so its process gets no folders.
+fn policy_of(cell: &Cell, tier: Tier, settings: &HostSettings) -> SandboxPolicy {
     let process = &settings.process;
-    let FileAccess { mut read, write } = cell.file_access().unwrap_or_else(|error| {
-        tracing::warn!(plugin = %cell.name(), %error, "the plugin gets no folders of the host");
-        FileAccess::default()
-    });
+    let is_component = tier == Tier::ComponentProcess;
+    let FileAccess { mut read, write } = match cell.file_access() {
+        _ if is_component => FileAccess::default(),
+        Ok(access) => access,
+        Err(error) => {
+            tracing::warn!(plugin = %cell.name(), %error, "the plugin gets no folders of the host");
+            FileAccess::default()
+        }
+    };
     read.push(cell.folder().to_owned());
     SandboxPolicy {
         read,
         write,
+        libraries: !is_component,
         limits: Limits {
             memory_max_bytes: Some(process.memory_max_bytes),
             addresses_max_bytes: Some(process.memory_max_bytes + ADDRESSES_MORE_BYTES),
@@ -125,8 +161,19 @@ fn policy_of(cell: &Cell, settings: &HostSettings) -> SandboxPolicy {
     }
 }
 
+/// Addresses that a plugin's memories take beside what they use: each of a component's could
+/// grow to all that its own addresses reach.
+fn reserved_bytes(cell: &Cell, tier: Tier, settings: &HostSettings) -> u64 {
+    if tier != Tier::ComponentProcess {
+        return 0;
+    }
+    let memories = settings.component.stores_of(cell.name()) * component::MEMORIES_MAX;
+    memories as u64 * component::ADDRESSES_OF_MEMORY_BYTES
+}
+
 /// A plugin in a runner.
 pub(super) struct ProcessInstance {
+    tier: Tier,
     runner: Arc<Runner>,
     number: u32,
     cell: Weak<Cell>,
@@ -204,7 +251,7 @@ impl Instance for ProcessInstance {
         let seen = self.runner.seen();
         let (resident_bytes, cpu_ms) = seen.pid.map_or((None, None), vitals::of_process);
         Vitals {
-            tier: Tier::Process,
+            tier: self.tier,
             pid: seen.pid,
             restarts: seen.restarts,
             last_crash: seen.last_crash,

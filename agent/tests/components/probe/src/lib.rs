@@ -1,23 +1,53 @@
-//! A plugin that keeps a count, does what it is told, and attacks where it is told to.
+//! A plugin that keeps a count, does what it is told, and attacks where it is told to: the same
+//! source in every tier.
+//!
+//! Requests come as `/ROUTE/…`:
+//!
+//! | Path | What it does |
+//! |---|---|
+//! | `/ROUTE` | what the body says ([`commands`]) |
+//! | `/ROUTE/ask/NUMBER` | asks for an operation with the body; the status is in `x-status` |
+//! | `/ROUTE/big?N`, `/ROUTE/upload`, `/ROUTE/socket` | bodies and messages, piece by piece ([`streaming`]) |
+//! | `/ROUTE/NAME` | what the service `NAME` does with the body |
 
+mod attacks;
+mod commands;
+mod streaming;
+
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use modunest_sdk::stream::{Piece, StreamRequest, Streams};
 use modunest_sdk::{
-    Error, Host, HttpRequest, HttpResponse, Level, Plugin, Request, export_plugin,
+    Decision, Error, GuardRequest, Host, HttpRequest, HttpResponse, Level, Plugin, Request,
+    export_plugin,
 };
 
 /// Its state.
 pub struct Probe {
     host: Host,
+    config: Vec<u8>,
     calls: AtomicU64,
+    /// What its guards and events saw, a line each.
+    seen: Mutex<String>,
+    /// How often an event was refused that shall come again.
+    refusals: AtomicU64,
+    streams: Streams,
 }
 
 impl Plugin for Probe {
     fn create(host: Host, config: &[u8]) -> Result<Self, Error> {
         match config {
             b"refuse" => Err(Error::invalid_input("the configuration says no")),
-            b"spin" => spin(),
-            _ => Ok(Self { host, calls: AtomicU64::new(0) }),
+            b"spin" => attacks::spin(),
+            _ => Ok(Self {
+                host,
+                config: config.to_vec(),
+                calls: AtomicU64::new(0),
+                seen: Mutex::default(),
+                refusals: AtomicU64::new(0),
+                streams: Streams::default(),
+            }),
         }
     }
 
@@ -53,36 +83,68 @@ impl Plugin for Probe {
                     .ok_or_else(|| Error::invalid_input("a plugin and a service"))?;
                 self.host.service(plugin, service, b"from probe")
             }
+            "config" => Ok(self.config.clone()),
             "fail" => Err(Error::failed("as it was told to")),
-            "panic" => panic!("as it was told to"),
-            "abort" => std::process::abort(),
-            "spin" => spin(),
-            "grow" => grow(),
-            "recurse" => Ok(recurse(0, &mut [0; 64]).to_string().into_bytes()),
-            "large" => Ok(vec![b'x'; 17 * 1024 * 1024]),
-            "lie" => Ok(lie()),
-            "storm" => {
-                for round in 0..100_000u32 {
-                    self.host.log(Level::Trace, "storm");
-                    if self.host.operate(round, b"").is_ok() {
-                        return Err(Error::failed("an operation that nobody granted"));
-                    }
-                }
-                Ok(Vec::new())
-            }
-            "read-file" => match std::fs::read("/etc/passwd") {
-                Ok(bytes) => Ok(bytes),
-                Err(error) => Err(Error::Denied(error.to_string())),
-            },
-            other => Err(Error::not_found(format!("no service `{other}`"))),
+            "plain" | "store" | "store/get" | "store/put" | "open" | "shut" => Ok(format!(
+                "{} for {} says {}",
+                request.target,
+                request.caller.unwrap_or("-"),
+                text(payload)?
+            )
+            .into_bytes()),
+            other => attacks::act(self, other, payload)
+                .unwrap_or_else(|| Err(Error::not_found(format!("no service `{other}`")))),
         }
     }
 
-    /// The last part of the path is the service, the body its payload.
     fn http(&self, request: HttpRequest) -> Result<HttpResponse, Error> {
-        let service = request.path.rsplit('/').next().unwrap_or_default();
-        let answer = self.call(Request::new(service, &request.body))?;
-        Ok(HttpResponse::new(200, "application/octet-stream", answer))
+        let path = request.path.clone();
+        let parts: Vec<&str> = path.split('/').skip(2).collect();
+        match parts[..] {
+            [] => commands::run(self, &request.body).map(page),
+            ["ask", number] => {
+                let number = number.parse().map_err(Error::invalid_input)?;
+                Ok(asked(self.host.operate(number, &request.body)))
+            }
+            ["big" | "upload" | "socket"] => streaming::serve(self, parts[0], &request),
+            [service] | [.., service] => self.call(Request::new(service, &request.body)).map(page),
+        }
+    }
+
+    fn guard(&self, request: GuardRequest) -> Result<Decision, Error> {
+        self.note("guard", &request.guard);
+        match request.guard.as_str() {
+            "allow" => Ok(Decision::Allow),
+            "deny" => Ok(Decision::Deny("not on a Saturday".to_owned())),
+            "team" => {
+                let team = request.http.as_ref().and_then(|http| http.header("x-team"));
+                let is_red = team == Some("red");
+                let reason = "only the red team".to_owned();
+                Ok(if is_red { Decision::Allow } else { Decision::Deny(reason) })
+            }
+            "fails" => Err(Error::failed("the database is away: secret")),
+            "late" => attacks::spin(),
+            other => Err(Error::Unsupported(format!("no guard `{other}`"))),
+        }
+    }
+
+    fn event(&self, request: Request<'_>) -> Result<(), Error> {
+        let payload = text(request.payload)?;
+        match payload.split(' ').next().unwrap_or_default() {
+            "twice" if self.refusals.fetch_add(1, Ordering::Relaxed) < 2 => {
+                self.note("refused", payload);
+                return Err(Error::failed("not yet"));
+            }
+            "never" => return Err(Error::failed("never")),
+            "bad" => return Err(Error::invalid_input("bad")),
+            _ => {}
+        }
+        self.note("event", payload);
+        Ok(())
+    }
+
+    fn stream(&self, request: StreamRequest<'_>) -> Result<Piece, Error> {
+        self.streams.serve(request)
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, Error> {
@@ -96,36 +158,32 @@ impl Plugin for Probe {
     }
 }
 
+impl Probe {
+    fn note(&self, what: &str, detail: &str) {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.push_str(&format!("{what} {detail}\n"));
+    }
+
+    fn seen(&self) -> String {
+        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+fn page(body: Vec<u8>) -> HttpResponse {
+    HttpResponse::new(200, "application/octet-stream", body)
+}
+
+/// What an operation came to: its status in a header, its answer or the error's text as the body.
+fn asked(outcome: Result<Vec<u8>, Error>) -> HttpResponse {
+    let (status, body) = match outcome {
+        Ok(answer) => (0, answer),
+        Err(error) => (error.status().code(), error.text().as_bytes().to_vec()),
+    };
+    page(body).with_header("x-status", &status.to_string())
+}
+
 fn text(bytes: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(bytes).map_err(Error::invalid_input)
-}
-
-fn spin() -> ! {
-    let mut round = 0u64;
-    loop {
-        round = std::hint::black_box(round.wrapping_add(1));
-    }
-}
-
-fn grow() -> ! {
-    let mut kept = Vec::new();
-    loop {
-        kept.push(std::hint::black_box(vec![1u8; 1024 * 1024]));
-    }
-}
-
-#[allow(unconditional_recursion, reason = "that is the attack")]
-fn recurse(depth: u64, room: &mut [u64; 64]) -> u64 {
-    let mut inner = *room;
-    inner[(depth % 64) as usize] = depth;
-    let below = recurse(depth + 1, std::hint::black_box(&mut inner));
-    below + inner[0]
-}
-
-/// A vector that says it is larger than all of memory.
-fn lie() -> Vec<u8> {
-    // SAFETY: none, on purpose. It is handed to the host unread, which ends the instance.
-    unsafe { Vec::from_raw_parts(0xffff_0000 as *mut u8, 0x7fff_ffff, 0x7fff_ffff) }
 }
 
 export_plugin!(Probe);
