@@ -90,7 +90,7 @@ fn set_target(config: &mut Config, target: &str) {
 }
 
 /// Calls a page until it is over; answers how long each call took, and every failure.
-async fn call_on(url: String, over: Arc<AtomicBool>) -> (Vec<Duration>, Vec<String>) {
+pub async fn call_on(url: String, over: Arc<AtomicBool>) -> (Vec<Duration>, Vec<String>) {
     let client = reqwest::Client::new();
     let (mut times, mut errors) = (Vec::new(), Vec::new());
     while !over.load(Ordering::Relaxed) {
