@@ -12,14 +12,19 @@
 
 mod report;
 
+mod calls;
 mod components;
 mod edge;
 mod host;
 mod publish;
+mod reload;
+mod soak;
 mod trust;
 
 mod demo;
+mod fleet;
 mod memory;
+mod plain;
 
 mod api;
 mod disk;
@@ -37,6 +42,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::Error;
+use crate::plain::Tier;
 use crate::report::Report;
 
 /// Benchmarks against peers and physical limits.
@@ -55,10 +61,24 @@ enum Bench {
     /// The read side's two shells under load, against nginx, a bare worker and verdaccio; cold
     /// starts of the worker and the functions.
     Edge,
-    /// 500 native plugins proven, unpacked, loaded and called, against bare library calls.
+    /// 500 native plugins proven, unpacked, loaded and called, against bare library calls; time
+    /// and memory of 10, 100 and 500 in each tier.
     Host,
-    /// 500 components loaded and called, against bare wasmtime.
+    /// 500 components loaded and called, against bare wasmtime and another plugin host.
     Components,
+    /// What a call costs in each tier, against what is below it.
+    Calls,
+    /// Plugins replaced while calls come in.
+    Reload,
+    /// A hundred plugins under random calls, replacements and kills: memory and descriptors.
+    Soak {
+        /// Seconds of it, behind a warm-up.
+        #[arg(long, default_value_t = soak::SECONDS)]
+        seconds: u64,
+        /// What chooses.
+        #[arg(long, default_value_t = soak::SEED)]
+        seed: u64,
+    },
     /// From a publish to a reader who sees it, against verdaccio and one fsync.
     Publish {
         /// Seconds of load at each rate.
@@ -71,7 +91,7 @@ enum Bench {
     Memory,
     /// Starts of the demo.
     Demo,
-    /// All of them, one after another.
+    /// All of them but the soak, one after another.
     All,
     /// What a benchmark starts as a process of its own.
     #[command(subcommand, hide = true)]
@@ -95,8 +115,38 @@ enum Child {
     ComponentsOurs { folder: PathBuf, state: PathBuf, count: usize },
     /// Load components by wasmtime alone.
     ComponentsBare { folder: PathBuf, state: PathBuf, count: usize },
+    /// Load components by another plugin host.
+    ComponentsExtism {
+        folder: PathBuf,
+        state: PathBuf,
+        count: usize,
+        #[arg(long)]
+        library: PathBuf,
+    },
     /// Open and call unpacked libraries.
     HostOpen { plugins: PathBuf },
+    /// Load plugins into one tier.
+    HostTier { tier: Tier, components: PathBuf, state: PathBuf, count: usize },
+    /// Call plugins of one tier.
+    CallsOurs {
+        work: PathBuf,
+        tier: Tier,
+        #[arg(long)]
+        far: Option<usize>,
+    },
+    /// Call a plugin's function by its pointer.
+    CallsPointer {
+        work: PathBuf,
+        #[arg(long)]
+        copied: bool,
+    },
+    /// Call another process over a bare socket.
+    CallsSocket {
+        #[arg(long)]
+        far: Option<usize>,
+    },
+    /// That other process.
+    CallsSocketEcho,
 }
 
 fn main() -> ExitCode {
@@ -116,6 +166,9 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         Bench::Edge => show(edge::run()?),
         Bench::Host => show(host::run()?),
         Bench::Components => show(components::run()?),
+        Bench::Calls => show(calls::run()?),
+        Bench::Reload => show(reload::run()?),
+        Bench::Soak { seconds, seed } => show(soak::run(*seconds, *seed)?),
         Bench::Publish { seconds } => show(publish::run(*seconds)?),
         Bench::Trust => show(trust::run()?),
         Bench::Memory => show(memory::run()?),
@@ -126,6 +179,8 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
             show(edge::run()?)?;
             show(host::run()?)?;
             show(components::run()?)?;
+            show(calls::run()?)?;
+            show(reload::run()?)?;
             show(publish::run(publish::SECONDS)?)?;
             show(trust::run()?)
         }
@@ -147,6 +202,20 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::ComponentsBare { folder, count, .. } => {
             process::answer(&components::bare::run(folder, *count)?)
         }
+        Child::ComponentsExtism { count, library, .. } => {
+            process::answer(&components::extism::run(library, *count)?)
+        }
+        Child::HostTier { tier, components, state, count } => {
+            process::answer(&host::tiers::run(*tier, components, state, *count)?)
+        }
+        Child::CallsOurs { work, tier, far } => {
+            process::answer(&calls::ours::run(*tier, work, *far)?)
+        }
+        Child::CallsPointer { work, copied } => {
+            process::answer(&calls::bare::pointer(work, *copied)?)
+        }
+        Child::CallsSocket { far } => process::answer(&calls::bare::socket(*far)?),
+        Child::CallsSocketEcho => calls::bare::socket_echo(),
         Child::HostOpen { plugins } => process::answer(&host::bare::open(plugins)?),
     }
 }

@@ -191,7 +191,7 @@ pub fn cpu_time_of_tree(id: u32) -> Result<Duration, Error> {
 }
 
 /// The processes that a process has started and that run (proc_tid_children(5)).
-fn children(id: u32) -> Result<Vec<u32>, Error> {
+pub fn children(id: u32) -> Result<Vec<u32>, Error> {
     let tasks = Path::new("/proc").join(id.to_string()).join("task");
     let mut children = Vec::new();
     for task in fs::read_dir(&tasks).map_err(Error::io(&tasks))? {
@@ -210,6 +210,16 @@ pub struct Memory {
     pub resident_bytes: u64,
     /// The same, with shared pages divided among those who share them.
     pub proportional_bytes: u64,
+    /// Pages that nobody else has.
+    pub private_bytes: u64,
+}
+
+impl std::ops::AddAssign for Memory {
+    fn add_assign(&mut self, other: Memory) {
+        self.resident_bytes += other.resident_bytes;
+        self.proportional_bytes += other.proportional_bytes;
+        self.private_bytes += other.private_bytes;
+    }
 }
 
 /// Memory that a process takes now (proc_pid_smaps_rollup(5)).
@@ -221,7 +231,20 @@ pub fn memory(id: u32) -> Result<Memory, Error> {
         kib.map(|kib| kib * 1024)
             .ok_or_else(|| Error::Wrong { what: "/proc/PID/smaps_rollup", why: text.clone() })
     };
-    Ok(Memory { resident_bytes: field("Rss:")?, proportional_bytes: field("Pss:")? })
+    Ok(Memory {
+        resident_bytes: field("Rss:")?,
+        proportional_bytes: field("Pss:")?,
+        private_bytes: field("Private_Clean:")? + field("Private_Dirty:")?,
+    })
+}
+
+/// The same of a process and all below it. Resident pages that they share count for each.
+pub fn memory_of_tree(id: u32) -> Result<Memory, Error> {
+    let mut sum = memory(id)?;
+    for child in children(id)? {
+        sum += memory_of_tree(child)?;
+    }
+    Ok(sum)
 }
 
 /// Bytes that a process has caused to be written to disks so far (proc_pid_io(5)).

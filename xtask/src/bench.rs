@@ -17,22 +17,34 @@ pub enum Bench {
     Demo,
     /// The read side's two shells under load, and cold starts.
     Edge,
-    /// 500 native plugins, against bare library calls.
+    /// 500 native plugins, against bare library calls; time and memory by tier.
     Host,
-    /// 500 components, against bare wasmtime.
+    /// 500 components, against bare wasmtime and another plugin host.
     Components,
+    /// What a call costs in each tier, against what is below it.
+    Calls,
+    /// Plugins replaced while calls come in.
+    Reload,
+    /// A hundred plugins under random calls, replacements and kills.
+    Soak,
     /// From a publish to a reader who sees it, against verdaccio.
     Publish,
     /// Resolution over 100,000 plugins, against the bare engine.
     Resolve,
     /// Proof checks, sequencing, an agent's catching up, and the bytes of a large registry.
     Trust,
-    /// All of them, one after another.
+    /// All of them but the soak, one after another.
     All,
 }
 
 /// Builds and runs a benchmark. Its exit code says whether it ran, not whether targets are met.
-pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
+/// `seconds` is for those that run for a time.
+pub fn run(
+    folders: &Folders,
+    bench: Bench,
+    json: bool,
+    seconds: Option<u64>,
+) -> Result<(), Error> {
     let cargo = || {
         let mut command = Command::new("cargo");
         command.current_dir(&folders.repository).env("CARGO_TARGET_DIR", &folders.target);
@@ -54,6 +66,7 @@ pub fn run(folders: &Folders, bench: Bench, json: bool) -> Result<(), Error> {
             Command::new(program)
                 .args(name)
                 .args(json.then_some("--json"))
+                .args(seconds.map(|seconds| format!("--seconds={seconds}")))
                 // The demo finds its samples from here, and builds them into the same folder.
                 .current_dir(&folders.repository)
                 .env("CARGO_TARGET_DIR", &folders.target)

@@ -76,6 +76,9 @@ enum Task {
         /// Print one line of JSON a benchmark. The resolver's prints its table all the same.
         #[arg(long)]
         json: bool,
+        /// Seconds of the soak, or of load at each rate of `publish`; they have defaults.
+        #[arg(long)]
+        seconds: Option<u64>,
     },
 }
 
@@ -99,6 +102,6 @@ fn run(task: Task) -> Result<(), Error> {
         Task::Tools => tools::run(&folders),
         Task::Edge => edge::run(&folders),
         Task::Fuzz { targets, seconds } => fuzz::run(&folders, &targets, seconds),
-        Task::Bench { bench, json } => bench::run(&folders, bench, json),
+        Task::Bench { bench, json, seconds } => bench::run(&folders, bench, json, seconds),
     }
 }

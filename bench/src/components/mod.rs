@@ -1,10 +1,12 @@
 //! 500 components: what was compiled before is loaded and called once by the agent's own
-//! functions, against bare wasmtime with the same code; the cost of a call; memory a plugin.
+//! functions, against bare wasmtime with the same code, and against another plugin host; the
+//! cost of a call; memory a plugin.
 //!
 //! Each measurement is a process of its own, and ours and theirs take turns. All components are
 //! the probe of the agent's tests, each with a number of its own, so that nothing is shared.
 
 pub mod bare;
+pub mod extism;
 pub mod ours;
 
 use std::path::{Path, PathBuf};
@@ -18,9 +20,9 @@ use crate::report::{Report, Row, Target};
 use crate::{folders, process, stats};
 
 /// The component whose source is in `agent/tests/components/probe`.
-const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-probe.wasm");
+pub const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-probe.wasm");
 /// Components of the largest run.
-const COUNT: usize = 500;
+pub const COUNT: usize = 500;
 /// Numbers of components whose memory is measured.
 const COUNTS: [usize; 3] = [10, 100, COUNT];
 /// Turns of each; the figures are medians over them.
@@ -32,27 +34,30 @@ const CALLS: [u32; 2] = [20_000, 2_000];
 /// What a load with its first call may take more than bare wasmtime.
 const LOAD_RATIO_MAX: f64 = 2.0;
 /// What a call may take more than bare wasmtime.
-const CALL_RATIO_MAX: f64 = 1.5;
+pub const CALL_RATIO_MAX: f64 = 1.5;
+/// What a load and a call may take of what another plugin host takes.
+const PEER_LOAD_RATIO_MAX: f64 = 0.2;
+pub const PEER_CALL_RATIO_MAX: f64 = 0.1;
 /// The service that is called.
-const SERVICE: &str = "echo";
+pub const SERVICE: &str = "echo";
 
 /// What one process has measured.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Load and first call of all, by the clock on the wall.
-    load_ms: f64,
+    pub load_ms: f64,
     /// The same, of all processors.
-    load_cpu_ms: f64,
+    pub load_cpu_ms: f64,
     /// One call, by payload.
-    call_ns: Vec<f64>,
+    pub call_ns: Vec<f64>,
     /// Memory that the process took for each component, private to it.
-    memory_bytes: f64,
+    pub memory_bytes: f64,
 }
 
-/// The components, written once: `N.wasm`, and `N.cwasm` for the peer.
-pub fn folder() -> Result<tempfile::TempDir, Error> {
+/// So many components: `N.wasm`, and `N.cwasm` once [`bare::compile`] has made it.
+pub fn folder(count: usize) -> Result<tempfile::TempDir, Error> {
     let folder = folders::memory()?;
-    for number in 0..COUNT {
+    for number in 0..count {
         let path = component(folder.path(), number);
         std::fs::write(&path, numbered(number)).map_err(Error::io(&path))?;
     }
@@ -71,7 +76,8 @@ fn numbered(number: usize) -> Vec<u8> {
     bytes
 }
 
-fn component(folder: &Path, number: usize) -> PathBuf {
+/// Where a component is.
+pub fn component(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("{number}.wasm"))
 }
 
@@ -82,41 +88,57 @@ fn compiled(folder: &Path, number: usize) -> PathBuf {
 /// Measures all.
 pub fn run() -> Result<Report, Error> {
     let mut report = Report::begin("components");
-    let folder = folder()?;
+    let folder = folder(COUNT)?;
     let state = folders::memory()?;
-    bare::compile(folder.path())?;
+    bare::compile(folder.path(), COUNT)?;
+    let peer = extism::library()?;
     let turn = |which: &str, count: usize| -> Result<Measured, Error> {
         let mut command = process::own(&[which], None)?;
         command.arg(folder.path()).arg(state.path()).arg(count.to_string());
+        if which == extism::CHILD {
+            command.arg("--library").arg(&peer);
+        }
         process::ask(command)
     };
     for count in COUNTS {
-        let (mut ours, mut bare) = (Vec::new(), Vec::new());
-        // The first turn of each fills the caches: ours compiles.
+        let (mut ours, mut bare, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        // The first turn of each fills the caches: ours and the other host's compile.
         for round in 0..=ROUNDS {
-            let pair = (turn("components-ours", count)?, turn("components-bare", count)?);
+            let turns = [
+                turn("components-ours", count)?,
+                turn("components-bare", count)?,
+                turn(extism::CHILD, count)?,
+            ];
             if round > 0 {
-                ours.push(pair.0);
-                bare.push(pair.1);
+                let [one, two, three] = turns;
+                ours.push(one);
+                bare.push(two);
+                theirs.push(three);
             }
         }
-        let row = |what: String, unit, get: &dyn Fn(&Measured) -> f64| {
-            let median = |all: &[Measured]| stats::median(all.iter().map(get).collect());
-            Row::new(what, unit, median(&ours)).against("wasmtime", median(&bare))
+        let median = |all: &[Measured], get: &dyn Fn(&Measured) -> f64| {
+            stats::median(all.iter().map(get).collect())
         };
-        let load = Target::RatioMax(LOAD_RATIO_MAX);
-        report.row(
-            row(format!("{count} components: load, first call"), "ms", &|m| m.load_ms).target(load),
-        );
-        report.row(row("of it CPU".to_owned(), "ms", &|m| m.load_cpu_ms));
-        report.row(row(format!("{count} components: memory each"), "KiB", &|m| {
-            m.memory_bytes / 1024.0
-        }));
-        if count == COUNT {
-            for (at, payload) in PAYLOADS.iter().enumerate() {
-                let what = format!("call, {payload} B there and back");
-                let target = Target::RatioMax(CALL_RATIO_MAX);
-                report.row(row(what, "ns", &|m| m.call_ns[at]).target(target));
+        let row = |what: String, unit, peer: &str, get: &dyn Fn(&Measured) -> f64| {
+            let theirs = if peer == "wasmtime" { &bare } else { &theirs };
+            Row::new(what, unit, median(&ours, get)).against(peer, median(theirs, get))
+        };
+        let limits = [("wasmtime", LOAD_RATIO_MAX, CALL_RATIO_MAX)];
+        let limits = limits.into_iter().chain([("extism", PEER_LOAD_RATIO_MAX, PEER_CALL_RATIO_MAX)]);
+        for (peer, load_max, call_max) in limits {
+            let what = format!("{count} components: load, first call");
+            let load = row(what, "ms", peer, &|m| m.load_ms);
+            report.row(load.target(Target::RatioMax(load_max)));
+            report.row(row("of it CPU".to_owned(), "ms", peer, &|m| m.load_cpu_ms));
+            report.row(row(format!("{count} components: memory each"), "KiB", peer, &|m| {
+                m.memory_bytes / 1024.0
+            }));
+            if count == COUNT {
+                for (at, payload) in PAYLOADS.iter().enumerate() {
+                    let what = format!("call, {payload} B there and back");
+                    let call = row(what, "ns", peer, &|m| m.call_ns[at]);
+                    report.row(call.target(Target::RatioMax(call_max)));
+                }
             }
         }
     }
@@ -125,21 +147,8 @@ pub fn run() -> Result<Report, Error> {
         "wasmtime: read, Component::deserialize, instantiate, create, call, on one thread; no \
          proof of the code, no limits, no deadline; ours: load_all, on all processors",
     );
+    report.note(extism::NOTE);
     Ok(report)
-}
-
-/// Memory of this process that is its own, in bytes.
-fn private_bytes() -> Result<f64, Error> {
-    let path = Path::new("/proc/self/smaps_rollup");
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let of = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<f64>().ok()
-    };
-    let missing = || Error::Wrong { what: "smaps_rollup", why: "a line is missing".to_owned() };
-    let clean = of("Private_Clean:").ok_or_else(missing)?;
-    let dirty = of("Private_Dirty:").ok_or_else(missing)?;
-    Ok((clean + dirty) * 1024.0)
 }
 
 /// Measures a load of `count` components, and then calls of the first.
@@ -148,12 +157,14 @@ fn measure<L>(
     load: impl FnOnce() -> Result<L, Error>,
     mut call: impl FnMut(&mut L, &[u8]) -> Result<Vec<u8>, Error>,
 ) -> Result<Measured, Error> {
-    let before = private_bytes()?;
+    let private =
+        || process::memory(std::process::id()).map(|memory| memory.private_bytes as f64);
+    let before = private()?;
     let (begun, cpu) = (Instant::now(), process_cpu_time());
     let mut loaded = load()?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     let load_cpu_ms = (process_cpu_time() - cpu).as_secs_f64() * 1e3;
-    let memory_bytes = (private_bytes()? - before) / count as f64;
+    let memory_bytes = (private()? - before) / count as f64;
     let mut call_ns = Vec::new();
     for (payload, calls) in PAYLOADS.into_iter().zip(CALLS) {
         let payload = vec![b'x'; payload];

@@ -1,12 +1,15 @@
 //! 500 native plugins: proven, unpacked, loaded and called once by the agent's own functions,
 //! against the same steps by bare library calls, and against opening alone.
 //!
+//! Then [`tiers`]: the same number of plugins in each tier.
+//!
 //! Each measurement is a process of its own, because the dynamic linker remembers. The three
 //! take turns. Downloads are left out: archives and statements are read from files.
 
 pub mod bare;
 pub mod ours;
 pub mod plugins;
+pub mod tiers;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -182,6 +185,7 @@ pub fn run() -> Result<Report, Error> {
     let size = std::fs::metadata(plugins::library(&plugins, 0)).map(|file| file.len());
     let size = size.map_err(Error::io(Path::new("a library")))?;
     report.note(format!("each library has {size} bytes"));
+    tiers::report(&mut report)?;
     Ok(report)
 }
 

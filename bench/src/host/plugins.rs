@@ -204,7 +204,6 @@ fn compile(folder: &Path) -> Result<(), Error> {
 
 /// A plugin's library, its manifest, and perhaps a file of data, as an archive.
 pub fn packed(name: &PluginName, library: Vec<u8>, data: Vec<u8>) -> Result<Packed, Error> {
-    let what = "a plugin's archive";
     let include = if data.is_empty() { "" } else { "\n[build]\ninclude = [\"data.bin\"]\n" };
     let text = format!(
         "[plugin]\nname = \"{name}\"\nversion = \"1.0.0\"\n\
@@ -212,12 +211,7 @@ pub fn packed(name: &PluginName, library: Vec<u8>, data: Vec<u8>) -> Result<Pack
          license = \"MIT\"\n\n[host]\nabi = {NATIVE_ABI}\n\n\
          [[service]]\nname = \"{SERVICE}\"\nversion = \"1.0.0\"\n{include}"
     );
-    let manifest = Manifest::parse(&text).map_err(Error::wrong("a plugin's manifest"))?;
-    let target = BuildTarget::Native {
-        target: modunest_agent::host::facts().target,
-        libc: scan::glibc_floor(&library).map_err(Error::wrong(what))?,
-        abi: NATIVE_ABI,
-    };
+    let target = native_target(&library)?;
     let file =
         |name: &str, content, executable| PackFile { name: name.to_owned(), content, executable };
     let mut files = vec![
@@ -227,6 +221,22 @@ pub fn packed(name: &PluginName, library: Vec<u8>, data: Vec<u8>) -> Result<Pack
     if !data.is_empty() {
         files.push(file("data.bin", data, false));
     }
+    archived(&text, target, files)
+}
+
+/// What a library of this machine is built for.
+pub fn native_target(library: &[u8]) -> Result<BuildTarget, Error> {
+    Ok(BuildTarget::Native {
+        target: modunest_agent::host::facts().target,
+        libc: scan::glibc_floor(library).map_err(Error::wrong("a plugin's library"))?,
+        abi: NATIVE_ABI,
+    })
+}
+
+/// An archive of these files, with the manifest among them.
+pub fn archived(text: &str, target: BuildTarget, files: Vec<PackFile>) -> Result<Packed, Error> {
+    let what = "a plugin's archive";
+    let manifest = Manifest::parse(text).map_err(Error::wrong("a plugin's manifest"))?;
     let bytes = pack(files).map_err(Error::wrong(what))?;
     let list = Archive::open(&bytes).and_then(|a| a.file_list()).map_err(Error::wrong(what))?;
     let build = Build {

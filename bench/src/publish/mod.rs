@@ -4,7 +4,7 @@
 //! walks the proven index, as an agent does. Publishes begin at fixed times, whether or not
 //! those before are done, so that a slow one is not hidden.
 
-mod publisher;
+pub mod publisher;
 mod reader;
 
 use std::sync::Arc;

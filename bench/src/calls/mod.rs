@@ -1,0 +1,202 @@
+//! What a call costs, tier by tier, against what is below it: the plugin's function by its
+//! pointer, a bare socket between two processes, bare wasmtime, and another plugin host.
+//!
+//! Each measurement is a process of its own, and all take turns. Both ends of a socket are on
+//! the same processors as ours: once on one, once on two.
+
+pub mod bare;
+pub mod ours;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::components::{self, extism};
+use crate::error::Error;
+use crate::report::{Report, Row, Target};
+use crate::{folders, process, stats};
+
+/// Bytes of the payloads of calls, there and back.
+pub const PAYLOADS: [usize; 2] = [64, 64 * 1024];
+/// Calls of one measurement, by payload; of those that stay in the process, more.
+pub const CALLS: [u32; 2] = [20_000, 4_000];
+/// Turns of each; the figures are medians over them.
+const ROUNDS: usize = 5;
+/// What a call in the host's process may take more than the plugin's function by its pointer.
+const ABOVE_POINTER_MAX_NS: f64 = 10.0;
+/// What a call of another process may take more than a bare round trip.
+const PROCESS_RATIO_MAX: f64 = 2.0;
+/// The processors, for what is to be kept on them.
+const NEAR: usize = 0;
+const FAR: usize = 1;
+
+const SOURCE: &str = include_str!("echo.c");
+const HEADER: &str = include_str!("../../../sdk/include/modunest.h");
+
+/// What one process has measured, by payload.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Measured {
+    /// One call by the host, in nanoseconds.
+    pub call_ns: Vec<f64>,
+    /// One call by a plugin of another, in nanoseconds; of ours only.
+    pub between_ns: Vec<f64>,
+}
+
+/// The plugin that all measure, compiled into `work` where it is not there yet.
+pub fn echo_library(work: &Path) -> Result<PathBuf, Error> {
+    let library = work.join("echo.so");
+    if library.exists() {
+        return Ok(library);
+    }
+    for (name, content) in [("echo.c", SOURCE), ("modunest.h", HEADER)] {
+        let path = work.join(name);
+        std::fs::write(&path, content).map_err(Error::io(&path))?;
+    }
+    let compiler = folders::program("cc", "install Debian's gcc or clang")?;
+    let mut command = Command::new(compiler);
+    command.current_dir(work).args(["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-s"]);
+    command.args(["-Wl,-z,relro,-z,now", "-o", "echo.so.new", "echo.c"]);
+    let output = command.output();
+    let output = output.map_err(|source| Error::Io { what: "cc".to_owned(), source })?;
+    if !output.status.success() {
+        let said = format!(": {}", String::from_utf8_lossy(&output.stderr));
+        return Err(Error::Failed { program: "cc".to_owned(), status: output.status, said });
+    }
+    std::fs::rename(work.join("echo.so.new"), &library).map_err(Error::io(&library))?;
+    Ok(library)
+}
+
+/// Runs a child with these arguments on the first processor, or on any.
+fn ask<T: DeserializeOwned>(arguments: &[&str], path: &Path, pinned: bool) -> Result<T, Error> {
+    let mut command = process::own(&arguments[..1], pinned.then_some(NEAR))?;
+    command.arg(path).args(&arguments[1..]);
+    process::ask(command)
+}
+
+/// The median over turns of one payload's figure.
+fn median(turns: &[Vec<f64>], at: usize) -> f64 {
+    stats::median(turns.iter().filter_map(|turn| turn.get(at).copied()).collect())
+}
+
+/// Measures all.
+pub fn run() -> Result<Report, Error> {
+    let mut report = Report::begin("calls");
+    let work = folders::memory()?;
+    let work = work.path();
+    echo_library(work)?;
+    in_process(&mut report, work)?;
+    processes(&mut report, work)?;
+    component(&mut report)?;
+    report.note(format!("medians of {ROUNDS} fresh processes each; payloads there and back"));
+    report.note(
+        "pointer: the plugin's function with what it allocates and frees, its answer read where \
+         it lies; ours takes the answer over into memory of its own, as a caller who keeps it \
+         does by the pointer too (with a copy); from plugin to plugin, the import, the grant and \
+         the operator's rules are looked up at each call",
+    );
+    report.note(
+        "socket: send and receive of the whole payload between two processes, nothing else; one \
+         processor: both ends on it; two: one end on each",
+    );
+    Ok(report)
+}
+
+fn in_process(report: &mut Report, work: &Path) -> Result<(), Error> {
+    let (mut ours, mut between, mut pointer, mut copied) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        let turn: Measured = ask(&["calls-ours", "in-process"], work, true)?;
+        ours.push(turn.call_ns);
+        between.push(turn.between_ns);
+        let turn: Measured = ask(&["calls-pointer"], work, true)?;
+        pointer.push(turn.call_ns);
+        let turn: Measured = ask(&["calls-pointer", "--copied"], work, true)?;
+        copied.push(turn.call_ns);
+    }
+    for (at, payload) in PAYLOADS.into_iter().enumerate() {
+        let (ours, between) = (median(&ours, at), median(&between, at));
+        let (pointer, copied) = (median(&pointer, at), median(&copied, at));
+        let what = |what: &str| format!("in-process, {payload} B: {what}");
+        report.row(Row::new(what("call"), "ns", ours).against("pointer", pointer));
+        report.row(Row::new(what("call"), "ns", ours).against("pointer, copy", copied));
+        let target = Target::AtMost(ABOVE_POINTER_MAX_NS);
+        report.row(Row::new(what("above the pointer"), "ns", ours - pointer).target(target));
+        report.row(Row::new(what("above, with a copy"), "ns", ours - copied).target(target));
+        report.row(
+            Row::new(what("from plugin to plugin"), "ns", between).against("pointer", pointer),
+        );
+    }
+    Ok(())
+}
+
+fn processes(report: &mut Report, work: &Path) -> Result<(), Error> {
+    let far = FAR.to_string();
+    let two = crate::host::processors() > FAR;
+    for (what, far) in [("one processor", None), ("two processors", Some(far.as_str()))] {
+        if far.is_some() && !two {
+            report.note("this machine has one processor only");
+            continue;
+        }
+        let far: Vec<&str> = far.into_iter().flat_map(|far| ["--far", far]).collect();
+        let (mut ours, mut between, mut bare) = (vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let arguments = [&["calls-ours", "process"], &far[..]].concat();
+            let turn: Measured = ask(&arguments, work, true)?;
+            ours.push(turn.call_ns);
+            between.push(turn.between_ns);
+            let mut command = process::own(&["calls-socket"], Some(NEAR))?;
+            command.args(&far);
+            let turn: Measured = process::ask(command)?;
+            bare.push(turn.call_ns);
+        }
+        for (at, payload) in PAYLOADS.into_iter().enumerate() {
+            let row = |name: &str, turns: &[Vec<f64>]| {
+                let text = format!("process, {payload} B, {what}: {name}");
+                Row::new(text, "us", median(turns, at) / 1e3)
+                    .against("bare socket", median(&bare, at) / 1e3)
+            };
+            report.row(row("call", &ours).target(Target::RatioMax(PROCESS_RATIO_MAX)));
+            report.row(row("from plugin to plugin", &between));
+        }
+    }
+    Ok(())
+}
+
+fn component(report: &mut Report) -> Result<(), Error> {
+    let (folder, state) = (components::folder(1)?, folders::memory()?);
+    components::bare::compile(folder.path(), 1)?;
+    let peer = extism::library()?;
+    let (mut ours, mut bare, mut theirs) = (vec![], vec![], vec![]);
+    for round in 0..=ROUNDS {
+        let turn = |child: &str| -> Result<components::Measured, Error> {
+            let mut command = process::own(&[child], Some(NEAR))?;
+            command.arg(folder.path()).arg(state.path()).arg("1");
+            if child == extism::CHILD {
+                command.arg("--library").arg(&peer);
+            }
+            process::ask(command)
+        };
+        let turns =
+            [turn("components-ours")?, turn("components-bare")?, turn(extism::CHILD)?];
+        // The first turn of each fills the caches: ours and theirs compile.
+        if round > 0 {
+            let [one, two, three] = turns.map(|turn| turn.call_ns);
+            ours.push(one);
+            bare.push(two);
+            theirs.push(three);
+        }
+    }
+    for (at, payload) in PAYLOADS.into_iter().enumerate() {
+        let row = |name: &str, turns: &[Vec<f64>]| {
+            Row::new(format!("component, {payload} B: call"), "ns", median(&ours, at))
+                .against(name, median(turns, at))
+        };
+        let target = Target::RatioMax(components::CALL_RATIO_MAX);
+        report.row(row("wasmtime", &bare).target(target));
+        let target = Target::RatioMax(components::PEER_CALL_RATIO_MAX);
+        report.row(row("extism", &theirs).target(target));
+    }
+    report.note(extism::NOTE);
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! What an agent takes of the machine at one moment, and whether that is level.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::process;
+use crate::report::{Report, Row, Target};
+use crate::stats;
+
+const MB: f64 = 1e6;
+
+/// One moment.
+pub struct Sample {
+    /// Megabytes of the agent that nobody shares.
+    agent_mb: f64,
+    /// Megabytes of the agent and all plugins' processes, with what they share counted once.
+    tree_mb: f64,
+    /// Descriptors of the agent.
+    descriptors: f64,
+    /// The same by what they are.
+    kinds: BTreeMap<String, usize>,
+    threads: f64,
+    /// Its processes, with those that have ended and nobody has waited for.
+    children: f64,
+}
+
+impl Sample {
+    /// Looks at an agent.
+    pub fn take(agent: u32) -> Result<Sample, Error> {
+        let folder = Path::new("/proc").join(agent.to_string());
+        let count = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_dir(&path).map(Iterator::count).map_err(Error::io(&path))
+        };
+        let kinds = kinds(&folder.join("fd"))?;
+        let children = process::children(agent)?;
+        let mut tree = process::memory(agent)?;
+        let agent_mb = tree.private_bytes as f64 / MB;
+        for child in &children {
+            // One that ended meanwhile takes nothing.
+            if let Ok(more) = process::memory_of_tree(*child) {
+                tree += more;
+            }
+        }
+        Ok(Sample {
+            agent_mb,
+            tree_mb: tree.proportional_bytes as f64 / MB,
+            descriptors: kinds.values().sum::<usize>() as f64,
+            kinds,
+            threads: count("task")? as f64,
+            children: children.len() as f64,
+        })
+    }
+}
+
+/// Descriptors by what they are, without their numbers.
+fn kinds(folder: &Path) -> Result<BTreeMap<String, usize>, Error> {
+    let mut kinds = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        // One that was closed meanwhile is none.
+        let Some(target) = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok())
+        else {
+            continue;
+        };
+        let target = target.to_string_lossy().into_owned();
+        let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind);
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    Ok(kinds)
+}
+
+/// Compares the end with the start, at rest and while all went on.
+pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample], level: f64) {
+    let figures: [(&str, &'static str, fn(&Sample) -> f64); 5] = [
+        ("memory of the agent, private", "MB", |s| s.agent_mb),
+        ("memory of all, proportional", "MB", |s| s.tree_mb),
+        ("descriptors of the agent", "", |s| s.descriptors),
+        ("threads of the agent", "", |s| s.threads),
+        ("processes below it", "", |s| s.children),
+    ];
+    for (what, unit, get) in figures {
+        let row = Row::new(format!("{what}, at rest"), unit, get(end));
+        report.row(row.against("at the start", get(start)).target(Target::RatioMax(level)));
+    }
+    let quarter = all.len() / 4;
+    if quarter > 0 {
+        for (what, unit, get) in figures {
+            let median = |part: &[Sample]| stats::median(part.iter().map(get).collect());
+            let row = Row::new(format!("{what}, at work"), unit, median(&all[all.len() - quarter..]));
+            report.row(row.against("first quarter", median(&all[..quarter])));
+        }
+        report.note("at work: medians of the last quarter's looks against the first quarter's");
+    }
+    let names = start.kinds.keys().chain(end.kinds.keys());
+    let names: std::collections::BTreeSet<&String> = names.collect();
+    for name in names {
+        let of = |sample: &Sample| sample.kinds.get(name).copied().unwrap_or(0);
+        let (before, after) = (of(start), of(end));
+        if before != after {
+            report.note(format!("descriptors of {name}: {before} at the start, {after} at the end"));
+        }
+    }
+}
