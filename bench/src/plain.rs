@@ -126,8 +126,7 @@ fn prepared(
     let manifest_digest = Digest::of(text.as_bytes());
     let release =
         Release::declared_by(&manifest, manifest_digest, Link::FIRST, vec![build.clone()]);
-    let uses =
-        manifest.dependencies.iter().map(|one| (one.plugin.clone(), one.optional)).collect();
+    let uses = manifest.dependencies.iter().map(|one| (one.plugin.clone(), one.optional)).collect();
     let proven = Proven {
         release: Arc::new(release),
         build,
@@ -140,11 +139,7 @@ fn prepared(
 }
 
 /// Loads all of them. An error names one that is not ready.
-pub fn load(
-    prepared: Vec<Prepared>,
-    settings: &HostSettings,
-    state: &Path,
-) -> Result<Host, Error> {
+pub fn load(prepared: Vec<Prepared>, settings: &HostSettings, state: &Path) -> Result<Host, Error> {
     let resources = Resources::new(state, settings.grants.outbound.clone());
     let plan = Plan::build(prepared, &BTreeMap::new(), settings, &resources, None);
     let host = load_all(plan, settings);

@@ -66,9 +66,8 @@ async fn measure() -> Result<Report, Error> {
 }
 
 fn add_rows(report: &mut Report, tier: Tier, swaps: &[(Instant, Instant)], seen: &[Seen]) {
-    let is_during = |(begun, ended, _): &&Seen| {
-        swaps.iter().any(|(start, end)| ended >= start && begun <= end)
-    };
+    let is_during =
+        |(begun, ended, _): &&Seen| swaps.iter().any(|(start, end)| ended >= start && begun <= end);
     let (during, otherwise): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(is_during);
     let millis = |calls: &[&Seen]| -> Vec<f64> {
         calls.iter().map(|(begun, ended, _)| (*ended - *begun).as_secs_f64() * 1e3).collect()
@@ -79,8 +78,12 @@ fn add_rows(report: &mut Report, tier: Tier, swaps: &[(Instant, Instant)], seen:
     report.row(Row::new(what("failed calls"), "", failed as f64).target(Target::AtMost(0.0)));
     let (mut during, mut otherwise) = (millis(&during), millis(&otherwise));
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("longest", 1.0)] {
-        let row = Row::new(what(&format!("call during a swap, {name}")), "ms", stats::quantile(&mut during, share))
-            .against("otherwise", stats::quantile(&mut otherwise, share));
+        let row = Row::new(
+            what(&format!("call during a swap, {name}")),
+            "ms",
+            stats::quantile(&mut during, share),
+        )
+        .against("otherwise", stats::quantile(&mut otherwise, share));
         report.row(if name == "p99" { row.target(Target::Below(P99_BELOW_MS)) } else { row });
     }
     let took = swaps.iter().map(|(start, end)| (*end - *start).as_secs_f64() * 1e3).collect();

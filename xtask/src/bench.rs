@@ -39,12 +39,7 @@ pub enum Bench {
 
 /// Builds and runs a benchmark. Its exit code says whether it ran, not whether targets are met.
 /// `seconds` is for those that run for a time.
-pub fn run(
-    folders: &Folders,
-    bench: Bench,
-    json: bool,
-    seconds: Option<u64>,
-) -> Result<(), Error> {
+pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) -> Result<(), Error> {
     let cargo = || {
         let mut command = Command::new("cargo");
         command.current_dir(&folders.repository).env("CARGO_TARGET_DIR", &folders.target);

@@ -85,6 +85,11 @@ impl Hooks {
         }
     }
 
+    /// Whether anybody is asked what is allowed; who is not, costs nothing.
+    pub(crate) fn are_asked(&self) -> bool {
+        !self.0.permissions.is_empty()
+    }
+
     /// Whether a plugin may be loaded, by all that are asked.
     pub(crate) fn may_load(&self, ask: &LoadAsk<'_>) -> Result<(), String> {
         self.ask(|permissions| permissions.load(ask))

@@ -52,7 +52,7 @@ impl Cell {
             PUBLISH => self.publish(request),
             200..=299 => self.streams().operate(operation, request),
             _ => {
-                let deadline = Deadline::at(frame::current().deadline_ms);
+                let deadline = Deadline::at(frame::deadline_ms());
                 let answer = self.operations().serve(operation, request, deadline);
                 if let Err(Error::Denied(reason)) = &answer {
                     self.meter().deny();

@@ -1,7 +1,10 @@
 //! The call that a thread is serving, so that calls from within it inherit its deadline, its
 //! trace, its depth and the user behind it, whatever the plugin says.
+//!
+//! Depth and deadline change with every call and are kept apart, as plain numbers: a call from
+//! plugin to plugin may cost a few nanoseconds, and moving all of a [`Frame`] takes several.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use modunest_sdk::Identity;
@@ -15,37 +18,90 @@ pub(super) struct Frame {
     pub(super) depth: u32,
     /// Unix milliseconds; zero for none.
     pub(super) deadline_ms: u64,
-    pub(super) trace: String,
+    /// W3C `traceparent`; `None` where there is none.
+    pub(super) trace: Option<Arc<str>>,
     /// The end user for whom all this happens.
     pub(super) identity: Option<Arc<Identity>>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Frame> = RefCell::default();
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static DEADLINE_MS: Cell<u64> = const { Cell::new(0) };
+    static TRACE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+    static IDENTITY: RefCell<Option<Arc<Identity>>> = const { RefCell::new(None) };
 }
 
 /// The frame of this thread; empty on a plugin's own threads.
 pub(super) fn current() -> Frame {
-    CURRENT.with_borrow(Frame::clone)
+    Frame {
+        depth: depth(),
+        deadline_ms: deadline_ms(),
+        trace: trace(),
+        identity: IDENTITY.with_borrow(Clone::clone),
+    }
+}
+
+/// How many calls are inside one another on this thread.
+pub(super) fn depth() -> u32 {
+    DEPTH.get()
+}
+
+/// The deadline of the call that this thread serves, in Unix milliseconds; zero for none.
+pub(super) fn deadline_ms() -> u64 {
+    DEADLINE_MS.get()
+}
+
+/// The trace of the call that this thread serves.
+pub(super) fn trace() -> Option<Arc<str>> {
+    TRACE.with_borrow(Clone::clone)
 }
 
 /// Serves for a user: what is called from within is told of them, and of nobody else.
 pub(crate) fn with_identity<T>(identity: Option<Arc<Identity>>, serve: impl FnOnce() -> T) -> T {
-    within(Frame { identity, ..current() }, serve)
+    let _restore = Restore(&IDENTITY, Some(IDENTITY.replace(identity)));
+    serve()
 }
 
 /// Serves within a frame.
 pub(super) fn within<T>(frame: Frame, serve: impl FnOnce() -> T) -> T {
-    struct Restore(Option<Frame>);
-    impl Drop for Restore {
+    let Frame { depth, deadline_ms, trace, identity } = frame;
+    with_identity(identity, || deeper(depth, deadline_ms, Some(trace), serve))
+}
+
+/// Serves a call from within the one that this thread serves, for the same user. `trace` is
+/// given where it is another one.
+pub(super) fn deeper<T>(
+    depth: u32,
+    deadline_ms: u64,
+    trace: Option<Option<Arc<str>>>,
+    serve: impl FnOnce() -> T,
+) -> T {
+    struct Back(u32, u64);
+    impl Drop for Back {
         fn drop(&mut self) {
-            if let Some(frame) = self.0.take() {
-                CURRENT.set(frame);
-            }
+            DEPTH.set(self.0);
+            DEADLINE_MS.set(self.1);
         }
     }
-    let _restore = Restore(Some(CURRENT.replace(frame)));
-    serve()
+    let _back = Back(DEPTH.replace(depth), DEADLINE_MS.replace(deadline_ms));
+    match trace {
+        None => serve(),
+        Some(trace) => {
+            let _restore = Restore(&TRACE, Some(TRACE.replace(trace)));
+            serve()
+        }
+    }
+}
+
+/// Puts back what was there before, also behind a panic.
+struct Restore<T: 'static>(&'static std::thread::LocalKey<RefCell<Option<T>>>, Option<Option<T>>);
+
+impl<T> Drop for Restore<T> {
+    fn drop(&mut self) {
+        if let Some(before) = self.1.take() {
+            self.0.set(before);
+        }
+    }
 }
 
 /// The earlier of two deadlines, where zero is none.

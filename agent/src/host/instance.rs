@@ -65,6 +65,12 @@ pub trait Instance: Send + Sync {
         Err(Error::Unsupported("a plugin in this tier cannot be started anew".to_owned()))
     }
 
+    /// Whether a call of it goes on in this process: then it may cost less than a look at a
+    /// clock, and not every call is timed.
+    fn stays_in_process(&self) -> bool {
+        true
+    }
+
     /// How it does, seen from outside it.
     fn vitals(&self) -> Vitals {
         Vitals::in_process()

@@ -87,7 +87,7 @@ impl Streams {
                 let body = lock(&self.uploads).get(&id).cloned();
                 let body =
                     body.ok_or_else(|| Error::NotFound(format!("there is no upload {id}")))?;
-                body.read(max as usize, frame::current().deadline_ms)
+                body.read(max as usize, frame::deadline_ms())
             }
             operation::STREAM_WAKE => {
                 // A stream that is gone needs no waking.

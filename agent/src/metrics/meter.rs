@@ -122,8 +122,8 @@ pub struct Reading {
 }
 
 impl Meter {
-    /// A call begins. `timed` says that it is worth its own time: it comes from outside, or
-    /// leaves the process. Others are timed by sample.
+    /// A call begins. `timed` says that it is worth its own time: it comes from a client,
+    /// or leaves the process. Others are timed by sample.
     pub fn begin(timed: bool) -> Begun {
         let weight = if timed { 1 } else { sample() };
         Begun { since: (weight > 0).then(Instant::now), weight }

@@ -26,6 +26,13 @@ const QUICK: Duration = Duration::from_millis(20);
 /// Bodies above this are taken out of memory again once they were read.
 const KEPT_MAX_BYTES: usize = 1024 * 1024;
 
+/// Bodies up to this are copied behind their head before they are sent: cheaper than the
+/// kernel's walk over two parts.
+const JOINED_MAX_BYTES: usize = 4 * 1024;
+
+/// The system's number of "message too long".
+const TOO_LONG: i32 = libc::EMSGSIZE;
+
 /// Most descriptors of one message.
 pub const DESCRIPTORS_MAX: usize = 3;
 
@@ -177,26 +184,49 @@ impl Channel {
     /// # Errors
     /// When the other side is gone or, for the agent, leaves messages unread.
     pub fn send(&self, message: &Message<'_>, scratch: &mut Vec<u8>) -> Result<(), Broken> {
-        let (message, inline) = match message.body {
-            Body::Inline(bytes) if bytes.len() > INLINE_MAX_BYTES => {
-                if bytes.len() > MAX_MESSAGE_BYTES {
-                    return Err(Malformed::Body(bytes.len()).into());
-                }
-                self.write_memory(bytes)?;
-                (Message { body: Body::Shared(bytes.len()), ..*message }, &[] as &[u8])
+        if let Body::Inline(bytes) = message.body
+            && bytes.len() <= INLINE_MAX_BYTES
+        {
+            message.write_head(scratch)?;
+            match self.send_whole(scratch, bytes) {
+                // The operator lets sockets hold less.
+                Err(Broken::Io(error)) if error.raw_os_error() == Some(TOO_LONG) => {}
+                sent => return sent,
             }
-            Body::Inline(bytes) => (*message, bytes),
-            Body::Shared(_) => (*message, &[] as &[u8]),
+        }
+        let length = match message.body {
+            Body::Inline(bytes) if bytes.len() > MAX_MESSAGE_BYTES => {
+                return Err(Malformed::Body(bytes.len()).into());
+            }
+            Body::Inline(bytes) => {
+                self.write_memory(bytes)?;
+                bytes.len()
+            }
+            Body::Shared(length) => length,
         };
-        message.write_head(scratch)?;
-        // Small bodies are copied once more: cheaper than the kernel's walk over two parts.
-        scratch.extend_from_slice(inline);
+        Message { body: Body::Shared(length), ..*message }.write_head(scratch)?;
+        self.send_whole(scratch, &[])
+    }
+
+    /// Sends a head and the body behind it.
+    fn send_whole(&self, head: &mut Vec<u8>, body: &[u8]) -> Result<(), Broken> {
         let mut flags = SendFlags::NOSIGNAL;
         if !self.waits {
             flags |= SendFlags::DONTWAIT;
         }
+        let is_small = body.len() <= JOINED_MAX_BYTES;
+        if is_small {
+            head.extend_from_slice(body);
+        }
         loop {
-            match rustix::net::send(&self.socket, scratch, flags) {
+            let sent = if is_small {
+                rustix::net::send(&self.socket, head, flags)
+            } else {
+                let parts = [IoSlice::new(head), IoSlice::new(body)];
+                let mut nothing = SendAncillaryBuffer::default();
+                rustix::net::sendmsg(&self.socket, &parts, &mut nothing, flags)
+            };
+            match sent {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),

@@ -1,6 +1,7 @@
 //! The runner: a process that loads plugins behind a sandbox and serves an agent.
 //!
-//! It is the agent's own program, started anew with another name ([`run_if_asked`]). It gives
+//! It is the agent's own program, started anew once ([`run_if_asked`]) and forked from there
+//! for each runner ([`zygote`]). It gives
 //! up what it does not need ([`crate::sandbox`]), says that it is ready, and then serves its
 //! lanes, each on a thread of its own: one request at a time, and while a plugin works on
 //! one, what the plugin asks goes back over the same lane. What a plugin's own threads ask
@@ -17,6 +18,7 @@ mod serve;
 pub(crate) mod setup;
 #[doc(hidden)]
 pub mod wire;
+pub(crate) mod zygote;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -29,14 +31,12 @@ use channel::{Broken, Channel};
 use serve::Shared;
 use setup::Setup;
 use wire::{Body, Kind, Message};
+use zygote::Next;
 
 use crate::sandbox::{self, SandboxError};
 
 /// How the name of a runner's process begins; the plugin's follows.
 pub(crate) const NAME: &str = "modunest-runner";
-/// Its first argument.
-pub(crate) const ARGUMENT: &str = "runner";
-
 /// Exit code of a runner that could not begin; its last words say why.
 const EXIT_NOT_READY: u8 = 70;
 
@@ -83,40 +83,58 @@ pub fn run_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     let is_named =
         arguments.next().is_some_and(|name| name.as_bytes().starts_with(NAME.as_bytes()));
-    if !is_named || arguments.next().as_deref() != Some(OsStr::new(ARGUMENT)) {
+    if !is_named || arguments.next().as_deref() != Some(OsStr::new(zygote::ARGUMENT)) {
         return None;
     }
-    Some(match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The agent reads it, if anybody does.
-            let _ = writeln!(std::io::stderr(), "the runner could not begin: {error}");
-            ExitCode::from(EXIT_NOT_READY)
-        }
-    })
+    let agent = arguments.next().and_then(|pid| pid.to_str()?.parse().ok());
+    let served = agent.ok_or(Fatal::NoSetup).and_then(zygote::run);
+    Some(
+        match served.and_then(|next| match next {
+            Next::End => Ok(()),
+            Next::Run => run(),
+        }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // The agent reads it, if anybody does.
+                let _ = writeln!(std::io::stderr(), "the runner could not begin: {error}");
+                ExitCode::from(EXIT_NOT_READY)
+            }
+        },
+    )
 }
 
 fn run() -> Result<(), Fatal> {
-    sandbox::close_from(3)?;
-    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let nothing = std::fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&nothing)?;
-    drop(nothing);
+    let control = first_socket()?;
     let mut buffer = channel::buffer();
     let (setup, background) = receive_setup(&control, &mut buffer)?;
-    // A session of its own: what a terminal sends to the agent does not reach it.
-    rustix::process::setsid()?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
-    if parent.and_then(|pid| u32::try_from(pid).ok()) != Some(setup.agent) {
-        return Err(Fatal::Orphan);
-    }
+    belong_to(setup.agent)?;
     prefer_to_be_killed();
     let enforced = sandbox::enforce(&setup.policy, setup.must_enforce)?;
     let body = serde_json::to_vec(&enforced).map_err(std::io::Error::other)?;
     let ready = Message::new(Kind::Ready, 0, Body::Inline(&body));
     channel::send_descriptors(control.as_fd(), &ready, &[]).map_err(Fatal::NoAgent)?;
     follow(&control, &Arc::new(Shared::new(background)), &mut buffer)
+}
+
+/// The socket that it began with as its standard input; every other descriptor is closed.
+fn first_socket() -> Result<OwnedFd, Fatal> {
+    sandbox::close_from(3)?;
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    Ok(control)
+}
+
+/// Ends with its agent from now on.
+fn belong_to(agent: u32) -> Result<(), Fatal> {
+    // A session of its own: what a terminal sends to the agent does not reach it.
+    rustix::process::setsid()?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    if parent.and_then(|pid| u32::try_from(pid).ok()) != Some(agent) {
+        return Err(Fatal::Orphan);
+    }
+    Ok(())
 }
 
 fn receive_setup(control: &OwnedFd, buffer: &mut [u8]) -> Result<(Setup, Channel), Fatal> {

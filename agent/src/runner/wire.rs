@@ -24,9 +24,9 @@ use modunest_sdk::abi::MAX_MESSAGE_BYTES;
 pub const HEAD_BYTES: usize = 32;
 /// Longest text: names, paths of routes, and traces are far below.
 pub const TEXT_MAX_BYTES: usize = 2048;
-/// Longest body inside a message. Copying so much through a socket costs as much as two copies
-/// through memory and one more system call on each side.
-pub const INLINE_MAX_BYTES: usize = 32 * 1024;
+/// Longest body inside a message. A socket takes so much at once on every system, and copies it
+/// several times faster than a file in memory is written and read.
+pub const INLINE_MAX_BYTES: usize = 64 * 1024;
 /// Longest message.
 pub const MESSAGE_MAX_BYTES: usize = HEAD_BYTES + 3 * TEXT_MAX_BYTES + INLINE_MAX_BYTES;
 
@@ -46,6 +46,13 @@ pub enum Kind {
     File = 3,
     /// To the agent: the sandbox is in force; the body says which.
     Ready = 4,
+    /// To the zygote: fork a runner of the name in the first text, with its first socket and
+    /// its output.
+    Fork = 5,
+    /// From the zygote: the fork's process, as the code.
+    Forked = 6,
+    /// From the zygote: there is no fork; the code is the system's error.
+    NotForked = 7,
     /// To the runner: load a plugin; the body says how.
     Load = 16,
     /// To the runner: a call. Texts: target, trace, caller.
@@ -76,11 +83,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 17] = [
+    const ALL: [Kind; 20] = [
         Kind::Setup,
         Kind::Lane,
         Kind::File,
         Kind::Ready,
+        Kind::Fork,
+        Kind::Forked,
+        Kind::NotForked,
         Kind::Load,
         Kind::Call,
         Kind::Health,

@@ -8,6 +8,7 @@
 mod calls;
 mod descriptors;
 mod files;
+mod fork;
 mod limits;
 mod probe;
 
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use descriptors::close_from;
+pub use fork::{Arguments, Forked, fork_sibling, own_arguments};
 pub use limits::Limits;
 pub use probe::{Support, probe};
 

@@ -91,7 +91,8 @@ pub fn socket(far: Option<usize>) -> Result<Measured, Error> {
         }
     }
     drop(near);
-    let status = child.wait().map_err(|source| Error::Io { what: "the echo".to_owned(), source })?;
+    let status =
+        child.wait().map_err(|source| Error::Io { what: "the echo".to_owned(), source })?;
     if !status.success() {
         let (program, said) = ("the echo".to_owned(), String::new());
         return Err(Error::Failed { program, status, said });

@@ -177,8 +177,7 @@ fn component(report: &mut Report) -> Result<(), Error> {
             }
             process::ask(command)
         };
-        let turns =
-            [turn("components-ours")?, turn("components-bare")?, turn(extism::CHILD)?];
+        let turns = [turn("components-ours")?, turn("components-bare")?, turn(extism::CHILD)?];
         // The first turn of each fills the caches: ours and theirs compile.
         if round > 0 {
             let [one, two, three] = turns.map(|turn| turn.call_ns);

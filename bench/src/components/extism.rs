@@ -71,8 +71,10 @@ pub fn library() -> Result<PathBuf, Error> {
     }
     let package = folder.join("extism_sys");
     let files = std::fs::read_dir(&package).map_err(Error::io(&package))?;
-    let mut libraries =
-        files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "so"));
+    let mut libraries = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "so"));
     libraries.next().ok_or_else(|| Error::Wrong {
         what: "extism's package",
         why: format!("there is no library in {}", package.display()),
@@ -193,12 +195,8 @@ fn module(number: usize) -> Vec<u8> {
         &[0x60, 2, I64, I64, 0],
         &[0x60, 0, 1, I32],
     ];
-    let imports = [
-        vec![3],
-        import("input_offset", 0),
-        import("input_length", 0),
-        import("output_set", 1),
-    ];
+    let imports =
+        [vec![3], import("input_offset", 0), import("input_length", 0), import("output_set", 1)];
     let exports = [vec![1], name("echo"), vec![0, 3]];
     // output_set(input_offset(), input_length()); 0
     let body = [0_u8, 0x10, 0, 0x10, 1, 0x10, 2, 0x41, 0, 0x0b];

@@ -124,7 +124,8 @@ pub fn run() -> Result<Report, Error> {
             Row::new(what, unit, median(&ours, get)).against(peer, median(theirs, get))
         };
         let limits = [("wasmtime", LOAD_RATIO_MAX, CALL_RATIO_MAX)];
-        let limits = limits.into_iter().chain([("extism", PEER_LOAD_RATIO_MAX, PEER_CALL_RATIO_MAX)]);
+        let limits =
+            limits.into_iter().chain([("extism", PEER_LOAD_RATIO_MAX, PEER_CALL_RATIO_MAX)]);
         for (peer, load_max, call_max) in limits {
             let what = format!("{count} components: load, first call");
             let load = row(what, "ms", peer, &|m| m.load_ms);
@@ -157,8 +158,7 @@ fn measure<L>(
     load: impl FnOnce() -> Result<L, Error>,
     mut call: impl FnMut(&mut L, &[u8]) -> Result<Vec<u8>, Error>,
 ) -> Result<Measured, Error> {
-    let private =
-        || process::memory(std::process::id()).map(|memory| memory.private_bytes as f64);
+    let private = || process::memory(std::process::id()).map(|memory| memory.private_bytes as f64);
     let before = private()?;
     let (begun, cpu) = (Instant::now(), process_cpu_time());
     let mut loaded = load()?;

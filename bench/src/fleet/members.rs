@@ -57,7 +57,9 @@ pub async fn publish(
         };
         let (text, target, code) = match tier {
             Tier::Component => (
-                format!("{text}\n[build]\nwasm = {{ library = \"probe\", world = \"{COMPONENT_WORLD}\" }}\n"),
+                format!(
+                    "{text}\n[build]\nwasm = {{ library = \"probe\", world = \"{COMPONENT_WORLD}\" }}\n"
+                ),
                 BuildTarget::Wasm { world: COMPONENT_WORLD },
                 file(COMPONENT_NAME, PROBE, false),
             ),

@@ -71,11 +71,6 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Members of a tier.
-    pub fn of(&self, tier: Tier) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(move |member| member.tier == tier)
-    }
-
     /// For whoever calls from a task of their own.
     pub fn caller(&self) -> Caller {
         Caller { client: self.client.clone(), gateway: self.gateway.clone() }

@@ -100,8 +100,7 @@ pub fn report(report: &mut Report) -> Result<(), Error> {
                     turns.push(measured);
                 }
             }
-            let median =
-                |get: fn(&Measured) -> f64| stats::median(turns.iter().map(get).collect());
+            let median = |get: fn(&Measured) -> f64| stats::median(turns.iter().map(get).collect());
             let what = |what: &str| format!("{count} in the tier {}: {what}", tier.word());
             let load = Row::new(what("load, first call"), "s", median(|m| m.load_ms) / 1e3);
             report.row(if tier == Tier::Process && count == plugins::COUNT {

@@ -120,8 +120,9 @@ async fn disturb(
 ) -> Result<Vec<Sample>, Error> {
     let begun = Instant::now();
     let ledger = Arc::new(Ledger::new(fleet));
-    let callers: Vec<_> =
-        (0..CALLERS).map(|_| ledger.clone().caller(fleet.caller(), Random(random.next()))).collect();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| ledger.clone().caller(fleet.caller(), Random(random.next())))
+        .collect();
     let mut samples = Vec::new();
     let mut sampled = begun;
     while begun.elapsed() < time {
@@ -182,11 +183,7 @@ struct Seen {
 impl Ledger {
     fn new(fleet: &Fleet) -> Ledger {
         let plugins = fleet.members.iter().map(|one| (one.path.clone(), AtomicU64::new(0)));
-        Ledger {
-            stop: AtomicBool::new(false),
-            begun: Instant::now(),
-            plugins: plugins.collect(),
-        }
+        Ledger { stop: AtomicBool::new(false), begun: Instant::now(), plugins: plugins.collect() }
     }
 
     fn now_ms(&self) -> u64 {

@@ -87,7 +87,8 @@ pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample
     if quarter > 0 {
         for (what, unit, get) in figures {
             let median = |part: &[Sample]| stats::median(part.iter().map(get).collect());
-            let row = Row::new(format!("{what}, at work"), unit, median(&all[all.len() - quarter..]));
+            let row =
+                Row::new(format!("{what}, at work"), unit, median(&all[all.len() - quarter..]));
             report.row(row.against("first quarter", median(&all[..quarter])));
         }
         report.note("at work: medians of the last quarter's looks against the first quarter's");
@@ -98,7 +99,8 @@ pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample
         let of = |sample: &Sample| sample.kinds.get(name).copied().unwrap_or(0);
         let (before, after) = (of(start), of(end));
         if before != after {
-            report.note(format!("descriptors of {name}: {before} at the start, {after} at the end"));
+            report
+                .note(format!("descriptors of {name}: {before} at the start, {after} at the end"));
         }
     }
 }

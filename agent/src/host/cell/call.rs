@@ -10,7 +10,7 @@ use super::Cell;
 use super::gate::{Entered, Running};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
-use crate::host::frame::{self, DEPTH_MAX, Frame};
+use crate::host::frame::{self, DEPTH_MAX};
 use crate::host::{Call, Instance, spans};
 use crate::metrics::{self, Meter};
 
@@ -41,27 +41,31 @@ impl Cell {
     /// # Errors
     /// What the plugin answered, or why it was not called.
     pub fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
-        let outer = frame::current();
+        let depth = frame::depth();
         let service = (call.kind == RequestKind::Service).then_some(call.target);
-        let admitted = self.let_in(&call, service, &outer);
+        let admitted = self.let_in(&call, service, depth);
         let admitted = match admitted.inspect_err(|_| self.meter.refuse())? {
             Admission::Here(admitted) => admitted,
             Admission::Elsewhere(successor) => return successor.call(call),
         };
         let Admitted { _running, instance, deadline_ms, ticket } = admitted;
-        let trace = if call.trace.is_empty() { outer.trace } else { call.trace.to_owned() };
-        let mut step = spans::begin(self, &call, &trace);
-        let trace = step.as_ref().map_or(trace, |step| step.context().to_string());
-        // What comes from outside costs more than two looks at a clock.
-        let begun = Meter::begin(outer.depth == 0);
-        let inner = Frame {
-            depth: outer.depth + 1,
-            deadline_ms,
-            trace: trace.clone(),
-            identity: outer.identity,
+        let outer = frame::trace();
+        // As it is, or handed on by the plugin that calls, or another one.
+        let is_same = call.trace.is_empty() || outer.as_deref() == Some(call.trace);
+        let trace = if is_same { outer } else { Some(Arc::from(call.trace)) };
+        let mut step = spans::begin(self, &call, trace.as_deref().unwrap_or_default());
+        let (is_same, trace) = match &step {
+            Some(step) => (false, Some(Arc::from(step.context().to_string()))),
+            None => (is_same, trace),
         };
-        let answer =
-            frame::within(inner, || instance.call(Call { deadline_ms, trace: &trace, ..call }));
+        // What comes from a client, or leaves the process, costs more than two looks at a clock.
+        let is_from_client = depth == 0 && call.kind != RequestKind::Service;
+        let begun = Meter::begin(is_from_client || !instance.stays_in_process());
+        let other = (!is_same).then(|| trace.clone());
+        let trace = trace.as_deref().unwrap_or_default();
+        let answer = frame::deeper(depth + 1, deadline_ms, other, || {
+            instance.call(Call { deadline_ms, trace, ..call })
+        });
         let ended = metrics::Outcome::of(&answer);
         let took = self.meter.end(begun, ended);
         if self.hooks.is_observed() {
@@ -94,9 +98,9 @@ impl Cell {
         &self,
         call: &Call<'_>,
         service: Option<&str>,
-        outer: &Frame,
+        depth: u32,
     ) -> Result<Admission<'_>, Error> {
-        if outer.depth >= DEPTH_MAX {
+        if depth >= DEPTH_MAX {
             return Err(Error::Denied(format!(
                 "calls from plugin to plugin are {DEPTH_MAX} deep at most"
             )));
@@ -107,7 +111,7 @@ impl Cell {
                 call.payload.len()
             )));
         }
-        let deadline_ms = frame::earlier(outer.deadline_ms, call.deadline_ms);
+        let deadline_ms = frame::earlier(frame::deadline_ms(), call.deadline_ms);
         if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
@@ -118,14 +122,11 @@ impl Cell {
         let Some(instance) = self.instance.get() else {
             return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
         };
-        self.hooks
-            .may_call(&CallAsk {
-                plugin: &self.name,
-                version: &self.version,
-                target: call.target,
-                caller: call.caller,
-            })
-            .map_err(Error::Denied)?;
+        if self.hooks.are_asked() {
+            let (plugin, version) = (&self.name, &self.version);
+            let ask = CallAsk { plugin, version, target: call.target, caller: call.caller };
+            self.hooks.may_call(&ask).map_err(Error::Denied)?;
+        }
         let ticket = self.breakers.admit(service, now_ms).map_err(|r| self.refused(service, r))?;
         let instance = instance.as_ref();
         Ok(Admission::Here(Admitted { _running: running, instance, deadline_ms, ticket }))

@@ -90,13 +90,13 @@ impl State {
         check_size("service's name", service.len(), TEXT_MAX_BYTES)?;
         check_size("payload", payload.len(), MAX_MESSAGE_BYTES)?;
         // A component has no threads of its own: what it asks is part of the call it serves.
-        let frame = frame::current();
+        let trace = frame::trace();
         self.side.call_service(ServiceAsk {
             plugin,
             service,
             payload,
-            trace: &frame.trace,
-            deadline_ms: frame.deadline_ms,
+            trace: trace.as_deref().unwrap_or_default(),
+            deadline_ms: frame::deadline_ms(),
         })
     }
 }

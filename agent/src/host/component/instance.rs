@@ -1,6 +1,6 @@
 //! A plugin that is a component.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(crate) struct ComponentInstance {
     /// Stores that serve no call now; `None` for one that trapped.
     idle: Mutex<Vec<Option<Running>>>,
     returned: Condvar,
+    /// Who waits for a store: only then is telling worth a system call. Changed with `idle` held.
+    waiting: AtomicUsize,
     memory_bytes: Arc<AtomicU64>,
     last_trap: Mutex<Option<String>>,
 }
@@ -79,6 +81,7 @@ impl ComponentInstance {
             assets,
             idle: Mutex::default(),
             returned: Condvar::new(),
+            waiting: AtomicUsize::new(0),
             memory_bytes: Arc::default(),
             last_trap: Mutex::default(),
         };
@@ -191,8 +194,10 @@ impl ComponentInstance {
             if left == 0 {
                 return Err(Error::DeadlineExceeded("while it waited for its turn".to_owned()));
             }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             let waited = self.returned.wait_timeout(idle, Duration::from_millis(left));
             idle = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -261,8 +266,13 @@ struct Turn<'i> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(&self.instance.idle).push(self.store.take());
-        self.instance.returned.notify_one();
+        let mut idle = lock(&self.instance.idle);
+        idle.push(self.store.take());
+        let is_awaited = self.instance.waiting.load(Ordering::Relaxed) > 0;
+        drop(idle);
+        if is_awaited {
+            self.instance.returned.notify_one();
+        }
     }
 }
 

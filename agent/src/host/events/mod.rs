@@ -182,9 +182,9 @@ impl Cell {
             Error::Denied(format!("the manifest of {} publishes no event {name}", self.name()))
         })?;
         let published = self.check_event(name, payload).and_then(|()| {
-            let frame = frame::current();
-            let parcel = Parcel::new(self.name(), name, payload, frame.trace);
-            topic.hand_over(&parcel, frame.deadline_ms)
+            let trace = frame::trace().as_deref().unwrap_or_default().to_owned();
+            let parcel = Parcel::new(self.name(), name, payload, trace);
+            topic.hand_over(&parcel, frame::deadline_ms())
         });
         let counter = if published.is_ok() { &topic.published } else { &topic.refused };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -49,6 +49,8 @@ pub(super) struct Child {
 struct Lanes {
     idle: Vec<Lane>,
     made: usize,
+    /// Who waits for one: only then is telling worth a system call.
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -300,8 +302,10 @@ impl Child {
                     self.lanes_max
                 )));
             }
+            lanes.waiting += 1;
             let waited = self.lane_free.wait_timeout(lanes, left);
             lanes = waited.unwrap_or_else(PoisonError::into_inner).0;
+            lanes.waiting -= 1;
         }
     }
 
@@ -326,8 +330,11 @@ impl Child {
         if !self.has_ended() {
             lanes.idle.push(lane);
         }
+        let is_awaited = lanes.waiting > 0;
         drop(lanes);
-        self.lane_free.notify_one();
+        if is_awaited {
+            self.lane_free.notify_one();
+        }
     }
 
     /// Leaves a lane to the runner for the time of grace.
@@ -437,7 +444,7 @@ impl Child {
 }
 
 /// Ends a process that nobody watches.
-fn reap(process: &OwnedFd) {
+pub(super) fn reap(process: &OwnedFd) {
     let ended = rustix::process::pidfd_send_signal(process, Signal::KILL).and_then(|()| {
         rustix::process::waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED)
     });

@@ -247,6 +247,10 @@ impl Instance for ProcessInstance {
         self.runner.restart(reason)
     }
 
+    fn stays_in_process(&self) -> bool {
+        false
+    }
+
     fn vitals(&self) -> Vitals {
         let seen = self.runner.seen();
         let (resident_bytes, cpu_ms) = seen.pid.map_or((None, None), vitals::of_process);

@@ -1,5 +1,6 @@
 //! One call from plugin to plugin, from the caller's import to the checked answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -142,7 +143,10 @@ impl Cell {
         self.warn_once(index, target, service);
         target.admit(self, service, method).inspect_err(|_| target.count_refused())?;
         let name = service.export.name.as_str();
-        let full = if method.is_empty() { name.to_owned() } else { format!("{name}/{method}") };
+        let full = match method {
+            "" => Cow::Borrowed(name),
+            method => Cow::Owned(format!("{name}/{method}")),
+        };
         if !service.guards.is_empty() {
             let (owner, caller) = (target.name().as_str(), self.name().as_str());
             let user = frame::current().identity;
