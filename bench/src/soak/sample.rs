@@ -72,7 +72,8 @@ fn kinds(folder: &Path) -> Result<BTreeMap<String, usize>, Error> {
 
 /// Compares the end with the start, at rest and while all went on.
 pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample], level: f64) {
-    let figures: [(&str, &'static str, fn(&Sample) -> f64); 5] = [
+    type Figure = (&'static str, &'static str, fn(&Sample) -> f64);
+    let figures: [Figure; 5] = [
         ("memory of the agent, private", "MB", |s| s.agent_mb),
         ("memory of all, proportional", "MB", |s| s.tree_mb),
         ("descriptors of the agent", "", |s| s.descriptors),
