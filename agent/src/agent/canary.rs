@@ -332,6 +332,9 @@ impl Inner {
         old.end_trial();
         let proven = self.syncer.prove(&config, &next).map_err(Error::from);
         let loaded = proven.and_then(|proven| self.load(proven, Fresh::default(), next.number));
+        if loaded.is_ok() {
+            self.last().generation = Some(next.number);
+        }
         let now = self.host();
         trial.stop(&now, now.cell(plugin), STOP_TIMEOUT);
         if let Err(error) = loaded {
@@ -339,7 +342,6 @@ impl Inner {
             return Err(error);
         }
         tracing::info!(%plugin, version = %trial.canary().version(), generation = next.number, "a change was promoted");
-        self.last().generation = Some(next.number);
         self.change_tries(|tries| tries.condemned.retain(|one| one.plugin != *plugin))?;
         let candidate = self.tries_any(&now).then_some(candidate.number);
         self.serves(next.number, candidate)

@@ -103,7 +103,8 @@ async fn a_good_change_is_promoted_and_the_old_instance_keeps_the_state_until_th
     assert_eq!(seen, expected.collect::<Vec<_>>());
     let page = setup.decided().await;
     assert_eq!((page.version.as_str(), page.rolled_back), ("1.1.0", None));
-    assert_eq!(setup.agent.status().generation, Some(2));
+    // Its generation is told when the switch is done.
+    wait_for("its generation", async || setup.agent.status().generation == Some(2)).await;
     // It goes on from the state of the old one.
     assert_eq!(get(&setup.agent, "/page").await.1, new(16));
     // A start begins with what was promoted.

@@ -1,8 +1,6 @@
 //! What plugins may use: each operation through a real plugin, allowed and denied, and what
 //! hostile ones try.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +12,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use modunest_agent::config::grants::Grant;
 use modunest_agent::config::{Grants, Pattern};
-use modunest_agent::embed::{Environment, FixedEnvironment, Hooks};
 use modunest_agent::{Agent, Config};
 use modunest_sdk::operation as op;
 use modunest_sdk::operation::files::{FileInfo, Found, Listing, Named, Read, Write};
@@ -28,8 +25,8 @@ use crate::plugins::release;
 use crate::registry::Registry;
 
 /// A plugin that carries every operation it is asked for to its host.
-struct Asker {
-    agent: Agent,
+pub struct Asker {
+    pub agent: Agent,
     registry: Registry,
     config: Config,
     _folder: tempfile::TempDir,
@@ -47,7 +44,7 @@ optional = ["http:*.example.org", "http:localhost", "http:127.0.0.1", "http:othe
 "#;
 
 impl Asker {
-    async fn start(grants: &[&str], change: impl FnOnce(&mut Config)) -> Asker {
+    pub async fn start(grants: &[&str], change: impl FnOnce(&mut Config)) -> Asker {
         let registry = Registry::start().await;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().canonicalize().unwrap();
@@ -77,7 +74,7 @@ impl Asker {
         self.config.state_dir.parent().unwrap()
     }
 
-    async fn ask(&self, number: u32, request: Vec<u8>) -> Result<Vec<u8>, Error> {
+    pub async fn ask(&self, number: u32, request: Vec<u8>) -> Result<Vec<u8>, Error> {
         let url = format!("http://{}/ask/{number}", self.agent.gateway_addr());
         let answer =
             modunest_runtime::http::client().unwrap().post(url).body(request).send().await.unwrap();
@@ -90,7 +87,7 @@ impl Asker {
         }
     }
 
-    async fn refused(&self, number: u32, request: Vec<u8>) -> (Status, String) {
+    pub async fn refused(&self, number: u32, request: Vec<u8>) -> (Status, String) {
         let error = self.ask(number, request).await.unwrap_err();
         (error.status(), error.text().to_owned())
     }
@@ -101,7 +98,7 @@ impl Asker {
     }
 }
 
-fn decoded<T: for<'a> Form<'a>>(bytes: &[u8]) -> T {
+pub fn decoded<T: for<'a> Form<'a>>(bytes: &[u8]) -> T {
     T::decode(bytes).unwrap()
 }
 
@@ -232,44 +229,6 @@ async fn files_stay_below_their_folder() {
     assert_eq!((status, text.contains("quota")), (Status::Unavailable, true), "{text}");
     asker.ask(op::FILE_DELETE, named("pipe")).await.unwrap();
     asker.ask(op::FILE_WRITE, write("more", b"")).await.unwrap();
-    asker.agent.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_around_the_host_says_which_environment_plugins_see() {
-    struct Odd;
-    impl Environment for Odd {
-        fn variable(&self, name: &str) -> Option<OsString> {
-            match name {
-                "HOME" => Some(OsString::from_vec(vec![0xff])),
-                "PATH" => panic!("an embedder's own fault"),
-                _ => None,
-            }
-        }
-    }
-    let variable = |name: &str| environment::Variable { name }.encode();
-    let given = FixedEnvironment::new([("PATH", "/given")]);
-    let asker = Asker::start(&["env:HOME", "env:PATH"], |config| {
-        config.host.hooks = Hooks::default().with_environment(given);
-    })
-    .await;
-    let value = async |name: &str| {
-        let answer = asker.ask(op::ENVIRONMENT, variable(name)).await.unwrap();
-        decoded::<environment::VariableValue>(&answer).value
-    };
-    // What this process was started with is not shown.
-    assert!(std::env::var("HOME").is_ok());
-    assert_eq!(value("HOME").await, None);
-    assert_eq!(value("PATH").await.as_deref(), Some("/given"));
-    asker.agent.shutdown().await;
-    let asker = Asker::start(&["env:HOME", "env:PATH"], |config| {
-        config.host.hooks = Hooks::default().with_environment(Odd);
-    })
-    .await;
-    let (status, text) = asker.refused(op::ENVIRONMENT, variable("HOME")).await;
-    assert_eq!((status, text.contains("is not UTF-8")), (Status::Failed, true), "{text}");
-    let (status, text) = asker.refused(op::ENVIRONMENT, variable("PATH")).await;
-    assert_eq!((status, text.contains("panicked over PATH")), (Status::Failed, true), "{text}");
     asker.agent.shutdown().await;
 }
 

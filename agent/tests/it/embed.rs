@@ -1,13 +1,18 @@
 //! The host inside another program: the example of `docs/embedding.md`, and what may be
 //! plugged in.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::sync::{Arc, Mutex};
 
 use modunest_agent::Agent;
-use modunest_agent::embed::{CallAsk, Event, Permissions};
+use modunest_agent::embed::{CallAsk, Environment, Event, FixedEnvironment, Hooks, Permissions};
 use modunest_agent::metrics::Outcome;
-use modunest_sdk::Error;
+use modunest_sdk::operation::form::Form as _;
+use modunest_sdk::operation::{self as op, environment};
+use modunest_sdk::{Error, Status};
 
+use crate::capabilities::{Asker, decoded};
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::Registry;
 use crate::screens::config_file;
@@ -86,4 +91,42 @@ async fn a_program_forbids_and_hears() {
             ("demo/front".to_owned(), nobody(), Outcome::Denied, true),
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_around_the_host_says_which_environment_plugins_see() {
+    struct Odd;
+    impl Environment for Odd {
+        fn variable(&self, name: &str) -> Option<OsString> {
+            match name {
+                "HOME" => Some(OsString::from_vec(vec![0xff])),
+                "PATH" => panic!("an embedder's own fault"),
+                _ => None,
+            }
+        }
+    }
+    let variable = |name: &str| environment::Variable { name }.encode();
+    let given = FixedEnvironment::new([("PATH", "/given")]);
+    let asker = Asker::start(&["env:HOME", "env:PATH"], |config| {
+        config.host.hooks = Hooks::default().with_environment(given);
+    })
+    .await;
+    let value = async |name: &str| {
+        let answer = asker.ask(op::ENVIRONMENT, variable(name)).await.unwrap();
+        decoded::<environment::VariableValue>(&answer).value
+    };
+    // What this process was started with is not shown.
+    assert!(std::env::var("HOME").is_ok());
+    assert_eq!(value("HOME").await, None);
+    assert_eq!(value("PATH").await.as_deref(), Some("/given"));
+    asker.agent.shutdown().await;
+    let asker = Asker::start(&["env:HOME", "env:PATH"], |config| {
+        config.host.hooks = Hooks::default().with_environment(Odd);
+    })
+    .await;
+    let (status, text) = asker.refused(op::ENVIRONMENT, variable("HOME")).await;
+    assert_eq!((status, text.contains("is not UTF-8")), (Status::Failed, true), "{text}");
+    let (status, text) = asker.refused(op::ENVIRONMENT, variable("PATH")).await;
+    assert_eq!((status, text.contains("panicked over PATH")), (Status::Failed, true), "{text}");
+    asker.agent.shutdown().await;
 }

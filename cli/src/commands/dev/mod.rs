@@ -109,7 +109,7 @@ async fn serve(
         match workshop.build(&folder, served).await {
             Ok(said) => context.output.say(&said)?,
             Err(error) => {
-                let goes_on = match served.as_ref().and_then(|agent| running(agent)) {
+                let goes_on = match served.as_ref().and_then(running) {
                     Some(plugin) => format!("{} {} goes on", plugin.plugin, plugin.version),
                     None => "nothing is served yet".to_owned(),
                 };

@@ -66,11 +66,9 @@ impl Sources {
             if self.changes.recv().await.is_none() {
                 return Err(Error::Failed("the folders cannot be watched any more".to_owned()));
             }
-            loop {
-                match tokio::time::timeout(SETTLED_AFTER, self.changes.recv()).await {
-                    Ok(Some(())) => {}
-                    Ok(None) | Err(_) => break,
-                }
+            // Until it is quiet.
+            while let Ok(Some(())) = tokio::time::timeout(SETTLED_AFTER, self.changes.recv()).await
+            {
             }
             let now = contents(&self.folders)?;
             let changed = differing(&self.seen, &now);
