@@ -275,8 +275,7 @@ pub enum Detail {
 pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
     let (status, manifest, reading) = (cell.status(), cell.manifest(), cell.meter().read());
     let (running, vitals) = (cell.running(), cell.vitals());
-    // What is not loaded runs nowhere; native code is meant for a process of its own.
-    let tier = vitals.as_ref().map_or(Tier::Process, |vitals| vitals.tier);
+    let tier = vitals.as_ref().map_or_else(|| cell.meant_for(), |vitals| vitals.tier);
     let restarts = vitals.as_ref().filter(|_| tier != Tier::InProcess).map(|v| v.restarts);
     let (breaker, services) = cell.breakers().states();
     let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);

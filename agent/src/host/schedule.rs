@@ -14,7 +14,7 @@ use modunest_core::name::PluginName;
 use super::component::{self, Ready};
 use super::native::LoadError;
 use super::process::Runners;
-use super::start::{Place, start};
+use super::start::{Code, Place, start};
 use super::{Cell, Host, Plan, State, Tier};
 use crate::config::HostSettings;
 
@@ -115,8 +115,6 @@ struct Loader {
 
 struct Job {
     cell: Arc<Cell>,
-    library: Option<FileRecord>,
-    component: Option<Ready>,
     place: Place,
 }
 
@@ -182,11 +180,8 @@ fn load_jobs(work: &Work) {
             work.handed.notify_one();
         }
         drop(loader);
-        let Job { cell, library, component, place } = job;
-        let outcome = match component {
-            Some(component) => component.start(&cell, &place.runners),
-            None => start(&cell, library.as_ref(), &place, &mut piece),
-        };
+        let Job { cell, place } = job;
+        let outcome = start(&cell, place, &mut piece);
         let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));
         loader = work.lock();
         // An end after the deadline changes nothing any more.
@@ -213,19 +208,21 @@ impl Loader {
             let Some(library) = self.libraries.remove(cell.name()) else { continue };
             // What may not run anywhere was refused by the plan.
             let Some(tier) = self.tiers.get(cell.name()).copied() else { continue };
-            let place = Place { tier, runners: self.runners.clone() };
-            // A component is compiled by now: what is left to do takes microseconds.
-            let is_component = self.components.contains_key(cell.name());
-            let is_lazy = !cell.manifest().life.activation.is_empty() && !is_component;
+            let component = self.components.remove(cell.name());
+            let code = component.map_or(Code::Library(library), |c| Code::Component(Box::new(c)));
+            let place = Place { tier, runners: self.runners.clone(), code };
+            // A component is compiled by now: in the agent's own process, what is left to do takes
+            // microseconds.
+            let is_worth_waiting = tier != Tier::Component;
+            let is_lazy = !cell.manifest().life.activation.is_empty() && is_worth_waiting;
             if is_lazy && !cell.inherits() {
-                cell.idle(library, place);
+                cell.idle(place);
                 self.settle(&cell);
                 continue;
             }
             cell.set(State::Loading, None);
             self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
-            let component = self.components.remove(cell.name());
-            self.jobs.push_back(Job { cell, library, component, place });
+            self.jobs.push_back(Job { cell, place });
         }
     }
 

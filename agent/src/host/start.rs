@@ -5,6 +5,7 @@ use std::sync::Arc;
 use modunest_core::archive::FileRecord;
 use modunest_core::scan::COMPONENT_NAME;
 
+use super::component::Ready;
 use super::linker;
 use super::native::{self, LoadError, NativeInstance};
 use super::native_host;
@@ -13,21 +14,33 @@ use super::side::OwnProcess;
 use super::{Cell, Instance, Tier};
 use crate::store::LIBRARY_NAME;
 
+/// What a plugin is made of.
+pub(super) enum Code {
+    /// A library in its folder, and what that must be; `None` where there is none.
+    Library(Option<FileRecord>),
+    /// A component, compiled.
+    Component(Box<Ready>),
+}
+
 /// Where a plugin runs, with what it takes to run it there.
 pub(super) struct Place {
     pub(super) tier: Tier,
     pub(super) runners: Arc<Runners>,
+    pub(super) code: Code,
 }
 
-/// Opens what `library` says and makes an instance of it. Runs the plugin's own code, so in the
-/// agent's process it may hang. `piece` is a buffer that one call leaves to the next.
+/// Makes an instance. Runs the plugin's own code, so in the agent's process it may hang. `piece`
+/// is a buffer that one call leaves to the next.
 pub(super) fn start(
     cell: &Arc<Cell>,
-    library: Option<&FileRecord>,
-    place: &Place,
+    place: Place,
     piece: &mut Vec<u8>,
 ) -> Result<Box<dyn Instance>, LoadError> {
-    let record = library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
+    let library = match place.code {
+        Code::Library(library) => library,
+        Code::Component(component) => return component.start(cell, &place.runners),
+    };
+    let record = &library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
     let config = cell.config()?;
     let made = match place.tier {
         Tier::InProcess => {

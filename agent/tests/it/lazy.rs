@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use modunest_agent::Agent;
 
+use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
+use crate::process::plugin;
 use crate::registry::Registry;
 
 fn states(agent: &Agent) -> Vec<String> {
@@ -43,6 +45,29 @@ async fn the_first_use_loads_a_plugin_and_what_it_calls() {
     }
     assert_eq!(states(&agent), ["demo/back ready", "demo/front ready", "demo/unused idle"]);
     agent.shutdown().await;
+}
+
+/// A component that is trusted is loaded at once, which takes microseconds; what needs a process
+/// waits for its first use.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_use_starts_a_process_whatever_runs_in_it() {
+    for (home, before) in [(Home::Native, "idle"), (Home::Inside, "ready"), (Home::Runner, "idle")]
+    {
+        let registry = Registry::start().await;
+        registry.publish(home.release("demo/lazy", &(route("/lazy") + LAZY)));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &[("demo/lazy", "^1")]);
+        home.settle(&mut config);
+        let agent = Agent::start(config).await.unwrap();
+        assert_eq!(states(&agent), [format!("demo/lazy {before}")], "{home:?}");
+        assert_eq!(plugin(&agent, "demo/lazy").tier, home.tier());
+        let url = format!("http://{}/lazy/echo", agent.gateway_addr());
+        let answer = reqwest::Client::new().get(url).body("x").send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "x", "{home:?}");
+        assert_eq!(states(&agent), ["demo/lazy ready"], "{home:?}");
+        assert_eq!(plugin(&agent, "demo/lazy").tier, home.tier());
+        agent.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

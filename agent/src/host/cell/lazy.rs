@@ -3,18 +3,23 @@
 
 use std::sync::Arc;
 
-use modunest_core::archive::FileRecord;
-
 use super::gate::lock;
 use super::{Cell, State};
+use crate::host::Tier;
 use crate::host::native::LoadError;
 use crate::host::start::{Place, start};
 
 impl Cell {
     /// From now on it waits for its first use.
-    pub(in crate::host) fn idle(&self, library: Option<FileRecord>, place: Place) {
-        *lock(&self.library) = Some((library, place));
+    pub(in crate::host) fn idle(&self, place: Place) {
+        *lock(&self.place) = Some(place);
         self.set(State::Idle, None);
+    }
+
+    /// Where a plugin that is not loaded is meant to run: what waits for its first use knows,
+    /// and all else runs nowhere.
+    pub(crate) fn meant_for(&self) -> Tier {
+        lock(&self.place).as_ref().map_or(Tier::Process, |place| place.tier)
     }
 
     /// Starts the load that a first use needs, if nobody has.
@@ -37,8 +42,8 @@ impl Cell {
 
     fn load_now(self: Arc<Self>) {
         let since = modunest_runtime::clock::now();
-        let Some((library, place)) = lock(&self.library).take() else { return };
-        let outcome = start(&self, library.as_ref(), &place, &mut Vec::new());
+        let Some(place) = lock(&self.place).take() else { return };
+        let outcome = start(&self, place, &mut Vec::new());
         let outcome = outcome.and_then(|made| self.open(made).map_err(LoadError::Start));
         let took_ms = modunest_runtime::clock::now().since(since).as_millis();
         match outcome {

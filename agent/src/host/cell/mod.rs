@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use modunest_core::Version;
-use modunest_core::archive::FileRecord;
 use modunest_core::digest::Digest;
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
@@ -72,8 +71,8 @@ pub struct Cell {
     hook_since: Mutex<Option<Instant>>,
     /// Errors of which it is still to be told.
     untold: Mutex<Untold>,
-    /// What its library must be and where it runs, where it is loaded at its first use.
-    library: Mutex<Option<(Option<FileRecord>, Place)>>,
+    /// What it is made of and where it runs, where it is loaded at its first use.
+    place: Mutex<Option<Place>>,
     me: Weak<Cell>,
     /// When it was asked after its health.
     asked: Mutex<Option<Instant>>,
@@ -150,7 +149,7 @@ impl Cell {
             lifecycle,
             hook_since: Mutex::default(),
             untold: Mutex::default(),
-            library: Mutex::default(),
+            place: Mutex::default(),
             me,
             asked: Mutex::default(),
             record: Mutex::default(),
