@@ -1,11 +1,10 @@
 //! The runner: a process that loads plugins behind a sandbox and serves an agent.
 //!
-//! It is the agent's own program, started anew once ([`run_if_asked`]) and forked from there
-//! for each runner ([`zygote`]). It gives
-//! up what it does not need ([`crate::sandbox`]), says that it is ready, and then serves its
-//! lanes, each on a thread of its own: one request at a time, and while a plugin works on
-//! one, what the plugin asks goes back over the same lane. What a plugin's own threads ask
-//! goes over one more lane, in turn.
+//! It is the agent's own program, started anew once ([`run_if_asked`]) and forked from there for
+//! each runner (`zygote`). It gives up what it does not need ([`crate::sandbox`]), says that it is
+//! ready, and then serves its lanes, each on a thread of its own: one request at a time, and while
+//! a plugin works on one, what the plugin asks goes back over the same lane. What a plugin's own
+//! threads ask goes over one more lane, in turn.
 //!
 //! A plugin is a native library, or a component whose machine code the agent made.
 //!

@@ -112,6 +112,54 @@ async fn services_and_routes_cross_processes() {
     until_dead(other).await;
 }
 
+/// The processes that plugins' processes are forked from, of this process.
+fn zygotes() -> Vec<u32> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let path = task.unwrap().path().join("children");
+        // A thread may have ended since.
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        found.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+    }
+    found.retain(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"modunest-runner zygote\0")
+    });
+    found
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_kills_what_runners_are_forked_from_stops_nothing() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
+    registry.publish(release("demo/calm", "1.0.0", &[], &route("/calm")));
+    let folder = tempfile::tempdir().unwrap();
+    let plugins = [("demo/bad", "^1"), ("demo/calm", "^1")];
+    let mut config = registry.config(folder.path(), &plugins);
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    let agent = Agent::start(config).await.unwrap();
+    // One for both.
+    let before = zygotes();
+    assert_eq!(before.len(), 1, "{before:?}");
+    kill(before[0]);
+    until_dead(before[0]).await;
+    // What was forked from it goes on.
+    assert_eq!(get(&agent, "/calm").await, (200, "demo/calm 1.0.0 says hello".to_owned()));
+    let pid = runs(&agent, "demo/bad").pid.unwrap();
+    assert_eq!(get(&agent, "/bad/abort").await.0, 503);
+    until_again(&agent, "demo/bad", 1).await;
+    assert_ne!(runs(&agent, "demo/bad").pid.unwrap(), pid);
+    assert_eq!(get(&agent, "/bad/ping").await, (200, "pong".to_owned()));
+    let after = zygotes();
+    assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
+    agent.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_is_told_and_followed_by_a_restart_until_there_are_too_many() {
     let registry = Registry::start().await;

@@ -54,7 +54,7 @@ async fn measure(seconds: u64, seed: u64) -> Result<Report, Error> {
     let mut report = Report::begin("soak");
     let scratch = folders::scratch()?;
     let mut fleet = Fleet::start(scratch.path(), PLUGINS).await?;
-    let warm_up = Duration::from_secs((seconds / 10).clamp(10, 60));
+    let warm_up = Duration::from_secs((seconds / 4).clamp(10, 120));
     let mut random = Random(seed);
     let mut counts = Counts::default();
     disturb(&mut fleet, warm_up, &mut random, &mut counts).await?;

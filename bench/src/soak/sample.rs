@@ -70,9 +70,11 @@ fn kinds(folder: &Path) -> Result<BTreeMap<String, usize>, Error> {
     Ok(kinds)
 }
 
+/// What is compared: its name, its unit, and how it is read.
+type Figure = (&'static str, &'static str, fn(&Sample) -> f64);
+
 /// Compares the end with the start, at rest and while all went on.
 pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample], level: f64) {
-    type Figure = (&'static str, &'static str, fn(&Sample) -> f64);
     let figures: [Figure; 5] = [
         ("memory of the agent, private", "MB", |s| s.agent_mb),
         ("memory of all, proportional", "MB", |s| s.tree_mb),

@@ -422,6 +422,7 @@ impl Child {
             let message = Message { kind, plugin, code, deadline_ms, texts, body };
             match lane::serve(&source, &message, &mut Vec::new(), &cell, true) {
                 Ok(()) | Err(Broken::Closed) => {}
+                Err(Broken::Unread) => child.kill("it leaves unread what it is sent"),
                 Err(broken) => child.kill(&format!("its background lane broke: {broken}")),
             }
         });
