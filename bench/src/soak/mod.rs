@@ -42,6 +42,9 @@ const REST: Duration = Duration::from_secs(12);
 /// What may be more at the end than at the start, and still counts as level: an allocator does
 /// not give back every page.
 const LEVEL_RATIO: f64 = 1.05;
+/// The same of descriptors. A process keeps two for each call that it ever served beside others,
+/// so their number follows the machine's load, up to four calls of each plugin.
+const LEVEL_DESCRIPTORS_RATIO: f64 = 1.1;
 
 /// Runs for so many seconds behind a warm-up.
 pub fn run(seconds: u64, seed: u64) -> Result<Report, Error> {
@@ -64,7 +67,7 @@ async fn measure(seconds: u64, seed: u64) -> Result<Report, Error> {
     let samples = disturb(&mut fleet, time, &mut random, &mut counts).await?;
     let end = at_rest(&fleet).await?;
     add_counts(&mut report, &counts);
-    sample::add_rows(&mut report, &start, &end, &samples, LEVEL_RATIO);
+    sample::add_rows(&mut report, &start, &end, &samples);
     report.note(format!(
         "{seconds} s behind {} s of warm-up, seed {seed}; {PLUGINS} plugins, as many of each tier; \
          at rest: nothing is called, replaced instances are gone, and {} s have passed",

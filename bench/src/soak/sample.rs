@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::{LEVEL_DESCRIPTORS_RATIO, LEVEL_RATIO};
 use crate::error::Error;
 use crate::process;
 use crate::report::{Report, Row, Target};
@@ -70,25 +71,25 @@ fn kinds(folder: &Path) -> Result<BTreeMap<String, usize>, Error> {
     Ok(kinds)
 }
 
-/// What is compared: its name, its unit, and how it is read.
-type Figure = (&'static str, &'static str, fn(&Sample) -> f64);
+/// What is compared: its name, its unit, what counts as level, and how it is read.
+type Figure = (&'static str, &'static str, f64, fn(&Sample) -> f64);
 
 /// Compares the end with the start, at rest and while all went on.
-pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample], level: f64) {
+pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample]) {
     let figures: [Figure; 5] = [
-        ("memory of the agent, private", "MB", |s| s.agent_mb),
-        ("memory of all, proportional", "MB", |s| s.tree_mb),
-        ("descriptors of the agent", "", |s| s.descriptors),
-        ("threads of the agent", "", |s| s.threads),
-        ("processes below it", "", |s| s.children),
+        ("memory of the agent, private", "MB", LEVEL_RATIO, |s| s.agent_mb),
+        ("memory of all, proportional", "MB", LEVEL_RATIO, |s| s.tree_mb),
+        ("descriptors of the agent", "", LEVEL_DESCRIPTORS_RATIO, |s| s.descriptors),
+        ("threads of the agent", "", LEVEL_RATIO, |s| s.threads),
+        ("processes below it", "", LEVEL_RATIO, |s| s.children),
     ];
-    for (what, unit, get) in figures {
+    for (what, unit, level, get) in figures {
         let row = Row::new(format!("{what}, at rest"), unit, get(end));
         report.row(row.against("at the start", get(start)).target(Target::RatioMax(level)));
     }
     let quarter = all.len() / 4;
     if quarter > 0 {
-        for (what, unit, get) in figures {
+        for (what, unit, _, get) in figures {
             let median = |part: &[Sample]| stats::median(part.iter().map(get).collect());
             let row =
                 Row::new(format!("{what}, at work"), unit, median(&all[all.len() - quarter..]));
