@@ -139,14 +139,11 @@ impl Runners {
 fn policy_of(cell: &Cell, tier: Tier, settings: &HostSettings) -> SandboxPolicy {
     let process = &settings.process;
     let is_component = tier == Tier::ComponentProcess;
-    let FileAccess { mut read, write } = match cell.file_access() {
-        _ if is_component => FileAccess::default(),
-        Ok(access) => access,
-        Err(error) => {
-            tracing::warn!(plugin = %cell.name(), %error, "the plugin gets no folders of the host");
-            FileAccess::default()
-        }
-    };
+    let granted = if is_component { Ok(FileAccess::default()) } else { cell.file_access() };
+    let FileAccess { mut read, write } = granted.unwrap_or_else(|error| {
+        tracing::warn!(plugin = %cell.name(), %error, "the plugin gets no folders of the host");
+        FileAccess::default()
+    });
     read.push(cell.folder().to_owned());
     SandboxPolicy {
         read,
