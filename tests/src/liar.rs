@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, Response};
 use bytes::Bytes;
 use modunest_core::closure::{Frame, FrameReader, Part, frame_line};
-use modunest_core::index::Node;
+use modunest_core::index::{Bin, Node, Slot};
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -118,11 +118,12 @@ fn in_closure(lie: &mut Lie, closure: &[u8]) -> Bytes {
             Part::Object(key) => lie(&key.path(), bytes.into()),
             Part::Proof => bytes.into(),
         };
-        // What is a node no more cannot be sent as one.
+        // What is a node or a bin no more cannot be sent as one.
         let compact = match part {
             Part::Object(ObjectKey::Node(_)) => {
                 Node::parse(&bytes).map(|node| node.to_compact()).ok()
             }
+            Part::Object(ObjectKey::Bin(_)) => compact_bin(&bytes),
             _ => None,
         };
         let bytes = compact.map_or(bytes, Bytes::from);
@@ -130,4 +131,11 @@ fn in_closure(lie: &mut Lie, closure: &[u8]) -> Bytes {
         lies.extend_from_slice(&bytes);
     }
     lies.into()
+}
+
+/// A bin as it is sent, if it is the bin of the slot of its first subject.
+fn compact_bin(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let subject = text.lines().nth(1)?.split(' ').next()?.parse().ok()?;
+    Some(Bin::parse(Slot::of(&subject), bytes).ok()?.to_compact())
 }

@@ -52,26 +52,48 @@ pub async fn measure(report: &mut Report) -> Result<(), Error> {
     // The state before each measured step is that of an agent that has just looked.
     looks(report, &registry, &agents, None).await?;
     publishers.publish(&registry, [0]).await?;
-    looks(report, &registry, &agents, Some(("1 publish", |_| 1))).await?;
+    looks(
+        report,
+        &registry,
+        &agents,
+        Some(Published { what: "1 publish", changed: |_| 1, each: 1 }),
+    )
+    .await?;
     publishers.publish(&registry, (0..PLUGINS).step_by(PLUGINS / SOME)).await?;
-    looks(report, &registry, &agents, Some(("100 publishes", |_| SOME))).await?;
+    looks(
+        report,
+        &registry,
+        &agents,
+        Some(Published { what: "100 publishes", changed: |_| SOME, each: 1 }),
+    )
+    .await?;
     for _ in 0..VERSIONS {
         publishers.publish(&registry, 0..PLUGINS).await?;
     }
-    looks(report, &registry, &agents, Some(("10000 publishes", |agent| agent.names.len()))).await?;
+    let all = |what, each| Published { what, changed: |agent| agent.names.len(), each };
+    looks(report, &registry, &agents, Some(all("10000 publishes", VERSIONS))).await?;
+    publishers.publish(&registry, 0..PLUGINS).await?;
+    looks(report, &registry, &agents, Some(all("1000 publishes", 1))).await?;
     for agent in &agents {
         agent.look(&registry).await?.rows(report, &agent.what("nothing new"), None);
     }
     report.note(format!(
         "of {PLUGINS} plugins; proof is everything that is no index file and no bundle of \
-         entries; after 10000 publishes it is that of the changed plugins in use, with {VERSIONS} \
-         new statements each, before of each that changed"
+         entries; after 10000 and 1000 publishes it is that of the changed plugins in use, with \
+         {VERSIONS} and one new statement each, before of each that changed"
     ));
     registry.stop().await
 }
 
-/// What was published since the last look, and how many plugins that changed for an agent.
-type Published = (&'static str, fn(&Agent) -> usize);
+/// What was published since the last look.
+#[derive(Clone, Copy)]
+struct Published {
+    what: &'static str,
+    /// How many plugins that changed, for an agent.
+    changed: fn(&Agent) -> usize,
+    /// New statements of each.
+    each: usize,
+}
 
 /// Lets each agent look, and adds the figures where something was published.
 async fn looks(
@@ -82,8 +104,8 @@ async fn looks(
 ) -> Result<(), Error> {
     for agent in agents {
         let look = agent.look(registry).await?;
-        if let Some((what, changed)) = published {
-            look.rows(report, &agent.what(what), Some(changed(agent)));
+        if let Some(Published { what, changed, each }) = published {
+            look.rows(report, &agent.what(what), Some((changed(agent), each)));
         }
     }
     Ok(())
@@ -272,16 +294,25 @@ impl Agent {
 }
 
 impl Look {
-    /// Adds the figures; with the number of changed plugins, what proves the change of each.
-    fn rows(&self, report: &mut Report, what: &str, changed: Option<usize>) {
+    /// Adds the figures; with the number of changed plugins and of new statements of each, what
+    /// proves one. The bar is for a plugin with its one statement.
+    fn rows(&self, report: &mut Report, what: &str, changed: Option<(usize, usize)>) {
         let Counts { requests, statement_bytes, proof_bytes } = self.counts;
         let kilobytes = |bytes: u64| bytes as f64 / 1e3;
         report.row(Row::new(format!("{what}: requests"), "", requests as f64));
         report.row(Row::new(format!("{what}: statements"), "kB", kilobytes(statement_bytes)));
         report.row(Row::new(format!("{what}: proof"), "kB", kilobytes(proof_bytes)));
-        if let Some(changed) = changed {
+        if let Some((changed, statements)) = changed {
             let each = proof_bytes as f64 / changed as f64;
-            let row = Row::new(format!("{what}: proof a changed plugin"), "B", each);
+            if statements > 1 {
+                let what = format!("{what}: proof a changed plugin, {statements} statements each");
+                report.row(Row::new(what, "B", each));
+            }
+            let what = match statements {
+                1 => format!("{what}: proof a changed plugin"),
+                _ => format!("{what}: proof a new statement"),
+            };
+            let row = Row::new(what, "B", each / statements as f64);
             report.row(row.target(Target::AtMost(PROOF_BYTES_MAX)));
         }
         let wall = self.wall.as_secs_f64() * 1e3;

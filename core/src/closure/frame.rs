@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::proof::PROOF_MAX_BYTES;
 use crate::index::{
-    BIN_MAX_BYTES, HEAD_MAX_BYTES, INDEX_FILE_MAX_BYTES, IndexError, NODE_COMPACT_MAX_BYTES, Node,
+    BIN_MAX_BYTES, Bin, HEAD_MAX_BYTES, INDEX_FILE_MAX_BYTES, IndexError, NODE_COMPACT_MAX_BYTES,
+    Node,
 };
 use crate::keys::ObjectKey;
 
@@ -72,11 +73,11 @@ pub enum FrameError {
     /// Something follows the proof.
     #[error("the proof is the last frame")]
     AfterProof,
-    /// A node is not sent as nodes are.
-    #[error("{key}: {error}")]
-    Node {
-        /// The node.
-        key: ObjectKey,
+    /// A node or a bin is not sent as such are.
+    #[error("{part}: {error}")]
+    Form {
+        /// The object.
+        part: Part,
         /// What is wrong with it.
         error: Box<IndexError>,
     },
@@ -149,13 +150,13 @@ impl FrameReader {
         let rest = &self.buffer[self.taken..];
         let Some(bytes) = rest.get(..length) else { return Ok(None) };
         let bytes = match part {
-            Part::Object(key @ ObjectKey::Node(_)) => {
-                let node = Node::from_compact(bytes);
-                let node = node.map_err(|error| FrameError::Node { key, error: Box::new(error) });
-                node?.to_bytes()
+            Part::Object(ObjectKey::Node(_)) => {
+                Node::from_compact(bytes).map(|node| node.to_bytes())
             }
-            Part::Object(_) | Part::Proof => bytes.to_vec(),
+            Part::Object(ObjectKey::Bin(_)) => Bin::expand(bytes),
+            Part::Object(_) | Part::Proof => Ok(bytes.to_vec()),
         };
+        let bytes = bytes.map_err(|error| FrameError::Form { part, error: Box::new(error) })?;
         self.taken += length;
         self.begun = None;
         self.frames += 1;

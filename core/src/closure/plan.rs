@@ -271,9 +271,10 @@ impl Closure {
                 self.nodes.insert(digest, node);
             }
             ObjectKey::Bin(digest) => {
-                if let Some(subject) = subjects.first() {
-                    self.bins.insert(digest, Bin::parse(Slot::of(subject), bytes)?);
-                }
+                let Some(subject) = subjects.first() else { return Ok(None) };
+                let bin = Bin::parse(Slot::of(subject), bytes)?;
+                sent = Cow::Owned(bin.to_compact());
+                self.bins.insert(digest, bin);
             }
             _ => {
                 let mut is_new = self.since.is_none();

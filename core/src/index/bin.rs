@@ -55,6 +55,40 @@ impl Bin {
         text.into_bytes()
     }
 
+    /// What a bin is sent as where it need not be a file: for each subject in order its name, a
+    /// space, and the digest's 32 bytes.
+    pub fn to_compact(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (subject, digest) in self.0.values() {
+            bytes.extend_from_slice(format!("{subject} ").as_bytes());
+            bytes.extend_from_slice(digest.as_bytes());
+        }
+        bytes
+    }
+
+    /// The bin's bytes out of what [`Bin::to_compact`] wrote. They are to be read and proven like
+    /// any: here only the form is looked at.
+    ///
+    /// # Errors
+    /// When a name is empty or has other than visible ASCII characters, or a digest is cut off.
+    pub fn expand(compact: &[u8]) -> Result<Vec<u8>, IndexError> {
+        let rule = form("a compact bin has a name, a space and 32 bytes for each subject");
+        let mut text = format!("{FIRST_LINE}\n");
+        let mut rest = compact;
+        while !rest.is_empty() {
+            let end = rest.iter().position(|byte| *byte == b' ').ok_or(rule.clone())?;
+            let (name, tail) = rest.split_at(end);
+            if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
+                return Err(rule);
+            }
+            let (digest, tail) = tail[1..].split_first_chunk().ok_or(rule.clone())?;
+            let digest = Digest::from_bytes(*digest);
+            text.push_str(&format!("{} {digest}\n", String::from_utf8_lossy(name)));
+            rest = tail;
+        }
+        Ok(text.into_bytes())
+    }
+
     /// Reads the bin of `slot`. A subject of another slot is refused: it could hide the one
     /// that its own bin lists.
     ///

@@ -107,6 +107,7 @@ pub fn check_invariants(bytes: &[u8]) -> bool {
         let Ok(subject) = word.parse() else { continue };
         if let Ok(bin) = Bin::parse(Slot::of(&subject), bytes) {
             assert_eq!(bin.to_bytes(), bytes);
+            assert_eq!(Bin::expand(&bin.to_compact()).as_deref(), Ok(bytes));
             read = true;
         }
         if let Ok(file) = IndexFile::parse(&subject, bytes) {

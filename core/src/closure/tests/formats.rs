@@ -81,6 +81,7 @@ fn frames_are_strict() {
         format!("{head}blob/sha256/{digest} 1\nx"),
         format!("{head}node/{digest} {}\n", NODE_COMPACT_MAX_BYTES + 1),
         format!("{head}node/{digest} 9\n\0\0\0\0\0\0\0\0x"),
+        format!("{head}bin/{digest} 5\na b c"),
         format!("proof 0\n{head}"),
         format!("{head}proof 0\nbin/{digest} 0\n"),
         format!("{head}proof 99999999\n"),
