@@ -24,7 +24,6 @@ mod frame;
 mod guards;
 mod health;
 mod instance;
-mod linker;
 mod links;
 pub(crate) mod native;
 pub(crate) mod native_host;

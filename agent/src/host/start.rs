@@ -6,7 +6,6 @@ use modunest_core::archive::FileRecord;
 use modunest_core::scan::COMPONENT_NAME;
 
 use super::component::Ready;
-use super::linker;
 use super::native::{self, LoadError, NativeInstance};
 use super::native_host;
 use super::process::Runners;
@@ -45,10 +44,7 @@ pub(super) fn start(
     let made = match place.tier {
         Tier::InProcess => {
             let path = cell.folder().join(LIBRARY_NAME);
-            let sealed = native::sealed_copy(&path, record, piece)?;
-            let turn = linker::turn();
-            let table = native::open(&sealed)?;
-            drop((turn, sealed));
+            let table = native::open(&native::sealed_copy(&path, record, piece)?)?;
             let host = native_host::table(Box::new(OwnProcess::of(cell)));
             NativeInstance::start(table, host, &config)
                 .map(|made| Box::new(made) as Box<dyn Instance>)
