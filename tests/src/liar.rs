@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, Response};
 use bytes::Bytes;
-use modunest_core::closure::{Frame, FrameReader, Part, frame_line};
+use modunest_core::closure::{Frame, FrameReader, Part, push_frame};
 use modunest_core::index::{Bin, Node, Slot};
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use tokio::net::TcpListener;
@@ -127,8 +127,7 @@ fn in_closure(lie: &mut Lie, closure: &[u8]) -> Bytes {
             _ => None,
         };
         let bytes = compact.map_or(bytes, Bytes::from);
-        lies.extend_from_slice(frame_line(part, bytes.len()).as_bytes());
-        lies.extend_from_slice(&bytes);
+        push_frame(&mut lies, part, &bytes);
     }
     lies.into()
 }

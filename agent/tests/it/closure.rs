@@ -6,7 +6,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use modunest_agent::Config;
 use modunest_agent::sync::{Options, Syncer};
-use modunest_core::closure::{ANSWER_MAX_BYTES, ClosureRequest, Part, frame_line};
+use modunest_core::closure::{ANSWER_MAX_BYTES, ClosureRequest, Part, push_frame};
 use modunest_core::digest::Digest;
 use modunest_core::keys::{CLOSURE_PATH, ObjectKey};
 use modunest_core::resolve::Root;
@@ -139,9 +139,12 @@ async fn a_false_answer_is_neither_believed_nor_in_the_way() {
     let host = Some(modunest_agent::host::facts());
     let truth = registry.closure(&ClosureRequest::fitting([root], host, None));
     let head_now = registry.get("/head");
-    let head_frame = |bytes: &[u8]| {
-        [frame_line(Part::Object(ObjectKey::Head), bytes.len()).as_bytes(), bytes].concat()
+    let frame = |key: ObjectKey, bytes: &[u8]| {
+        let mut frame = Vec::new();
+        push_frame(&mut frame, Part::Object(key), bytes);
+        frame
     };
+    let head_frame = |bytes: &[u8]| frame(ObjectKey::Head, bytes);
     let after_head = head_frame(&head_now).len();
     let next = registry.head(registry.epoch() + 1, registry.root());
     // Validly signed, and of a tree that nobody can read: nothing under it can be proven.
@@ -151,10 +154,7 @@ async fn a_false_answer_is_neither_believed_nor_in_the_way() {
     };
     let stray = b"well hashed, and named by nobody";
     let stray_key = ObjectKey::Index(Digest::of(stray));
-    let with_stray = |at: usize| {
-        let line = frame_line(Part::Object(stray_key), stray.len());
-        [&truth[..at], line.as_bytes(), stray, &truth[at..]].concat()
-    };
+    let with_stray = |at: usize| [&truth[..at], &frame(stray_key, stray), &truth[at..]].concat();
     let mut flipped = truth.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let mut root_flipped = truth.clone();

@@ -12,7 +12,7 @@ use modunest_agent::Config;
 use modunest_agent::config::{Listen, Registry as Settings, Wanted};
 use modunest_core::archive::{Archive, PackFile, pack};
 use modunest_core::closure::{
-    CONTENT_TYPE, Closure, ClosureRequest, ClosureStep, Limits, REQUEST_MAX_BYTES,
+    CONTENT_TYPE, Closure, ClosureRequest, ClosureStep, Limits, Part, REQUEST_MAX_BYTES, push_frame,
 };
 use modunest_core::digest::Digest;
 use modunest_core::index::{HEAD_LIVES_FOR, Head, LogHead, Update, Written, update};
@@ -468,23 +468,21 @@ impl Served {
     fn closure(&self, request: ClosureRequest) -> Vec<u8> {
         let head = &self.objects["/head"];
         let mut closure = Closure::new(request, head, Limits::WORKER).unwrap();
-        let mut answer = closure.head_line().as_bytes().to_vec();
-        answer.extend_from_slice(head);
+        let mut answer = Vec::new();
+        push_frame(&mut answer, Part::Object(ObjectKey::Head), head);
         while let ClosureStep::Need(keys) = closure.step() {
             for key in keys {
                 let Some(bytes) = self.objects.get(&key.path()) else {
                     closure.missing(key).unwrap();
                     continue;
                 };
-                if let Some((line, sent)) = closure.provide(key, bytes).unwrap() {
-                    answer.extend_from_slice(line.as_bytes());
-                    answer.extend_from_slice(&sent);
+                if let Some((part, sent)) = closure.provide(key, bytes).unwrap() {
+                    push_frame(&mut answer, part, &sent);
                 }
             }
         }
-        if let Some((line, hashes)) = closure.proof() {
-            answer.extend_from_slice(line.as_bytes());
-            answer.extend_from_slice(&hashes);
+        if let Some((part, hashes)) = closure.proof() {
+            push_frame(&mut answer, part, &hashes);
         }
         answer
     }

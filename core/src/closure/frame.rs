@@ -39,9 +39,10 @@ impl fmt::Display for Part {
     }
 }
 
-/// The line before a frame's bytes.
-pub fn frame_line(part: Part, length_bytes: usize) -> String {
-    format!("{part} {length_bytes}\n")
+/// Appends a frame to an answer: its line, and its bytes as they are sent.
+pub fn push_frame(answer: &mut Vec<u8>, part: Part, sent: &[u8]) {
+    answer.extend_from_slice(format!("{part} {}\n", sent.len()).as_bytes());
+    answer.extend_from_slice(sent);
 }
 
 /// One part of an answer, unproven.

@@ -45,7 +45,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use frame::{ANSWER_MAX_BYTES, Frame, FrameError, FrameReader, Part, frame_line};
+pub use frame::{ANSWER_MAX_BYTES, Frame, FrameError, FrameReader, Part, push_frame};
 pub use plan::{Closure, ClosureError, ClosureStep, FrameParts, Limits};
 pub use receive::{ReceiveError, Received};
 pub use request::{ClosureRequest, REQUEST_MAX_BYTES, REQUEST_PLUGINS_MAX, RequestError};
@@ -91,8 +91,7 @@ pub fn check_invariants(bytes: &[u8]) -> bool {
             Part::Object(_) | Part::Proof => None,
         };
         let sent = compact.as_ref().unwrap_or(bytes);
-        written.extend_from_slice(frame_line(*part, sent.len()).as_bytes());
-        written.extend_from_slice(sent);
+        push_frame(&mut written, *part, sent);
     }
     assert!(bytes.starts_with(&written));
     if end.is_ok() && all_written {

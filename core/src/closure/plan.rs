@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use semver::{Version, VersionReq};
 
 use super::proof::ProofMaker;
-use super::{ClosureRequest, Part, frame_line};
+use super::{ClosureRequest, Part};
 use crate::digest::Digest;
 use crate::index::{Bin, Head, IndexError, IndexFile, Node, Slot};
 use crate::keys::ObjectKey;
@@ -72,13 +72,12 @@ pub enum ClosureStep {
 
 /// One answer in the making.
 ///
-/// The shell sends the head's frame ([`Closure::head_line`] and the head's bytes), then
-/// repeats [`Closure::step`] and reads what is needed; after each [`Closure::provide`] it
-/// sends the frame that it was given. After the last step it sends [`Closure::proof`].
+/// The shell sends the head's frame, then repeats [`Closure::step`] and reads what is needed;
+/// after each [`Closure::provide`] it sends the frame that it was given. After the last step it
+/// sends [`Closure::proof`].
 pub struct Closure {
     host: Option<HostFacts>,
     since: Option<u64>,
-    head_line: String,
     root: Digest,
     limits_left: Limits,
     work_left: usize,
@@ -104,8 +103,8 @@ pub struct Closure {
     proof: ProofMaker,
 }
 
-/// A frame's line, and what stands behind it.
-pub type FrameParts<'b> = (String, Cow<'b, [u8]>);
+/// What a frame holds, and its bytes as they are sent: for [`super::push_frame`].
+pub type FrameParts<'b> = (Part, Cow<'b, [u8]>);
 
 #[derive(Default)]
 struct Plugin {
@@ -138,7 +137,6 @@ impl Closure {
         let mut closure = Closure {
             host: request.host,
             since: request.since,
-            head_line: frame_line(Part::Object(ObjectKey::Head), head.len()),
             root: read.index,
             limits_left: limits,
             work_left: WORK_MAX,
@@ -159,11 +157,6 @@ impl Closure {
             closure.ask(root.plugin, root.requirement);
         }
         Ok(closure)
-    }
-
-    /// The line before the head's bytes: the answer's first.
-    pub fn head_line(&self) -> &str {
-        &self.head_line
     }
 
     /// Whether a limit ends the answer before everything is in it.
@@ -233,7 +226,7 @@ impl Closure {
         })?;
         let Some(sent) = sent else { return Ok(None) };
         self.limits_left.bytes = left;
-        Ok(Some((frame_line(Part::Object(key), sent.len()), sent)))
+        Ok(Some((Part::Object(key), sent)))
     }
 
     /// Says that the store has no such object.
@@ -253,7 +246,7 @@ impl Closure {
     /// or the proof cannot be made.
     pub fn proof(&mut self) -> Option<FrameParts<'static>> {
         let hashes = self.proof.take()?;
-        Some((frame_line(Part::Proof, hashes.len()), Cow::Owned(hashes)))
+        Some((Part::Proof, Cow::Owned(hashes)))
     }
 
     /// Learns what an object says. Answers what is sent of it.

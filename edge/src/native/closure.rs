@@ -7,13 +7,14 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use modunest_core::closure::{
-    Closure, ClosureError, ClosureRequest, ClosureStep, Limits, REQUEST_MAX_BYTES, RequestError,
+    Closure, ClosureError, ClosureRequest, ClosureStep, Limits, Part, REQUEST_MAX_BYTES,
+    RequestError, push_frame,
 };
 use modunest_core::index::{INDEX_FILE_MAX_BYTES, IndexError, prove};
 use modunest_core::keys::ObjectKey;
@@ -102,8 +103,8 @@ async fn begin(edge: Arc<Edge>, request: ClosureRequest) -> Result<(Bytes, Walk)
     let head = head.map_err(|error| WalkError::Origin { key: ObjectKey::Head, error })?;
     let head = head.ok_or(WalkError::NoHead)?.bytes;
     let closure = Closure::new(request, &head, Limits::NATIVE)?;
-    let mut begun = BytesMut::from(closure.head_line().as_bytes());
-    begun.extend_from_slice(&head);
+    let mut begun = Vec::new();
+    push_frame(&mut begun, Part::Object(ObjectKey::Head), &head);
     let mut walk = Walk {
         edge,
         closure,
@@ -114,7 +115,7 @@ async fn begin(edge: Arc<Edge>, request: ClosureRequest) -> Result<(Bytes, Walk)
     if let Some(root) = walk.piece().await? {
         begun.extend_from_slice(&root);
     }
-    Ok((begun.freeze(), walk))
+    Ok((begun.into(), walk))
 }
 
 /// An answer in the making. It reads only while the client takes what it reads.
@@ -131,7 +132,7 @@ impl Walk {
     /// The next frames: at least one, and whatever else is there without waiting; `None`
     /// after the last.
     async fn piece(&mut self) -> Result<Option<Bytes>, WalkError> {
-        let mut piece = BytesMut::new();
+        let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES {
             if let ClosureStep::Need(keys) = self.closure.step() {
                 self.waiting.extend(keys);
@@ -152,9 +153,8 @@ impl Walk {
             };
             // Nothing is being read, so nothing is needed: only the proof is left.
             let Some((key, bytes)) = next else {
-                if let Some((line, hashes)) = self.closure.proof() {
-                    piece.extend_from_slice(line.as_bytes());
-                    piece.extend_from_slice(&hashes);
+                if let Some((part, hashes)) = self.closure.proof() {
+                    push_frame(&mut piece, part, &hashes);
                 }
                 break;
             };
@@ -162,12 +162,11 @@ impl Walk {
                 self.closure.missing(key)?;
                 continue;
             };
-            if let Some((line, sent)) = self.closure.provide(key, &bytes)? {
-                piece.extend_from_slice(line.as_bytes());
-                piece.extend_from_slice(&sent);
+            if let Some((part, sent)) = self.closure.provide(key, &bytes)? {
+                push_frame(&mut piece, part, &sent);
             }
         }
-        Ok(Some(piece.freeze()).filter(|piece| !piece.is_empty()))
+        Ok(Some(Bytes::from(piece)).filter(|piece| !piece.is_empty()))
     }
 }
 

@@ -8,7 +8,8 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use js_sys::Uint8Array;
 use modunest_core::closure::{
-    Closure, ClosureError, ClosureRequest, ClosureStep, REQUEST_MAX_BYTES, RequestError,
+    Closure, ClosureError, ClosureRequest, ClosureStep, Part, REQUEST_MAX_BYTES, RequestError,
+    push_frame,
 };
 use modunest_core::keys::ObjectKey;
 use wasm_bindgen::{JsCast, JsValue};
@@ -115,8 +116,8 @@ impl Walk {
         let head = head.ok_or(WalkError::NoHead)?.to_vec().await;
         let head = head.map_err(|thrown| unread(ObjectKey::Head, thrown))?;
         let closure = Closure::new(request, &head, edge.settings.closure_limits())?;
-        let mut begun = closure.head_line().as_bytes().to_vec();
-        begun.extend_from_slice(&head);
+        let mut begun = Vec::new();
+        push_frame(&mut begun, Part::Object(ObjectKey::Head), &head);
         let reads = FuturesUnordered::new();
         let mut walk = Walk { edge, call, closure, waiting: VecDeque::new(), reads };
         if let Some(root) = walk.piece().await? {
@@ -161,9 +162,8 @@ impl Walk {
             };
             // Nothing is being read, so nothing is needed: only the proof is left.
             let Some((key, bytes)) = next else {
-                if let Some((line, hashes)) = self.closure.proof() {
-                    piece.extend_from_slice(line.as_bytes());
-                    piece.extend_from_slice(&hashes);
+                if let Some((part, hashes)) = self.closure.proof() {
+                    push_frame(&mut piece, part, &hashes);
                 }
                 break;
             };
@@ -171,9 +171,8 @@ impl Walk {
                 self.closure.missing(key)?;
                 continue;
             };
-            if let Some((line, sent)) = self.closure.provide(key, &bytes)? {
-                piece.extend_from_slice(line.as_bytes());
-                piece.extend_from_slice(&sent);
+            if let Some((part, sent)) = self.closure.provide(key, &bytes)? {
+                push_frame(&mut piece, part, &sent);
             }
         }
         Ok(Some(piece).filter(|piece| !piece.is_empty()))

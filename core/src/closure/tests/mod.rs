@@ -164,11 +164,9 @@ impl Store {
     /// The answer, as it is sent, the way a shell makes it.
     pub(super) fn send(&self, request: ClosureRequest, limits: Limits) -> Vec<u8> {
         let mut closure = Closure::new(request, &self.head, limits).unwrap();
-        let mut sent = [closure.head_line().as_bytes(), &self.head].concat();
-        let mut send = |(line, bytes): FrameParts<'_>| {
-            sent.extend_from_slice(line.as_bytes());
-            sent.extend_from_slice(&bytes);
-        };
+        let mut sent = Vec::new();
+        push_frame(&mut sent, Part::Object(ObjectKey::Head), &self.head);
+        let mut send = |(part, bytes): FrameParts<'_>| push_frame(&mut sent, part, &bytes);
         while let ClosureStep::Need(keys) = closure.step() {
             assert!(!keys.is_empty());
             for key in keys {
