@@ -49,6 +49,16 @@ pub(super) struct RollbackAsked {
     generation: Option<u64>,
 }
 
+/// The plugin that a path is about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct PluginPath {
+    /// Its organisation
+    org: String,
+    /// Its name
+    name: String,
+}
+
 /// Goes back to an earlier generation, and stays with it until the next explicit sync.
 #[utoipa::path(
     post,
@@ -64,8 +74,7 @@ pub(super) async fn rollback(
     Shared(agent): Shared<Arc<Inner>>,
     Query(asked): Query<RollbackAsked>,
 ) -> Result<Response, ProblemResponse> {
-    let gone = tokio::spawn(async move { agent.rollback(asked.generation).await }).await;
-    let gone = gone.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    let gone = to_the_end(async move { agent.rollback(asked.generation).await }).await?;
     let crate::Synced { generation, changed, offline } = gone.map_err(|e| problem(&e))?;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
 }
@@ -81,8 +90,7 @@ pub(super) async fn rollback(
     )
 )]
 pub(super) async fn reload(Shared(agent): Shared<Arc<Inner>>) -> Result<Response, ProblemResponse> {
-    let reloaded = tokio::spawn(async move { agent.reload().await }).await;
-    let reloaded = reloaded.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    let reloaded = to_the_end(async move { agent.reload().await }).await?;
     Ok(fresh(reloaded.map_err(|e| problem(&e))?))
 }
 
@@ -90,10 +98,7 @@ pub(super) async fn reload(Shared(agent): Shared<Arc<Inner>>) -> Result<Response
 #[utoipa::path(
     post,
     path = "/plugins/{org}/{name}/restart",
-    params(
-        ("org" = String, Path, description = "Its organisation"),
-        ("name" = String, Path, description = "Its name"),
-    ),
+    params(PluginPath),
     responses(
         (status = 200, body = Restarted),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
@@ -103,12 +108,11 @@ pub(super) async fn reload(Shared(agent): Shared<Arc<Inner>>) -> Result<Response
 )]
 pub(super) async fn restart(
     Shared(agent): Shared<Arc<Inner>>,
-    Path((org, name)): Path<(String, String)>,
+    Path(asked): Path<PluginPath>,
 ) -> Result<Response, ProblemResponse> {
-    let plugin = plugin_name(&org, &name)?;
+    let plugin = asked.plugin()?;
     let name = plugin.to_string();
-    let restarted = tokio::spawn(async move { agent.restart(&plugin, "asked for").await }).await;
-    let restarted = restarted.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    let restarted = to_the_end(async move { agent.restart(&plugin, "asked for").await }).await?;
     match restarted {
         Ok(()) => Ok(fresh(Restarted { plugin: name })),
         Err(error @ Error::NoPlugin(_)) => Err(refuse(Code::NotFound, error.to_string())),
@@ -116,10 +120,12 @@ pub(super) async fn restart(
     }
 }
 
-#[allow(clippy::result_large_err, reason = "the answer is what is sent")]
-pub(super) fn plugin_name(org: &str, name: &str) -> Result<PluginName, ProblemResponse> {
-    let plugin = format!("{org}/{name}").parse::<PluginName>();
-    plugin.map_err(|error| refuse(Code::InvalidRequest, error.to_string()))
+impl PluginPath {
+    #[allow(clippy::result_large_err, reason = "the answer is what is sent")]
+    pub(super) fn plugin(&self) -> Result<PluginName, ProblemResponse> {
+        let plugin = format!("{}/{}", self.org, self.name).parse::<PluginName>();
+        plugin.map_err(|error| refuse(Code::InvalidRequest, error.to_string()))
+    }
 }
 
 /// Looks for news now, and loads them.
@@ -139,11 +145,16 @@ pub(super) async fn sync(
     Query(asked): Query<SyncAsked>,
 ) -> Result<Response, ProblemResponse> {
     let options = Options { update: asked.update, ..Options::default() };
-    // A client that goes away must not cut a sync off half-way.
-    let synced = tokio::spawn(async move { agent.sync(options, true).await }).await;
-    let synced = synced.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    let synced = to_the_end(async move { agent.sync(options, true).await }).await?;
     let crate::Synced { generation, changed, offline } = synced.map_err(|e| problem(&e))?;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
+}
+
+/// Makes a change in a task of its own: a client that goes away must not cut it off half-way.
+pub(super) async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ProblemResponse> {
+    tokio::spawn(change).await.map_err(|error| refuse(Code::Internal, error.to_string()))
 }
 
 /// An error as a problem: with the same words that the command line has for it.

@@ -9,7 +9,7 @@ use modunest_runtime::problem::ProblemResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::change::{plugin_name, problem};
+use super::change::{PluginPath, problem, to_the_end};
 use super::read::fresh;
 use super::{Problem, refuse};
 use crate::Error;
@@ -28,10 +28,7 @@ pub struct TrialAnswer {
 #[utoipa::path(
     post,
     path = "/plugins/{org}/{name}/canary/promote",
-    params(
-        ("org" = String, Path, description = "Its organisation"),
-        ("name" = String, Path, description = "Its name"),
-    ),
+    params(PluginPath),
     responses(
         (status = 200, body = TrialAnswer),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
@@ -41,7 +38,7 @@ pub struct TrialAnswer {
 )]
 pub(super) async fn promote(
     agent: Shared<Arc<Inner>>,
-    path: Path<(String, String)>,
+    path: Path<PluginPath>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Promote).await
 }
@@ -50,10 +47,7 @@ pub(super) async fn promote(
 #[utoipa::path(
     post,
     path = "/plugins/{org}/{name}/canary/abort",
-    params(
-        ("org" = String, Path, description = "Its organisation"),
-        ("name" = String, Path, description = "Its name"),
-    ),
+    params(PluginPath),
     responses(
         (status = 200, body = TrialAnswer),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
@@ -63,7 +57,7 @@ pub(super) async fn promote(
 )]
 pub(super) async fn abort(
     agent: Shared<Arc<Inner>>,
-    path: Path<(String, String)>,
+    path: Path<PluginPath>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Abort).await
 }
@@ -72,10 +66,7 @@ pub(super) async fn abort(
 #[utoipa::path(
     post,
     path = "/plugins/{org}/{name}/canary/forgive",
-    params(
-        ("org" = String, Path, description = "Its organisation"),
-        ("name" = String, Path, description = "Its name"),
-    ),
+    params(PluginPath),
     responses(
         (status = 200, body = TrialAnswer),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
@@ -85,21 +76,19 @@ pub(super) async fn abort(
 )]
 pub(super) async fn forgive(
     agent: Shared<Arc<Inner>>,
-    path: Path<(String, String)>,
+    path: Path<PluginPath>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Forgive).await
 }
 
 async fn decide(
     Shared(agent): Shared<Arc<Inner>>,
-    Path((org, name)): Path<(String, String)>,
+    Path(asked): Path<PluginPath>,
     word: TrialWord,
 ) -> Result<Response, ProblemResponse> {
-    let plugin = plugin_name(&org, &name)?;
+    let plugin = asked.plugin()?;
     let (this, named) = (agent.clone(), plugin.clone());
-    // A client that goes away must not cut a change off half-way.
-    let decided = tokio::spawn(async move { this.decide_trial(&named, word).await }).await;
-    let decided = decided.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+    let decided = to_the_end(async move { this.decide_trial(&named, word).await }).await?;
     match decided {
         Ok(()) => {
             let version = agent.host().cell(&plugin).map(|cell| cell.version().to_string());
