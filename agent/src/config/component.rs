@@ -139,14 +139,11 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::read::parse;
+    use super::super::tests::with_section;
     use super::*;
 
     fn with(lines: &str) -> String {
-        let key = modunest_tlog::SigningKey::from_seed("local.modunest".parse().unwrap(), &[7; 32]);
-        format!(
-            "state_dir = \"state\"\n[[registry]]\nname = \"local\"\nurl = \"http://127.0.0.1:7878\"\norigin = \"local.modunest\"\nkeys = [\"{}\"]\n[host.component]\n{lines}",
-            key.verifying_key()
-        )
+        with_section("host.component", lines)
     }
 
     #[test]

@@ -11,6 +11,14 @@ fn key(name: &str) -> String {
     SigningKey::from_seed(name.parse().unwrap(), &[7; 32]).verifying_key().to_string()
 }
 
+/// The least that is a configuration, with a section of these lines.
+pub(super) fn with_section(section: &str, lines: &str) -> String {
+    format!(
+        "state_dir = \"state\"\n[[registry]]\nname = \"local\"\nurl = \"http://127.0.0.1:7878\"\norigin = \"local.modunest\"\nkeys = [\"{}\"]\n[{section}]\n{lines}",
+        key("local.modunest")
+    )
+}
+
 fn good() -> String {
     format!(
         r#"state_dir = "state"
