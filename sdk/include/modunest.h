@@ -8,8 +8,8 @@
  * - Tables and messages begin with their size in bytes. Fields are only ever
  *   added at the end; use a field only if the size covers it.
  * - modunest_bytes is borrowed for the call it is passed to. modunest_buffer is
- *   owned by its receiver, who calls its `free` once, from any thread. The caller
- *   hands in an empty (all zero) buffer.
+ *   owned by its receiver, who calls its `free` once, from any thread and at any
+ *   time, be it behind destroy. The caller hands in an empty (all zero) buffer.
  * - A function that can fail answers a modunest_status. On success the out buffer
  *   holds the answer, otherwise a UTF-8 text for people, possibly empty.
  * - Nothing unwinds across the border.

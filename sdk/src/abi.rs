@@ -14,7 +14,8 @@
 //!   in this file is the part that every version-1 party has.
 //! - **Bytes.** [`Bytes`] is borrowed for the call it is passed to and never
 //!   kept. [`Buffer`] is owned by its receiver, who gives it back by calling its
-//!   `free` once, from any thread.
+//!   `free` once, from any thread and at any time, be it behind `destroy`: an
+//!   answer is handed from plugin to plugin without a copy.
 //! - **Status.** A function that can fail answers a [`crate::Status`] code: zero is
 //!   success, and the out buffer then holds the answer. Otherwise the out
 //!   buffer holds a UTF-8 text for people, possibly empty. An unknown code
@@ -165,6 +166,45 @@ impl std::ops::Deref for OwnedBuffer {
     fn deref(&self) -> &[u8] {
         // SAFETY: `into_owned` was promised valid memory for as long as `self` lives.
         unsafe { Bytes { ptr: self.0.ptr, len: self.0.len }.as_slice() }
+    }
+}
+
+impl OwnedBuffer {
+    /// Hands it on to whoever gives it back to its maker instead.
+    #[must_use]
+    pub const fn into_buffer(self) -> Buffer {
+        let buffer = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `self` is not dropped, so nobody else gives this buffer back.
+        unsafe { (&raw const buffer).cast::<Buffer>().read() }
+    }
+
+    /// The bytes in memory of the caller's own: copied, unless they are that already.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.0.free {
+            Some(free) if std::ptr::fn_addr_eq(free, free_vec as FreeFn) => {
+                let Buffer { ptr, len, capacity, .. } = self.into_buffer();
+                // SAFETY: who frees it says that a `Vec<u8>` of this library was taken apart
+                // into these, and it is not freed now.
+                unsafe { Vec::from_raw_parts(ptr, len, capacity) }
+            }
+            _ => self.to_vec(),
+        }
+    }
+}
+
+impl PartialEq for OwnedBuffer {
+    /// Whether the bytes are the same, wherever they are.
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for OwnedBuffer {}
+
+impl From<Vec<u8>> for OwnedBuffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        OwnedBuffer(Buffer::from_vec(bytes))
     }
 }
 

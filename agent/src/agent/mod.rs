@@ -212,7 +212,8 @@ impl Agent {
                 deadline_ms: deadline.as_millis(),
             })
         });
-        called.await.map_err(|lost| Refused::Failed(lost.to_string()))?
+        let answer = called.await.map_err(|lost| Refused::Failed(lost.to_string()))??;
+        Ok(answer.into_vec())
     }
 
     /// Looks for news now, and loads them.

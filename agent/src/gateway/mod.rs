@@ -33,7 +33,7 @@ use modunest_core::manifest::RouteStream;
 use modunest_core::problem::{Code, Refusal};
 use modunest_runtime::problem::ProblemResponse;
 use modunest_runtime::trace::Route;
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use modunest_sdk::http::{HttpError, MAX_BODY_BYTES};
 use modunest_sdk::stream::Upload;
 use modunest_sdk::{Error, HttpRequest, HttpResponse, Identity};
@@ -289,7 +289,7 @@ impl Gateway {
         payload: Vec<u8>,
         place: queue::Place,
         until: Instant,
-    ) -> Option<Result<Vec<u8>, Error>> {
+    ) -> Option<Result<OwnedBuffer, Error>> {
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = modunest_runtime::clock::now().plus(left).as_millis();
         let trace = modunest_runtime::trace::current().map(|context| context.to_string());

@@ -2,6 +2,7 @@
 //! nothing themselves.
 
 use modunest_sdk::Error;
+use modunest_sdk::abi::OwnedBuffer;
 use modunest_sdk::links::{CALL_SERVICE, OPEN_SERVICE, PUBLISH};
 
 use super::operations::Deadline;
@@ -45,10 +46,10 @@ impl Cell {
     /// # Errors
     /// [`Error::Unsupported`] where the number is unknown, [`Error::Denied`] where the operator
     /// did not grant it, else what the operation answers.
-    pub(super) fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
-        match operation {
+    pub(super) fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error> {
+        let answer = match operation {
+            CALL_SERVICE => return self.call_handle(request),
             OPEN_SERVICE => self.open_service(request),
-            CALL_SERVICE => self.call_handle(request),
             PUBLISH => self.publish(request),
             200..=299 => self.streams().operate(operation, request),
             _ => {
@@ -60,6 +61,7 @@ impl Cell {
                 }
                 answer
             }
-        }
+        };
+        answer.map(OwnedBuffer::from)
     }
 }

@@ -28,6 +28,8 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     static DEADLINE_MS: Cell<u64> = const { Cell::new(0) };
     static TRACE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+    /// Whether `TRACE` has any: asked first, because this needs no destructor, nor a borrow.
+    static IS_TRACED: Cell<bool> = const { Cell::new(false) };
     static IDENTITY: RefCell<Option<Arc<Identity>>> = const { RefCell::new(None) };
 }
 
@@ -53,12 +55,23 @@ pub(super) fn deadline_ms() -> u64 {
 
 /// The trace of the call that this thread serves.
 pub(super) fn trace() -> Option<Arc<str>> {
-    TRACE.with_borrow(Clone::clone)
+    IS_TRACED.get().then(|| TRACE.with_borrow(Clone::clone)).flatten()
+}
+
+fn replace_trace(trace: Option<Arc<str>>) -> Option<Arc<str>> {
+    IS_TRACED.set(trace.is_some());
+    TRACE.replace(trace)
 }
 
 /// Serves for a user: what is called from within is told of them, and of nobody else.
 pub(crate) fn with_identity<T>(identity: Option<Arc<Identity>>, serve: impl FnOnce() -> T) -> T {
-    let _restore = Restore(&IDENTITY, Some(IDENTITY.replace(identity)));
+    struct Back(Option<Arc<Identity>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            IDENTITY.set(self.0.take());
+        }
+    }
+    let _back = Back(IDENTITY.replace(identity));
     serve()
 }
 
@@ -76,6 +89,7 @@ pub(super) fn deeper<T>(
     trace: Option<Option<Arc<str>>>,
     serve: impl FnOnce() -> T,
 ) -> T {
+    /// Puts back what was there before, also behind a panic.
     struct Back(u32, u64);
     impl Drop for Back {
         fn drop(&mut self) {
@@ -83,23 +97,18 @@ pub(super) fn deeper<T>(
             DEADLINE_MS.set(self.1);
         }
     }
+    struct BackTrace(Option<Arc<str>>);
+    impl Drop for BackTrace {
+        fn drop(&mut self) {
+            drop(replace_trace(self.0.take()));
+        }
+    }
     let _back = Back(DEPTH.replace(depth), DEADLINE_MS.replace(deadline_ms));
     match trace {
         None => serve(),
         Some(trace) => {
-            let _restore = Restore(&TRACE, Some(TRACE.replace(trace)));
+            let _back = BackTrace(replace_trace(trace));
             serve()
-        }
-    }
-}
-
-/// Puts back what was there before, also behind a panic.
-struct Restore<T: 'static>(&'static std::thread::LocalKey<RefCell<Option<T>>>, Option<Option<T>>);
-
-impl<T> Drop for Restore<T> {
-    fn drop(&mut self) {
-        if let Some(before) = self.1.take() {
-            self.0.set(before);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The contract of a running plugin, whatever tier it runs in.
 
 use modunest_sdk::Error;
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::Vitals;
 
@@ -29,7 +29,7 @@ pub trait Instance: Send + Sync {
     ///
     /// # Errors
     /// What the plugin answered, or what became of it.
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error>;
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error>;
 
     /// Asks whether it can do its work.
     ///

@@ -18,8 +18,8 @@ use modunest_core::digest::{Digest, Hasher};
 use modunest_core::relation::LibcFloor;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{
-    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, PluginTable, Request,
-    size_of_table,
+    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, OwnedBuffer, PluginTable,
+    Request, size_of_table,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -270,31 +270,31 @@ impl NativeInstance {
     }
 
     /// Runs a function of the table that fills a buffer.
-    fn ask(&self, run: impl FnOnce(*mut Buffer) -> i32) -> Result<Vec<u8>, Error> {
-        let mut filled = Filled(Buffer::EMPTY);
-        let code = run(&raw mut filled.0);
+    fn ask(&self, run: impl FnOnce(*mut Buffer) -> i32) -> Result<OwnedBuffer, Error> {
+        let mut filled = Buffer::EMPTY;
+        let code = run(&raw mut filled);
         // SAFETY: filled by the plugin by the ABI's rules, and nobody else has it.
-        let out = unsafe { Bytes { ptr: filled.0.ptr, len: filled.0.len }.as_slice() };
-        modunest_sdk::native::outcome(code, out)?;
+        let answer = unsafe { word_by_word(&filled).into_owned() };
+        modunest_sdk::native::outcome(code, &answer)?;
         let limit = modunest_sdk::abi::MAX_MESSAGE_BYTES;
-        if out.len() > limit {
-            let text = format!("an answer of {} bytes is above the limit of {limit}", out.len());
+        if answer.len() > limit {
+            let text = format!("an answer of {} bytes is above the limit of {limit}", answer.len());
             return Err(Error::Failed(text));
         }
-        Ok(out.to_vec())
+        Ok(answer)
     }
 }
 
-/// A buffer that a plugin fills and that is given back to it from where it is: moving it right
-/// after it was written stalls the processor for longer than the rest of a call takes.
-struct Filled(Buffer);
-
-impl Drop for Filled {
-    fn drop(&mut self) {
-        if let Some(free) = self.0.free.take() {
-            // SAFETY: filled by the plugin by the ABI's rules, and `take` makes this the only
-            // call.
-            unsafe { free(self.0.ptr, self.0.len, self.0.capacity) };
+/// The same, read as it was just written: a read of two words at once waits until both writes
+/// have left the processor's store buffer, which takes longer than the rest of a call.
+fn word_by_word(filled: &Buffer) -> Buffer {
+    // SAFETY: all four are fields of one reference.
+    unsafe {
+        Buffer {
+            ptr: (&raw const filled.ptr).read_volatile(),
+            len: (&raw const filled.len).read_volatile(),
+            capacity: (&raw const filled.capacity).read_volatile(),
+            free: (&raw const filled.free).read_volatile(),
         }
     }
 }
@@ -305,7 +305,7 @@ fn there<F>(function: Option<F>) -> Result<F, Error> {
 }
 
 impl Instance for NativeInstance {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let request = Request {
             size: size_of_table::<Request>(),
             kind: call.kind as u32,
@@ -330,7 +330,7 @@ impl Instance for NativeInstance {
     fn snapshot(&self) -> Result<Vec<u8>, Error> {
         let function = there(self.table.snapshot)?;
         // SAFETY: the instance is alive.
-        self.ask(|out| unsafe { function(self.instance, out) })
+        self.ask(|out| unsafe { function(self.instance, out) }).map(OwnedBuffer::into_vec)
     }
 
     fn restore(&self, snapshot: &[u8]) -> Result<(), Error> {

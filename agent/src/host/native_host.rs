@@ -4,7 +4,8 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use modunest_sdk::abi::{
-    ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, ServiceCall, size_of_table,
+    ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, OwnedBuffer, ServiceCall,
+    size_of_table,
 };
 use modunest_sdk::{Error, Status};
 
@@ -68,14 +69,14 @@ unsafe extern "C" fn call_service(
 /// # Safety
 ///
 /// `out` is null or writable.
-unsafe fn hand_over(answer: Result<Vec<u8>, Error>, out: *mut Buffer) -> i32 {
+unsafe fn hand_over(answer: Result<OwnedBuffer, Error>, out: *mut Buffer) -> i32 {
     let (status, bytes) = match answer {
         Ok(bytes) => (Status::Ok, bytes),
-        Err(error) => (error.status(), error.text().as_bytes().to_vec()),
+        Err(error) => (error.status(), error.text().as_bytes().to_vec().into()),
     };
     if !out.is_null() {
         // SAFETY: not null, and promised writable.
-        unsafe { out.write(Buffer::from_vec(bytes)) };
+        unsafe { out.write(bytes.into_buffer()) };
     }
     status.code()
 }
@@ -114,7 +115,7 @@ fn check_size(payload: Bytes) -> Result<(), Error> {
 /// # Safety
 ///
 /// As for [`call_service`].
-unsafe fn serve(context: &dyn HostSide, call: *const ServiceCall) -> Result<Vec<u8>, Error> {
+unsafe fn serve(context: &dyn HostSide, call: *const ServiceCall) -> Result<OwnedBuffer, Error> {
     if call.is_null() {
         return Err(Error::InvalidInput("no call was passed".to_owned()));
     }

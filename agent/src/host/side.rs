@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use modunest_sdk::Error;
+use modunest_sdk::abi::OwnedBuffer;
 
 use super::ask::ServiceAsk;
 use super::cell::Cell;
@@ -23,13 +24,13 @@ pub(crate) trait HostSide: Send + Sync {
     ///
     /// # Errors
     /// What the service answered, or why it was not called.
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error>;
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<OwnedBuffer, Error>;
 
     /// An operation, by its number.
     ///
     /// # Errors
     /// What the operation answers.
-    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error>;
+    fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error>;
 }
 
 /// A plugin in the agent's process. A plugin that was stopped finds its cell gone.
@@ -75,11 +76,11 @@ impl HostSide for OwnProcess {
         }
     }
 
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<OwnedBuffer, Error> {
         self.living()?.call_service(ask)
     }
 
-    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+    fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error> {
         self.living()?.operate(operation, request)
     }
 }

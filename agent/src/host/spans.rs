@@ -41,7 +41,7 @@ pub(super) fn begin(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Step> {
 }
 
 /// Says how it ended.
-pub(super) fn end(step: &mut Step, answer: &Result<Vec<u8>, Error>) {
+pub(super) fn end<T>(step: &mut Step, answer: &Result<T, Error>) {
     step.span.set("modunest.outcome", Outcome::of(answer).as_str());
     if let Err(error) = answer {
         step.span.fail(error.text());

@@ -9,7 +9,7 @@ use modunest_core::manifest::Manifest;
 use modunest_core::relation::{BuildTarget, Dependency};
 use modunest_core::statement::{Build, Release, TrustLevel};
 use modunest_sdk::Error;
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::ask::ServiceAsk;
 use super::cell::Parts;
@@ -158,7 +158,7 @@ fn a_missing_file_fails_its_plugin_and_blocks_its_users() {
 struct Counting(AtomicU64);
 
 impl Instance for Counting {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         if call.kind == RequestKind::Lifecycle {
             return Err(Error::Unsupported("no hooks".to_owned()));
         }
@@ -166,7 +166,7 @@ impl Instance for Counting {
             return Err(Error::NotFound("no such service".to_owned()));
         }
         self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(call.deadline_ms.to_string().into_bytes())
+        Ok(call.deadline_ms.to_string().into_bytes().into())
     }
     fn health(&self) -> Result<(), Error> {
         Ok(())
@@ -243,7 +243,7 @@ fn depth_and_deadline_are_inherited() {
         let frame = frame::Frame { depth, deadline_ms, ..frame::Frame::default() };
         frame::within(frame, || cell.call(Call { deadline_ms: far + 1, ..service_call() }))
     };
-    assert_eq!(within(1, far).unwrap(), far.to_string().into_bytes());
+    assert_eq!(within(1, far).unwrap(), far.to_string().into_bytes().into());
     assert!(matches!(within(1, 1), Err(Error::DeadlineExceeded(_))));
     assert!(matches!(within(frame::DEPTH_MAX, 0), Err(Error::Denied(_))));
     assert_eq!(frame::current().depth, 0);
@@ -323,7 +323,7 @@ fn a_plugin_that_fails_again_and_again_is_left_alone() {
 struct Failing;
 
 impl Instance for Failing {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         match call.kind {
             RequestKind::Lifecycle => Err(Error::Unsupported("no hooks".to_owned())),
             _ => Err(Error::Failed("out of cheese".to_owned())),

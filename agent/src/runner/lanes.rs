@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use modunest_sdk::Error;
+use modunest_sdk::abi::OwnedBuffer;
 
 use super::channel::{self, Broken, Channel};
 use super::serve::Shared;
@@ -108,18 +109,18 @@ impl HostSide for FarSide {
         let _ = self.ask(&note, false);
     }
 
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<OwnedBuffer, Error> {
         let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask;
         let texts = [text(plugin, "plugin")?, text(service, "service")?, text(trace, "trace")?];
         let body = Body::Inline(payload);
         let message =
             Message { texts, deadline_ms, ..Message::new(Kind::Service, self.plugin, body) };
-        self.ask(&message, true)
+        self.ask(&message, true).map(OwnedBuffer::from)
     }
 
-    fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
+    fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error> {
         let body = Body::Inline(request);
         let message = Message { code: operation, ..Message::new(Kind::Operate, self.plugin, body) };
-        self.ask(&message, true)
+        self.ask(&message, true).map(OwnedBuffer::from)
     }
 }

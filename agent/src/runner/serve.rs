@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, RequestKind};
+use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Status};
 
 use super::channel::{self, Channel};
@@ -91,16 +91,17 @@ pub(super) fn serve(shared: &Arc<Shared>, lane: Channel) {
     }
 }
 
-fn failure(error: &Error) -> (u32, Vec<u8>) {
+fn failure(error: &Error) -> (u32, OwnedBuffer) {
     (error.status().code().cast_unsigned(), cut(error.text()))
 }
 
-fn cut(text: &str) -> Vec<u8> {
-    text.as_bytes()[..text.floor_char_boundary(MAX_ERROR_TEXT_BYTES)].to_vec()
+fn cut(text: &str) -> OwnedBuffer {
+    text.as_bytes()[..text.floor_char_boundary(MAX_ERROR_TEXT_BYTES)].to_vec().into()
 }
 
-fn answer(shared: &Arc<Shared>, message: &Message<'_>, body: &[u8]) -> Result<Vec<u8>, Error> {
+fn answer(shared: &Arc<Shared>, message: &Message<'_>, body: &[u8]) -> Result<OwnedBuffer, Error> {
     let plugin = message.plugin;
+    let nothing = || OwnedBuffer::from(Vec::new());
     match message.kind {
         Kind::Call => {
             let [target, trace, caller] = message.texts;
@@ -110,23 +111,23 @@ fn answer(shared: &Arc<Shared>, message: &Message<'_>, body: &[u8]) -> Result<Ve
             let call = Call { kind, target, payload: body, trace, caller, deadline_ms };
             shared.instance(plugin)?.call(call)
         }
-        Kind::Health => shared.instance(plugin)?.health().map(|()| Vec::new()),
-        Kind::Snapshot => shared.instance(plugin)?.snapshot(),
-        Kind::Restore => shared.instance(plugin)?.restore(body).map(|()| Vec::new()),
-        Kind::Stop => shared.instance(plugin)?.stop().map(|()| Vec::new()),
+        Kind::Health => shared.instance(plugin)?.health().map(|()| nothing()),
+        Kind::Snapshot => shared.instance(plugin)?.snapshot().map(OwnedBuffer::from),
+        Kind::Restore => shared.instance(plugin)?.restore(body).map(|()| nothing()),
+        Kind::Stop => shared.instance(plugin)?.stop().map(|()| nothing()),
         Kind::Destroy => {
             let mut instances = shared.instances.write().unwrap_or_else(PoisonError::into_inner);
             let gone = instances.remove(&plugin);
             drop(instances);
             // Freed here, or by the last call that still runs.
             drop(gone);
-            Ok(Vec::new())
+            Ok(nothing())
         }
         other => Err(Error::Unsupported(format!("a runner serves no {other:?}"))),
     }
 }
 
-fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<Vec<u8>, LoadError> {
+fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<OwnedBuffer, LoadError> {
     let how: Load =
         serde_json::from_slice(how).map_err(|error| LoadError::Open(error.to_string()))?;
     let file =
@@ -148,5 +149,5 @@ fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<Vec<u8>, LoadEr
     };
     let mut instances = shared.instances.write().unwrap_or_else(PoisonError::into_inner);
     instances.insert(plugin, instance);
-    Ok(Vec::new())
+    Ok(Vec::new().into())
 }

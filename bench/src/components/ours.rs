@@ -33,7 +33,8 @@ pub fn run(folder: &Path, state: &Path, count: usize) -> Result<Measured, Error>
         |host, payload| {
             let cell = names.first().and_then(|first| host.cell(first));
             let missing = || Error::Wrong { what: "a component", why: "it is gone".to_owned() };
-            cell.ok_or_else(missing)?.call(call(SERVICE, payload)).map_err(Error::wrong("a call"))
+            let answer = cell.ok_or_else(missing)?.call(call(SERVICE, payload));
+            Ok(answer.map_err(Error::wrong("a call"))?.into_vec())
         },
     )
 }

@@ -66,7 +66,7 @@ pub fn run(plugins: &Path, work: &Path) -> Result<Steps, Error> {
             deadline_ms: 0,
         };
         let answer = cell.call(call).map_err(Error::wrong("a call"))?;
-        if answer != number.to_string().as_bytes() {
+        if *answer != *number.to_string().as_bytes() {
             return Err(wrong(format!("{name} answered {answer:?}")));
         }
     }

@@ -66,7 +66,7 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
             Tier::InProcess | Tier::Process => (plugins::SERVICE, &b""[..], number.to_string()),
         };
         let answer = cell.call(call(service, payload)).map_err(Error::wrong("a call"))?;
-        if answer != expected.as_bytes() {
+        if *answer != *expected.as_bytes() {
             return Err(wrong(format!("{name} answered {answer:?}")));
         }
     }

@@ -21,10 +21,13 @@ use crate::error::{Status, cut_text};
 /// # Errors
 ///
 /// The error that `code` stands for, if it is not zero.
+#[inline]
 pub fn outcome(code: i32, out: &[u8]) -> Result<(), Error> {
-    if code == Status::Ok.code() {
-        return Ok(());
-    }
+    if code == Status::Ok.code() { Ok(()) } else { failure(code, out) }
+}
+
+#[cold]
+fn failure(code: i32, out: &[u8]) -> Result<(), Error> {
     // Cut before decoding, so that a huge text costs nothing; one byte more than
     // the limit cannot matter, since what is left is cut again.
     let head = out.get(..=crate::abi::MAX_ERROR_TEXT_BYTES).unwrap_or(out);

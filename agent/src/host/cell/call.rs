@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use modunest_core::time::Timestamp;
 use modunest_sdk::Error;
-use modunest_sdk::abi::{MAX_MESSAGE_BYTES, RequestKind};
+use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
 use super::Cell;
-use super::gate::{Entered, Running};
+use super::gate::{Entered, Way};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
 use crate::host::frame::{self, DEPTH_MAX};
@@ -16,7 +16,7 @@ use crate::metrics::{self, Meter};
 
 /// A call that may be made.
 struct Admitted<'c> {
-    _running: Running<'c>,
+    _way: Way<'c>,
     instance: &'c dyn Instance,
     deadline_ms: u64,
     ticket: Ticket,
@@ -40,7 +40,7 @@ impl Cell {
     ///
     /// # Errors
     /// What the plugin answered, or why it was not called.
-    pub fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    pub fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let depth = frame::depth();
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let admitted = self.let_in(&call, service, depth);
@@ -48,7 +48,7 @@ impl Cell {
             Admission::Here(admitted) => admitted,
             Admission::Elsewhere(successor) => return successor.call(call),
         };
-        let Admitted { _running, instance, deadline_ms, ticket } = admitted;
+        let Admitted { _way, instance, deadline_ms, ticket } = admitted;
         let outer = frame::trace();
         // As it is, or handed on by the plugin that calls, or another one.
         let is_same = call.trace.is_empty() || outer.as_deref() == Some(call.trace);
@@ -115,8 +115,8 @@ impl Cell {
         if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
-        let running = match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
-            Entered::Here(running) => running,
+        let way = match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
+            Entered::Here(way) => way,
             Entered::Successor(successor) => return Ok(Admission::Elsewhere(successor)),
         };
         let Some(instance) = self.instance.get() else {
@@ -129,7 +129,7 @@ impl Cell {
         }
         let ticket = self.breakers.admit(service, now_ms).map_err(|r| self.refused(service, r))?;
         let instance = instance.as_ref();
-        Ok(Admission::Here(Admitted { _running: running, instance, deadline_ms, ticket }))
+        Ok(Admission::Here(Admitted { _way: way, instance, deadline_ms, ticket }))
     }
 
     /// What a caller hears whom a breaker keeps out.
@@ -147,7 +147,7 @@ impl Cell {
 
 /// What a breaker makes of an answer: refusals that are the caller's own fault, or that any
 /// other plugin would give as well, are none of the plugin's failures.
-fn outcome(answer: &Result<Vec<u8>, Error>) -> Outcome {
+fn outcome<T>(answer: &Result<T, Error>) -> Outcome {
     match answer {
         Err(
             Error::Failed(_)

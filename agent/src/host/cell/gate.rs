@@ -1,7 +1,7 @@
 //! The way in: which calls are let in, which wait before it, and waiting for their end.
 //!
-//! A call that is let in costs one atomic addition, and one more when it ends. Only where the
-//! gate is shut does anybody look at the plugin's state.
+//! A call that is let in costs two writes that no other processor waits for ([`super::presence`]).
+//! Only where the gate is shut does anybody look at the plugin's state.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use modunest_sdk::Error;
 
+use super::presence::{self, Place};
 use super::{Cell, State};
 
 /// Calls are not let in without a look at the state.
 const SHUT: u64 = 1 << 63;
 /// Somebody waits for the last call's end: only then is telling worth a system call.
 const AWAITED: u64 = 1 << 62;
-/// The calls that are being served.
-const RUNNING: u64 = AWAITED - 1;
+/// The calls that are being served and that no thread has noted.
+const COUNTED: u64 = AWAITED - 1;
 
 /// How long a call without a deadline waits for the end of a swap or of a load. Longer than
 /// either may take by default.
@@ -36,27 +37,37 @@ impl Gate {
         Gate { word: AtomicU64::new(SHUT), last: Mutex::new(()), drained: Condvar::new() }
     }
 
-    /// Counts a call in, unless the gate is shut.
-    fn enter(&self) -> bool {
-        if self.word.fetch_add(1, Ordering::SeqCst) & SHUT == 0 {
-            return true;
-        }
-        self.leave();
-        false
+    /// Lets a call of this thread in, unless the gate is shut.
+    #[inline]
+    fn enter(&self) -> Option<Way<'_>> {
+        let place = Place::take(self);
+        let word = match &place {
+            Some(_) => self.word.load(Ordering::SeqCst),
+            None => self.word.fetch_add(1, Ordering::SeqCst),
+        };
+        // Where the gate is shut, the call leaves as it came.
+        let way = Way { gate: self, place };
+        (word & SHUT == 0).then_some(way)
     }
 
-    /// Counts a call in, whether the gate is shut or not.
+    /// Counts a call in, whether the gate is shut or not. It may end on another thread.
     fn count_in(&self) {
         self.word.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn leave(&self) {
-        let before = self.word.fetch_sub(1, Ordering::SeqCst);
-        if before & AWAITED != 0 && before & RUNNING == 1 {
-            // Whoever waits holds this between looking and waiting.
-            drop(lock(&self.last));
-            self.drained.notify_all();
+    /// A call that was counted in ends.
+    fn count_out(&self) {
+        if self.word.fetch_sub(1, Ordering::SeqCst) & AWAITED != 0 {
+            self.tell();
         }
+    }
+
+    /// Makes whoever waits look again.
+    #[cold]
+    fn tell(&self) {
+        // It is held between looking and waiting.
+        drop(lock(&self.last));
+        self.drained.notify_all();
     }
 
     /// Opens or shuts it. Who has been counted in before goes on.
@@ -70,12 +81,13 @@ impl Gate {
 
     /// Calls that are being served.
     pub(super) fn running(&self) -> u64 {
-        self.word.load(Ordering::SeqCst) & RUNNING
+        (self.word.load(Ordering::SeqCst) & COUNTED) + presence::count(self)
     }
 
     /// Waits until no call is served any more; answers how many still are at the deadline.
     pub(super) fn drain(&self, until: Instant) -> u64 {
         self.word.fetch_or(AWAITED, Ordering::SeqCst);
+        presence::barrier();
         let mut guard = lock(&self.last);
         loop {
             let (running, now) = (self.running(), Instant::now());
@@ -89,12 +101,25 @@ impl Gate {
     }
 }
 
-/// A call that was let in; it ends when this is dropped.
-pub(super) struct Running<'c>(&'c Cell);
+/// A call that was let in; it ends when this is dropped, on the thread on which it began.
+pub(super) struct Way<'c> {
+    gate: &'c Gate,
+    /// Where its thread has noted it; `None` where it was counted.
+    place: Option<Place>,
+}
 
-impl Drop for Running<'_> {
+impl Drop for Way<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.0.gate.leave();
+        match &self.place {
+            Some(place) => {
+                place.leave();
+                if self.gate.word.load(Ordering::SeqCst) & AWAITED != 0 {
+                    self.gate.tell();
+                }
+            }
+            None => self.gate.count_out(),
+        }
     }
 }
 
@@ -103,14 +128,14 @@ pub(crate) struct Hold(Arc<Cell>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.gate.leave();
+        self.0.gate.count_out();
     }
 }
 
 /// Where a call goes on.
 pub(super) enum Entered<'c> {
     /// Here.
-    Here(Running<'c>),
+    Here(Way<'c>),
     /// At what took this plugin's place.
     Successor(Arc<Cell>),
 }
@@ -123,11 +148,11 @@ impl Cell {
     pub(super) fn enter(&self, deadline_ms: u64, is_stream: bool) -> Result<Entered<'_>, Error> {
         if is_stream && self.keeps_streams() {
             self.gate.count_in();
-            return Ok(Entered::Here(Running(self)));
+            return Ok(Entered::Here(Way { gate: &self.gate, place: None }));
         }
         loop {
-            if self.gate.enter() {
-                return Ok(Entered::Here(Running(self)));
+            if let Some(way) = self.gate.enter() {
+                return Ok(Entered::Here(way));
             }
             if let Some(successor) = self.wait_outside(deadline_ms)? {
                 return Ok(Entered::Successor(successor));
@@ -244,4 +269,82 @@ fn left(deadline_ms: u64) -> Duration {
 /// nothing.
 pub(in crate::host) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// Longer than any of these tests takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn nobody_is_inside_behind_a_drain_and_everybody_before_it_gets_out() {
+        let gate = Gate::new();
+        let (inside, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let served = AtomicUsize::new(0);
+        let serve = || {
+            while !over.load(Ordering::Relaxed) {
+                let Some(outer) = gate.enter() else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                inside.fetch_add(1, Ordering::Relaxed);
+                // A call from within; it may find the gate shut meanwhile.
+                drop(gate.enter());
+                served.fetch_add(1, Ordering::Relaxed);
+                inside.fetch_sub(1, Ordering::Relaxed);
+                drop(outer);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(serve);
+            }
+            for round in 0..2_000 {
+                gate.set_open(true);
+                if round % 50 == 0 {
+                    let before = served.load(Ordering::Relaxed);
+                    while served.load(Ordering::Relaxed) == before {
+                        std::thread::yield_now();
+                    }
+                }
+                gate.set_open(false);
+                assert_eq!(gate.drain(Instant::now() + LONG), 0);
+                assert_eq!(inside.load(Ordering::Relaxed), 0, "round {round}");
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(gate.running(), 0);
+    }
+
+    #[test]
+    fn a_drain_counts_whom_it_leaves_behind() {
+        let gate = Gate::new();
+        gate.set_open(true);
+        let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
+        gate.count_in();
+        gate.set_open(false);
+        assert!(gate.enter().is_none());
+        assert_eq!((gate.running(), gate.drain(Instant::now())), (3, 3));
+        drop(two);
+        gate.count_out();
+        assert_eq!(gate.drain(Instant::now()), 1);
+        drop(one);
+        assert_eq!(gate.drain(Instant::now()), 0);
+    }
+
+    #[test]
+    fn calls_deeper_than_the_places_of_a_thread_are_counted() {
+        let gate = Gate::new();
+        gate.set_open(true);
+        let ways: Vec<Way<'_>> = (0..40).map(|_| gate.enter().unwrap()).collect();
+        assert_eq!(gate.running(), 40);
+        // Innermost first, as calls end.
+        ways.into_iter().rev().for_each(drop);
+        assert_eq!(gate.running(), 0);
+    }
 }

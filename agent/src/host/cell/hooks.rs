@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Hook};
 
 use super::gate::lock;
@@ -227,7 +227,7 @@ impl Cell {
         }
     }
 
-    fn log_hook(&self, hook: Hook, answer: Result<Vec<u8>, Error>) {
+    fn log_hook(&self, hook: Hook, answer: Result<OwnedBuffer, Error>) {
         if let Err(error) = accept_missing_hook(answer) {
             tracing::warn!(plugin = %self.name, hook = hook.name(), %error, "a hook failed");
         }
@@ -235,7 +235,7 @@ impl Cell {
 }
 
 /// A plugin in another language may know no hooks at all, or not a newer one.
-fn accept_missing_hook(answer: Result<Vec<u8>, Error>) -> Result<(), Error> {
+fn accept_missing_hook(answer: Result<OwnedBuffer, Error>) -> Result<(), Error> {
     match answer {
         Ok(_) | Err(Error::Unsupported(_)) => Ok(()),
         Err(error) => Err(error),

@@ -5,6 +5,7 @@ mod state;
 mod gate;
 mod hooks;
 mod lazy;
+mod presence;
 mod swap;
 mod watch;
 

@@ -1,6 +1,7 @@
 //! A component in a runner, as the agent calls it.
 
 use modunest_sdk::Error;
+use modunest_sdk::abi::OwnedBuffer;
 
 use super::room;
 use crate::host::{Call, Instance, Vitals};
@@ -32,7 +33,7 @@ impl<P: Instance> Confined<P> {
 }
 
 impl<P: Instance> Instance for Confined<P> {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         self.enter(|process| process.call(call))
     }
 
@@ -54,6 +55,10 @@ impl<P: Instance> Instance for Confined<P> {
 
     fn restart(&self, reason: &str) -> Result<(), Error> {
         self.process.restart(reason)
+    }
+
+    fn stays_in_process(&self) -> bool {
+        self.process.stays_in_process()
     }
 
     fn vitals(&self) -> Vitals {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use modunest_core::archive::FileList;
 use modunest_core::digest::Digest;
 use modunest_sdk::Error;
-use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES};
+use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer};
 use serde::{Deserialize, Serialize};
 
 use super::bindings::modunest::plugin::{host, types};
@@ -85,7 +85,7 @@ fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), Error> {
 }
 
 impl State {
-    fn service(&self, plugin: &str, service: &str, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    fn service(&self, plugin: &str, service: &str, payload: &[u8]) -> Result<OwnedBuffer, Error> {
         check_size("plugin's name", plugin.len(), TEXT_MAX_BYTES)?;
         check_size("service's name", service.len(), TEXT_MAX_BYTES)?;
         check_size("payload", payload.len(), MAX_MESSAGE_BYTES)?;
@@ -114,12 +114,14 @@ impl host::Host for State {
         service: String,
         payload: Vec<u8>,
     ) -> Result<Vec<u8>, types::Failure> {
-        self.service(&plugin, &service, &payload).map_err(|error| failure(&error))
+        let answer = self.service(&plugin, &service, &payload);
+        answer.map(OwnedBuffer::into_vec).map_err(|error| failure(&error))
     }
 
     fn operate(&mut self, operation: u32, request: Vec<u8>) -> Result<Vec<u8>, types::Failure> {
         check_size("request", request.len(), MAX_MESSAGE_BYTES)
             .and_then(|()| self.side.operate(operation, &request))
+            .map(OwnedBuffer::into_vec)
             .map_err(|error| failure(&error))
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, RequestKind};
+use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Hook};
 use serde::{Deserialize, Serialize};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -320,8 +320,8 @@ impl Instance for ComponentInstance {
         }
     }
 
-    fn call(&self, request: Call<'_>) -> Result<Vec<u8>, Error> {
-        self.ask(request.deadline_ms, |running| call(running, request))
+    fn call(&self, request: Call<'_>) -> Result<OwnedBuffer, Error> {
+        self.ask(request.deadline_ms, |running| call(running, request)).map(OwnedBuffer::from)
     }
 
     fn health(&self) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use modunest_core::archive::FileList;
 use modunest_core::digest::Digest;
 use modunest_sdk::Error;
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::*;
 use crate::host::ask::ServiceAsk;
@@ -66,15 +66,15 @@ impl HostSide for Noting {
         self.remade.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+    fn call_service(&self, ask: ServiceAsk<'_>) -> Result<OwnedBuffer, Error> {
         let answering = self.answering.lock().unwrap().clone();
         match answering {
             Some(instance) => instance.call(service(ask.service, ask.payload)),
-            None => Ok([ask.plugin.as_bytes(), b" ", ask.payload].concat()),
+            None => Ok([ask.plugin.as_bytes(), b" ", ask.payload].concat().into()),
         }
     }
 
-    fn operate(&self, operation: u32, _: &[u8]) -> Result<Vec<u8>, Error> {
+    fn operate(&self, operation: u32, _: &[u8]) -> Result<OwnedBuffer, Error> {
         self.operations.fetch_add(1, Ordering::Relaxed);
         Err(Error::Denied(format!("operation {operation} is not granted")))
     }
@@ -116,23 +116,23 @@ fn a_component_serves_as_every_plugin_does() {
     let side = Arc::<Noting>::default();
     let plugin = start_with(settings(), b"", side.clone()).unwrap();
     let ask = |target, payload: &[u8]| plugin.call(service(target, payload));
-    assert_eq!(ask("echo", b"hello"), Ok(b"hello".to_vec()));
+    assert_eq!(ask("echo", b"hello"), Ok(b"hello".to_vec().into()));
     let large = vec![7; 16 * 1024 * 1024];
-    assert_eq!(ask("echo", &large), Ok(large.clone()));
+    assert_eq!(ask("echo", &large), Ok(large.clone().into()));
     let full = Call {
         trace: "00-x",
         caller: "demo/one",
         deadline_ms: u64::MAX,
         ..service("request", b"")
     };
-    let text = String::from_utf8(plugin.call(full).unwrap()).unwrap();
+    let text = String::from_utf8(plugin.call(full).unwrap().into_vec()).unwrap();
     assert_eq!(text, format!("request demo/one 00-x {}", u64::MAX));
-    assert_eq!(ask("service", b"demo/two render"), Ok(b"demo/two from probe".to_vec()));
+    assert_eq!(ask("service", b"demo/two render"), Ok(b"demo/two from probe".to_vec().into()));
     assert_eq!(ask("operate", b""), Err(Error::Denied("operation 7 is not granted".to_owned())));
     assert_eq!(ask("fail", b""), Err(Error::Failed("as it was told to".to_owned())));
     assert!(matches!(ask("nothing", b""), Err(Error::NotFound(_))));
     assert!(matches!(ask("folder", b""), Err(Error::Unsupported(_))));
-    let now: u64 = String::from_utf8(ask("now", b"").unwrap()).unwrap().parse().unwrap();
+    let now: u64 = String::from_utf8(ask("now", b"").unwrap().into_vec()).unwrap().parse().unwrap();
     assert!(modunest_runtime::clock::now().as_millis() - now < 60_000);
     plugin.health().unwrap();
     plugin.stop().unwrap();
@@ -144,12 +144,12 @@ fn a_component_serves_as_every_plugin_does() {
 fn state_survives_calls_and_goes_on_in_a_successor() {
     let plugin = start();
     for expected in ["1", "2", "3"] {
-        assert_eq!(plugin.call(service("count", b"")), Ok(expected.into()));
+        assert_eq!(plugin.call(service("count", b"")), Ok(expected.as_bytes().to_vec().into()));
     }
     let snapshot = plugin.snapshot().unwrap();
     let successor = start();
     successor.restore(&snapshot).unwrap();
-    assert_eq!(successor.call(service("count", b"")), Ok("4".into()));
+    assert_eq!(successor.call(service("count", b"")), Ok(b"4".to_vec().into()));
     assert!(matches!(successor.restore(b"short"), Err(Error::InvalidInput(_))));
 }
 
@@ -166,8 +166,8 @@ fn its_own_files_are_read_as_they_were_proven_and_no_others() {
     let plugin =
         ComponentInstance::start(compiled(), settings(), b"", side, Arc::new(assets)).unwrap();
     let ask = |target, payload: &[u8]| plugin.call(service(target, payload));
-    assert_eq!(ask("assets", b""), Ok(b"assets/a\nassets/b".to_vec()));
-    assert_eq!(ask("asset", b"assets/a"), Ok(b"A".to_vec()));
+    assert_eq!(ask("assets", b""), Ok(b"assets/a\nassets/b".to_vec().into()));
+    assert_eq!(ask("asset", b"assets/a"), Ok(b"A".to_vec().into()));
     assert!(matches!(ask("asset", b"assets/b"), Err(Error::Failed(_))));
     for name in ["unlisted", "../plugin.wasm", "/etc/passwd", "assets"] {
         assert!(matches!(ask("asset", name.as_bytes()), Err(Error::NotFound(_))), "{name}");
@@ -185,12 +185,16 @@ fn attacks_end_the_call_and_the_plugin_is_made_anew() {
         assert_eq!(plugin.call(service("count", b"")).map(|_| ()), Ok(()));
         let error = plugin.call(service(attack, b"")).unwrap_err();
         worded.push(format!("{attack}: {error}"));
-        assert_eq!(plugin.call(service("echo", b"still")), Ok(b"still".to_vec()), "{attack}");
+        assert_eq!(
+            plugin.call(service("echo", b"still")),
+            Ok(b"still".to_vec().into()),
+            "{attack}"
+        );
     }
     insta::assert_snapshot!(worded.join("\n"));
     // The store is new, so what it counted is gone; an answer that is only too large is not
     // a trap.
-    assert_eq!(plugin.call(service("count", b"")), Ok("1".into()));
+    assert_eq!(plugin.call(service("count", b"")), Ok(b"1".to_vec().into()));
     assert_eq!(side.remade.load(Ordering::Relaxed), 5);
 }
 
@@ -199,7 +203,7 @@ fn an_endless_call_ends_at_its_deadline_wherever_it_spins() {
     let plugin = start();
     let error = plugin.call(within("spin", Duration::from_millis(50))).unwrap_err();
     assert_eq!(error, Error::DeadlineExceeded("it did not end in time".to_owned()));
-    assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+    assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
 
     let hurried = Settings { call_timeout: Duration::from_millis(50), ..settings() };
     let plugin = start_with(hurried, b"", Arc::default()).unwrap();
@@ -226,7 +230,7 @@ fn a_storm_of_host_calls_ends_at_its_deadline() {
         }
     }
     assert!(side.operations.load(Ordering::Relaxed) > 0);
-    assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+    assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
 }
 
 #[test]
@@ -246,7 +250,7 @@ fn calls_wait_for_their_turn_until_their_deadline() {
         let error = plugin.call(within("echo", Duration::from_millis(30))).unwrap_err();
         assert_eq!(error, Error::DeadlineExceeded("while it waited for its turn".to_owned()));
         // Whoever can wait is served behind it.
-        assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+        assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
         assert!(matches!(spinning.join().unwrap(), Err(Error::DeadlineExceeded(_))));
     });
 }
@@ -265,7 +269,7 @@ fn several_stores_serve_at_the_same_time() {
             std::thread::yield_now();
         }
         for _ in 0..100 {
-            assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+            assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
         }
         assert!(!spinning.is_finished());
         assert!(spinning.join().unwrap().is_err());
@@ -293,7 +297,10 @@ fn a_chain_that_comes_back_to_a_runner_is_refused_by_the_agent() {
     assert!(matches!(back, Err(Error::Denied(_))), "{back:?}");
     // A plugin on the way there and not back is called as ever.
     *side.answering.lock().unwrap() = Some(Arc::new(Confined::new(start(), 1)));
-    assert_eq!(plugin.call(service("service", b"demo/two echo")), Ok(b"from probe".to_vec()));
+    assert_eq!(
+        plugin.call(service("service", b"demo/two echo")),
+        Ok(b"from probe".to_vec().into())
+    );
     *side.answering.lock().unwrap() = None;
 }
 
@@ -311,7 +318,7 @@ fn what_is_sealed_for_a_runner_runs_without_a_compiler() {
         let side = Arc::<Noting>::default();
         let plugin =
             ComponentInstance::start(compiled, settings(), b"", side, Arc::new(assets)).unwrap();
-        assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec()));
+        assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
         std::fs::remove_file(&source.path).ok();
     }
     let junk = crate::files::sealed("junk", b"no machine code").unwrap();
@@ -336,7 +343,7 @@ fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering()
             let mut times = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let since = Instant::now();
-                assert_eq!(neighbour.call(service("echo", b"x")), Ok(b"x".to_vec()));
+                assert_eq!(neighbour.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
                 times.push(since.elapsed());
             }
             times

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex};
 
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::*;
 use crate::host::tests::cell;
@@ -21,7 +21,7 @@ struct Recorder {
 struct Receiver(Arc<Recorder>);
 
 impl Instance for Receiver {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         if call.kind != RequestKind::Event {
             return Err(Error::Unsupported("no hooks".to_owned()));
         }
@@ -30,7 +30,7 @@ impl Instance for Receiver {
         drop(self.0.opened.wait_while(open, |open| !*open).unwrap());
         let text = String::from_utf8_lossy(call.payload).into_owned();
         self.0.seen.lock().unwrap().push(format!("{} {text}", call.caller));
-        Ok(Vec::new())
+        Ok(Vec::new().into())
     }
     fn health(&self) -> Result<(), Error> {
         Ok(())

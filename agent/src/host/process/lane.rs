@@ -122,7 +122,7 @@ pub(super) fn serve(
         Ok(bytes) => (Status::Ok, bytes),
         Err(error) => {
             let end = error.text().floor_char_boundary(MAX_ERROR_TEXT_BYTES);
-            (error.status(), error.text().as_bytes()[..end].to_vec())
+            (error.status(), error.text().as_bytes()[..end].to_vec().into())
         }
     };
     let code = status.code().cast_unsigned();

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use modunest_core::archive::FileRecord;
 use modunest_sdk::Error;
+use modunest_sdk::abi::OwnedBuffer;
 
 use super::component::{self, Confined};
 use super::native::{self, LoadError};
@@ -195,7 +196,7 @@ impl ProcessInstance {
 }
 
 impl Instance for ProcessInstance {
-    fn call(&self, call: Call<'_>) -> Result<Vec<u8>, Error> {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let target = lane::text(call.target, "a target")?;
         let trace = lane::text(call.trace, "a trace")?;
         let caller = lane::text(call.caller, "a caller")?;
@@ -213,7 +214,7 @@ impl Instance for ProcessInstance {
                 Duration::from_millis(deadline.saturating_sub(now))
             }
         };
-        self.request(&request, timeout)
+        self.request(&request, timeout).map(OwnedBuffer::from)
     }
 
     fn health(&self) -> Result<(), Error> {

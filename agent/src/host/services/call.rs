@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use modunest_core::manifest::{Capability, Import, Service};
 use modunest_core::name::ServiceName;
-use modunest_sdk::abi::RequestKind;
+use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use modunest_sdk::links::{HANDLE_BYTES, HandleCall, read_call};
 use modunest_sdk::{Error, GuardRequest};
 
@@ -29,7 +29,7 @@ struct Asked<'a> {
 impl Cell {
     /// A call to a service by the names of plugin and service; the latter may be followed by a
     /// slash and a method.
-    pub(in crate::host) fn call_service(&self, ask: ServiceAsk<'_>) -> Result<Vec<u8>, Error> {
+    pub(in crate::host) fn call_service(&self, ask: ServiceAsk<'_>) -> Result<OwnedBuffer, Error> {
         let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask;
         let (service, method) = service.split_once('/').unwrap_or((service, ""));
         let import = self.import(plugin, service)?;
@@ -52,7 +52,7 @@ impl Cell {
     }
 
     /// A call to a service by the handle that [`Cell::open_service`] gave this plugin.
-    pub(in crate::host) fn call_handle(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(in crate::host) fn call_handle(&self, request: &[u8]) -> Result<OwnedBuffer, Error> {
         let HandleCall { handle, method, payload } = read_call(request)?;
         let states = &self.services().imports;
         let import = states
@@ -133,7 +133,7 @@ impl Cell {
         }
     }
 
-    fn call_import(&self, asked: Asked<'_>) -> Result<Vec<u8>, Error> {
+    fn call_import(&self, asked: Asked<'_>) -> Result<OwnedBuffer, Error> {
         let Asked { import: index, method, payload, trace, deadline_ms } = asked;
         let import = self.nth_import(index)?;
         let target = self.provider(import)?;

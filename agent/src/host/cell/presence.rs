@@ -1,0 +1,134 @@
+//! Which calls every thread serves, noted without an atomic addition.
+//!
+//! A thread notes the gate of a call that it serves in a place that nobody else writes, and
+//! looks at the gate afterwards; whoever waits for the last call shuts the gate, and looks at
+//! the places of all threads afterwards. For one of the two to see the other, both need a memory
+//! barrier between their write and their look. A barrier costs a call as much as all the rest of
+//! its bookkeeping, so only the one who waits pays: `membarrier(2)` makes every running thread of
+//! the process execute one.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, compiler_fence};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::gate::{Gate, lock};
+use crate::host::frame::DEPTH_MAX;
+
+/// Calls inside one another that a thread notes.
+const PLACES: usize = DEPTH_MAX as usize;
+
+/// The calls that one thread serves.
+#[derive(Debug, Default)]
+struct Thread {
+    /// The gates that they went through, the outermost first; null behind the innermost.
+    gates: [AtomicPtr<Gate>; PLACES],
+    /// How many there are; of interest to the thread itself alone.
+    depth: AtomicUsize,
+}
+
+/// All threads that live and have served a call.
+static THREADS: Mutex<Vec<Arc<Thread>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// This thread's places: null before its first call, and at its end.
+    static HERE: Cell<*const Thread> = const { Cell::new(std::ptr::null()) };
+    static OWNER: Option<Owner> = Owner::new();
+}
+
+/// Keeps a thread's places until the thread ends.
+struct Owner(Arc<Thread>);
+
+impl Owner {
+    /// `None` where this kernel has no such barrier.
+    fn new() -> Option<Owner> {
+        if !has_barrier() {
+            return None;
+        }
+        let thread = Arc::new(Thread::default());
+        lock(&THREADS).push(thread.clone());
+        HERE.set(Arc::as_ptr(&thread));
+        Some(Owner(thread))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        HERE.set(std::ptr::null());
+        lock(&THREADS).retain(|thread| !Arc::ptr_eq(thread, &self.0));
+    }
+}
+
+/// A noted call, until [`Place::leave`]. It stays on its thread.
+#[derive(Debug)]
+pub(super) struct Place(*const Thread);
+
+impl Place {
+    /// Notes a call through `gate`, before anybody looks whether that is open; `None` where this
+    /// thread cannot.
+    #[inline]
+    pub(super) fn take(gate: &Gate) -> Option<Place> {
+        let mut here = HERE.get();
+        if here.is_null() {
+            here = first()?;
+        }
+        // SAFETY: kept by this thread's `OWNER`, which nulls the pointer when it goes.
+        let thread = unsafe { &*here };
+        let depth = thread.depth.load(Ordering::Relaxed);
+        let place = thread.gates.get(depth)?;
+        thread.depth.store(depth + 1, Ordering::Relaxed);
+        place.store(std::ptr::from_ref(gate).cast_mut(), Ordering::Release);
+        // The look follows in the program; in the processor, by the barrier of who waits.
+        compiler_fence(Ordering::SeqCst);
+        Some(Place(here))
+    }
+
+    /// The innermost call of this thread ends, before anybody looks whether somebody waits.
+    #[inline]
+    pub(super) fn leave(&self) {
+        // SAFETY: as above. Calls end on the thread on which they began, before it ends.
+        let thread = unsafe { &*self.0 };
+        let depth = thread.depth.load(Ordering::Relaxed).saturating_sub(1);
+        thread.depth.store(depth, Ordering::Relaxed);
+        if let Some(place) = thread.gates.get(depth) {
+            place.store(std::ptr::null_mut(), Ordering::Release);
+        }
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+#[cold]
+fn first() -> Option<*const Thread> {
+    // A thread that is ending has none any more.
+    OWNER.try_with(|owner| owner.as_ref().map(|owner| Arc::as_ptr(&owner.0))).ok().flatten()
+}
+
+/// Calls through `gate` that are noted now. Exact behind [`barrier`], where the gate was shut
+/// before.
+pub(super) fn count(gate: &Gate) -> u64 {
+    let threads = lock(&THREADS);
+    let places = threads.iter().flat_map(|thread| &thread.gates);
+    let noted = places.filter(|place| std::ptr::eq(place.load(Ordering::Acquire), gate));
+    noted.count() as u64
+}
+
+/// Makes every thread of this process execute a memory barrier.
+pub(super) fn barrier() {
+    if has_barrier() {
+        // It was registered, so only want of a few bytes of the kernel's can keep it from
+        // happening, for a moment.
+        while !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Whether this kernel has it, and has been told that this process uses it.
+fn has_barrier() -> bool {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    *REGISTERED.get_or_init(|| membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
+}
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: takes three numbers and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
