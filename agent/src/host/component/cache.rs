@@ -1,8 +1,9 @@
 //! What was compiled on this machine, kept for the next start.
 //!
 //! ```text
-//! compiled/key                      32 random bytes, made once
-//! compiled/<component>-<engine>     32 bytes of proof, then the machine code
+//! compiled/key                          32 random bytes, made once
+//! compiled/<component>-<engine>         machine code
+//! compiled/<component>-<engine>.proof   32 bytes
 //! ```
 //!
 //! `<component>` is the SHA-256 of the component, which the release's file list proves;
@@ -11,12 +12,15 @@
 //! what the agent may do. The folder is the agent's own (mode 0700), and the proof binds the
 //! code to both names by the key: a file that was damaged, cut short, renamed or brought from
 //! elsewhere is compiled anew.
+//!
+//! Code is mapped from its file, as libraries are: what nobody changes is the system's to keep or
+//! to read again, and no plugin's own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::Hash as _;
-use std::io::Write as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -35,6 +39,9 @@ const PROOF_BYTES: usize = 32;
 /// Largest compiled component, in bytes: machine code is up to four times as large as what it
 /// is made from.
 const COMPILED_MAX_BYTES: usize = 4 * COMPONENT_MAX_BYTES;
+
+/// Bytes that are hashed at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// What the kernel calls machine code that is on its way to a runner.
 const CODE_NAME: &str = "modunest-component";
@@ -79,16 +86,14 @@ impl Cache {
         source: &Source,
     ) -> Result<Component, LoadError> {
         let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
-        if let Some((path, code)) = self.read_kept(of, engine_digest) {
-            match map(engine, &code[PROOF_BYTES..]) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(file = %path.display(), error = %format!("{error:#}"), "a compiled component cannot be used and is made anew");
-                }
-            }
+        if let Some(component) = self.map_kept(engine, of, engine_digest) {
+            return Ok(component);
         }
         let code = self.compile(engine, engine_digest, source)?;
-        map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}")))
+        match self.map_kept(engine, of, engine_digest) {
+            Some(component) => Ok(component),
+            None => map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}"))),
+        }
     }
 
     /// The machine code of a file, compiled before or now, in a sealed memory file for a runner.
@@ -98,8 +103,9 @@ impl Cache {
     /// As [`Cache::component`], or when the system has no memory for it.
     pub(super) fn sealed(&self, engine: &Engine, source: &Source) -> Result<OwnedFd, LoadError> {
         let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
-        let sealed = match self.read_kept(of, engine_digest) {
-            Some((_, code)) => files::sealed(CODE_NAME, &code[PROOF_BYTES..]),
+        let kept = self.open_kept(of, engine_digest).and_then(|(_, kept)| read(&kept).ok());
+        let sealed = match kept {
+            Some(code) => files::sealed(CODE_NAME, &code),
             None => files::sealed(CODE_NAME, &self.compile(engine, engine_digest, source)?),
         };
         sealed.map_err(|error| LoadError::Io { path: source.path.clone(), source: error })
@@ -128,8 +134,8 @@ impl Cache {
         Ok(code)
     }
 
-    /// Removes what was compiled for another engine, or from components that are not among
-    /// these.
+    /// Removes what was compiled from components that are not among these, and what was left
+    /// half-written.
     ///
     /// # Errors
     /// When the folder cannot be read or a file not removed.
@@ -159,35 +165,49 @@ impl Cache {
         Some(self.folder.as_ref()?.join(format!("{of}-{engine}")))
     }
 
-    /// What is kept for an engine, behind its proof, and where.
-    fn read_kept(&self, of: Digest, engine: Digest) -> Option<(PathBuf, Vec<u8>)> {
-        let path = self.kept(of, engine)?;
-        let code = self.read(&path, of, engine)?;
-        Some((path, code))
+    /// What is kept, mapped, if it is there and whole.
+    fn map_kept(&self, engine: &Engine, of: Digest, engine_digest: Digest) -> Option<Component> {
+        let (path, file) = self.open_kept(of, engine_digest)?;
+        let mapped = map_file(engine, &file);
+        mapped
+            .inspect_err(|error| {
+                tracing::warn!(file = %path.display(), error = %format!("{error:#}"), "a compiled component cannot be used and is made anew");
+            })
+            .ok()
     }
 
-    /// What is kept, if it is there and whole.
-    fn read(&self, path: &Path, of: Digest, engine: Digest) -> Option<Vec<u8>> {
+    /// What is kept, and where, if it is there and whole.
+    fn open_kept(&self, of: Digest, engine: Digest) -> Option<(PathBuf, File)> {
+        let path = self.kept(of, engine)?;
         let key = self.key()?;
-        let content = match files::read_limited(path, COMPILED_MAX_BYTES + PROOF_BYTES) {
-            Ok(content) => content?,
+        let opened = (|| {
+            let Some(proof) = files::read_limited(&proof_of(&path), PROOF_BYTES)? else {
+                return Ok(None);
+            };
+            let file = File::open(&path)?;
+            let code = hash(&file)?;
+            Ok::<_, std::io::Error>(Some((proof, file, code)))
+        })();
+        let (proof, file, code) = match opened {
+            Ok(opened) => opened?,
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "a compiled component cannot be read and is made anew");
                 return None;
             }
         };
-        let (proof, code) = content.split_at_checked(PROOF_BYTES)?;
         if proof != prove(&key, of, engine, code).as_bytes() {
             tracing::warn!(file = %path.display(), "a compiled component was changed since it was made, and is made anew");
             return None;
         }
-        Some(content)
+        Some((path, file))
     }
 
     fn write(&self, path: &Path, of: Digest, engine: Digest, code: &[u8]) -> std::io::Result<()> {
         let Some(key) = self.key() else { return Ok(()) };
-        let proof = prove(&key, of, engine, code);
-        files::write_cached(path, &[proof.as_bytes(), code].concat())
+        let proof = prove(&key, of, engine, Digest::of(code));
+        // Code without its proof is as good as none, and code with another's is found out.
+        files::write_cached(path, code)?;
+        files::write_cached(&proof_of(path), proof.as_bytes())
     }
 
     /// The key, read or made once; `None` where nothing is kept.
@@ -205,12 +225,38 @@ impl Cache {
 
 /// Binds code to what it was made from and for. All parts have fixed lengths, so a key before
 /// them makes a proof that only its holder can make.
-fn prove(key: &[u8; PROOF_BYTES], of: Digest, engine: Digest, code: &[u8]) -> Digest {
+fn prove(key: &[u8; PROOF_BYTES], of: Digest, engine: Digest, code: Digest) -> Digest {
     let mut hasher = Hasher::new();
-    for part in [key, of.as_bytes(), engine.as_bytes(), Digest::of(code).as_bytes()] {
+    for part in [key, of.as_bytes(), engine.as_bytes(), code.as_bytes()] {
         hasher.update(part);
     }
     hasher.finish()
+}
+
+/// Where the proof of some code is.
+fn proof_of(path: &Path) -> PathBuf {
+    path.with_extension("proof")
+}
+
+/// The SHA-256 of a file, from its start.
+fn hash(file: &File) -> std::io::Result<Digest> {
+    let (mut hasher, mut piece, mut at) = (Hasher::new(), vec![0; PIECE_BYTES], 0);
+    loop {
+        match file.read_at(&mut piece, at)? {
+            0 => return Ok(hasher.finish()),
+            read => {
+                hasher.update(&piece[..read]);
+                at += read as u64;
+            }
+        }
+    }
+}
+
+fn read(file: &File) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut limited = file.take(COMPILED_MAX_BYTES as u64);
+    limited.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// The folder's key, made if there is none. A file of another length is none.
@@ -250,19 +296,19 @@ fn fingerprint(engine: &Engine) -> Digest {
     fingerprint.0.finish()
 }
 
-/// Maps what [`Cache::sealed`] answered, in a runner, and from the file itself: the parts of it
-/// that nobody changes are one copy for all who map it, and memories begin with its pages.
-pub(super) fn map_sealed(engine: &Engine, code: &OwnedFd) -> wasmtime::Result<Component> {
+/// Maps what [`Cache::sealed`] answered, in a runner, or what [`Cache::open_kept`] has proven, from
+/// the file itself: the parts of it that nobody changes are one copy for all who map it, and
+/// memories begin with its pages.
+pub(super) fn map_file(engine: &Engine, code: &impl AsRawFd) -> wasmtime::Result<Component> {
     let path = format!("/proc/self/fd/{}", code.as_raw_fd());
-    // SAFETY: the file came from the agent, whose program this is. It is sealed, and its content
-    // was made by `precompile_component` there or carried a proof by the agent's key.
+    // SAFETY: the content was made by `precompile_component` of this program, and is sealed, or
+    // carries a proof by the agent's key and is in a folder where the agent alone may write.
     unsafe { Component::deserialize_file(engine, path) }
 }
 
-/// Maps machine code that [`Cache::read`] has proven, or that was compiled just now.
+/// Maps machine code that was compiled just now.
 fn map(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the code comes from `precompile_component` of this program: it was made by the
-    // caller, or carries a proof by a key that only the agent has.
+    // SAFETY: the code comes from `precompile_component` of this program.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -289,7 +335,7 @@ mod tests {
         let engine = Engine::new(&engine::config()).unwrap();
         let source = probe(folder.path());
         Cache::new(Some(compiled.clone())).component(&engine, &source).unwrap();
-        let [code, key] = &names(&compiled)[..] else { panic!("{:?}", names(&compiled)) };
+        let [code, _, key] = &names(&compiled)[..] else { panic!("{:?}", names(&compiled)) };
         assert_eq!(key, "key");
         let code = compiled.join(code);
         let good = fs::read(&code).unwrap();
@@ -303,12 +349,17 @@ mod tests {
         let mut damaged = good.clone();
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
-        for bad in [&damaged[..], &good[..good.len() / 2], &good[..PROOF_BYTES - 1], b""] {
+        for bad in [&damaged[..], &good[..good.len() / 2], b""] {
             fs::write(&code, bad).unwrap();
             let refused = Cache::new(Some(compiled.clone())).component(&engine, &source);
             assert!(matches!(refused, Err(LoadError::Io { .. })));
         }
         fs::write(&code, &good).unwrap();
+        for bad in [&[0; PROOF_BYTES][..], b""] {
+            fs::write(proof_of(&code), bad).unwrap();
+            let refused = Cache::new(Some(compiled.clone())).component(&engine, &source);
+            assert!(matches!(refused, Err(LoadError::Io { .. })));
+        }
         fs::remove_file(compiled.join("key")).unwrap();
         let other_key = Cache::new(Some(compiled.clone())).component(&engine, &source);
         assert!(matches!(other_key, Err(LoadError::Io { .. })));
@@ -320,12 +371,14 @@ mod tests {
         other.record.sha256 = Digest::of(b"other");
         let name = code.file_name().unwrap().to_str().unwrap();
         let engine_name = name.split_once('-').unwrap().1;
-        fs::copy(&code, compiled.join(format!("{}-{engine_name}", other.record.sha256))).unwrap();
+        let other_code = compiled.join(format!("{}-{engine_name}", other.record.sha256));
+        fs::copy(&code, &other_code).unwrap();
+        fs::copy(proof_of(&code), proof_of(&other_code)).unwrap();
         let refused = cache.component(&engine, &other);
         assert!(matches!(refused, Err(LoadError::Changed { .. })));
 
         cache.retain(|digest| digest == source.record.sha256).unwrap();
-        assert_eq!(names(&compiled).len(), 2);
+        assert_eq!(names(&compiled).len(), 3);
         cache.retain(|_| false).unwrap();
         assert_eq!(names(&compiled), ["key"]);
     }

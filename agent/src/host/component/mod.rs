@@ -104,7 +104,7 @@ impl Compiled {
     /// When the code is not for this engine, or is no component of this world.
     pub(crate) fn open(code: &OwnedFd) -> Result<Self, LoadError> {
         let runtime = engine::runtime_without_compiler()?;
-        let component = cache::map_sealed(runtime.engine(), code);
+        let component = cache::map_file(runtime.engine(), code);
         Self::link(component.map_err(|e| LoadError::Compile(format!("{e:#}")))?, runtime)
     }
 
