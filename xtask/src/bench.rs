@@ -1,11 +1,13 @@
 //! Benchmarks: release builds of what is measured, then the program that measures.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::ValueEnum;
 
 use crate::error::Error;
 use crate::folders::Folders;
+use crate::wasm::{self, Toolchain};
 use crate::{edge, process, tools};
 
 /// One benchmark, as `modunest-bench` calls it.
@@ -56,9 +58,12 @@ pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) ->
         process::run(cargo().args(["build", "--release", "--locked", "--bins"]).args(packages))?;
         // Not by `cargo run`: for one package alone cargo chooses features anew, and builds most
         // of them again.
-        let program = folders.target.join("release/modunest-bench");
+        let mut program = Command::new(folders.target.join("release/modunest-bench"));
+        if matches!(bench, Bench::Calls | Bench::Components | Bench::All) {
+            program.env("MODUNEST_EXTISM_ECHO", extism_echo(folders)?);
+        }
         process::run(
-            Command::new(program)
+            program
                 .args(name)
                 .args(json.then_some("--json"))
                 .args(seconds.map(|seconds| format!("--seconds={seconds}")))
@@ -73,4 +78,19 @@ pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) ->
         process::run(cargo().args(arguments))?;
     }
     Ok(())
+}
+
+/// The plugin that the other host runs, made with that host's own kit.
+fn extism_echo(folders: &Folders) -> Result<PathBuf, Error> {
+    let mut build = Command::new("cargo");
+    build.current_dir(folders.repository.join("bench/peers/extism-echo")).args([
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        wasm::TARGET,
+    ]);
+    Toolchain::find(folders)?.apply(&mut build, folders, [])?;
+    process::run(&mut build)?;
+    Ok(wasm::target(folders).join(wasm::TARGET).join("release/extism_echo.wasm"))
 }

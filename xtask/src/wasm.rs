@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::folders::Folders;
 use crate::{process, tools};
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// What they are built for.
+pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The crates that know no runtime.
 const PURE: [&str; 2] = ["modunest-core", "modunest-tlog"];

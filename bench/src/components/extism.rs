@@ -9,7 +9,7 @@ use std::process::Command;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::{Measured, measure};
+use super::{Measured, measure, numbered};
 use crate::error::Error;
 use crate::folders;
 
@@ -19,9 +19,11 @@ const VERSION: &str = "1.41.0";
 /// The child's name.
 pub const CHILD: &str = "components-extism";
 /// What a reader must know.
-pub const NOTE: &str = "extism: its C library as published, its compiled cache warm; its echo \
-    answers with the place of its input, so it copies nothing inside, which is its best case; ours \
-    copies in and out as the SDK does";
+pub const NOTE: &str = "extism: its C library as published, its compiled cache warm; its echo is \
+    made with its own kit, as ours is with ours, by the same compiler with the same settings";
+
+/// Names the echo as compiled for it (`bench/peers/extism-echo`).
+const ECHO_VARIABLE: &str = "MODUNEST_EXTISM_ECHO";
 
 /// The function of the plugin.
 const FUNCTION: &CStr = c"echo";
@@ -81,14 +83,24 @@ pub fn library() -> Result<PathBuf, Error> {
     })
 }
 
+/// The plugin, as `cargo xtask bench` has compiled it.
+pub fn echo() -> Result<Vec<u8>, Error> {
+    let path = std::env::var_os(ECHO_VARIABLE).map(PathBuf::from).ok_or_else(|| Error::Wrong {
+        what: "extism's echo",
+        why: format!("{ECHO_VARIABLE} does not name it; run by `cargo xtask bench`"),
+    })?;
+    std::fs::read(&path).map_err(Error::io(&path))
+}
+
 /// Loads, calls each once, and then the first again and again.
 pub fn run(library: &Path, count: usize) -> Result<Measured, Error> {
     let extism = Extism::open(library)?;
+    let echo = echo()?;
     measure(
         count,
         || {
             let load = |number| {
-                let plugin = extism.load(&module(number))?;
+                let plugin = extism.load(&numbered(&echo, number))?;
                 extism.call(&plugin, b"x")?;
                 Ok(plugin)
             };
@@ -175,56 +187,4 @@ unsafe fn text(pointer: *const c_char) -> String {
     // SAFETY: not null, and promised to live.
     let text: CString = unsafe { CStr::from_ptr(pointer) }.to_owned();
     text.to_string_lossy().into_owned()
-}
-
-/// A module for it, with a number that makes it another one than the others: it sets its
-/// output to where its input is.
-fn module(number: usize) -> Vec<u8> {
-    /// The type of 64-bit integers, and of 32-bit ones.
-    const I64: u8 = 0x7e;
-    const I32: u8 = 0x7f;
-    let section = |id: u8, content: &[u8]| [&[id, content.len() as u8], content].concat();
-    let name = |name: &str| [&[name.len() as u8], name.as_bytes()].concat();
-    let import = |function: &str, kind: u8| {
-        [name("extism:host/env"), name(function), vec![0, kind]].concat()
-    };
-    let types = [
-        &[3_u8][..],
-        // () -> i64, (i64, i64) -> (), () -> i32
-        &[0x60, 0, 1, I64],
-        &[0x60, 2, I64, I64, 0],
-        &[0x60, 0, 1, I32],
-    ];
-    let imports =
-        [vec![3], import("input_offset", 0), import("input_length", 0), import("output_set", 1)];
-    let exports = [vec![1], name("echo"), vec![0, 3]];
-    // output_set(input_offset(), input_length()); 0
-    let body = [0_u8, 0x10, 0, 0x10, 1, 0x10, 2, 0x41, 0, 0x0b];
-    let code = [&[1, body.len() as u8][..], &body];
-    let custom = [name("number"), format!("{number:06}").into_bytes()];
-    [
-        b"\0asm\x01\0\0\0".to_vec(),
-        section(1, &types.concat()),
-        section(2, &imports.concat()),
-        section(3, &[1, 2]),
-        section(7, &exports.concat()),
-        section(10, &code.concat()),
-        section(0, &custom.concat()),
-    ]
-    .concat()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modules_are_valid_and_differ() {
-        let engine = wasmtime::Engine::default();
-        for number in [0, 499] {
-            wasmtime::Module::validate(&engine, &module(number)).unwrap();
-        }
-        assert_ne!(module(1), module(2));
-    }
 }

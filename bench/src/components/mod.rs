@@ -59,16 +59,16 @@ pub fn folder(count: usize) -> Result<tempfile::TempDir, Error> {
     let folder = folders::memory()?;
     for number in 0..count {
         let path = component(folder.path(), number);
-        std::fs::write(&path, numbered(number)).map_err(Error::io(&path))?;
+        std::fs::write(&path, numbered(PROBE, number)).map_err(Error::io(&path))?;
     }
     Ok(folder)
 }
 
-/// The probe with a custom section that holds a number.
-fn numbered(number: usize) -> Vec<u8> {
+/// A component or module with a custom section that holds a number.
+fn numbered(bytes: &[u8], number: usize) -> Vec<u8> {
     let name = b"number";
     let digits = format!("{number:06}");
-    let mut bytes = PROBE.to_vec();
+    let mut bytes = bytes.to_vec();
     // A custom section: zero, the length of what follows, the name with its length.
     bytes.extend([0, (1 + name.len() + digits.len()) as u8, name.len() as u8]);
     bytes.extend(name);
@@ -92,6 +92,7 @@ pub fn run() -> Result<Report, Error> {
     let state = folders::memory()?;
     bare::compile(folder.path(), COUNT)?;
     let peer = extism::library()?;
+    extism::echo()?;
     let turn = |which: &str, count: usize| -> Result<Measured, Error> {
         let mut command = process::own(&[which], None)?;
         command.arg(folder.path()).arg(state.path()).arg(count.to_string());
