@@ -257,9 +257,16 @@ async fn the_command_line_decides_too() {
     registry.publish(page("1.1.0", &[]));
     agent.sync_with(UPDATE).await.unwrap();
     assert!(run(&["plugins"]).contains("tries 1.1.0 for 50 of 100 calls: 0 served"));
+    let below = |line: &str| {
+        let top = run(&["top", "--once", "--interval", "0.1"]);
+        let mut lines = top.lines().skip_while(|line| !line.starts_with("demo/page  1.0.0"));
+        assert_eq!(lines.nth(1), Some(line), "{top}");
+    };
+    below("  └ 1.1.0 trying with 50% of calls: 0 served, 0 failed");
     assert_eq!(run(&["canary", "abort", "demo/page"]), "demo/page stays 1.0.0\n");
     let plugins = run(&["plugins"]);
     assert!(plugins.contains("1.1.0 was rolled back: an operator ended its trial"), "{plugins}");
+    below("  └ 1.1.0 rolled back: an operator ended its trial");
     assert!(run(&["canary", "forgive", "demo/page"]).starts_with("demo/page is 1.0.0;"));
     agent.sync_with(UPDATE).await.unwrap();
     assert_eq!(run(&["canary", "promote", "demo/page"]), "demo/page is 1.1.0 now\n");

@@ -6,6 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as TableRow, Table, TableState, Wrap};
 
+use modunest_agent::status::{CanaryStatus, RolledBackStatus};
 use modunest_agent::sync::age_text;
 
 use super::keys::SORTS;
@@ -34,8 +35,25 @@ const COLUMNS: [Shown; 12] = [
     }),
     ("BREAKER", None, 9, |row| row.breaker.clone()),
 ];
+/// Columns that a narrow terminal has no room for, those to be left out first in front. The others
+/// are what 80 characters hold.
+const SPARED: [&str; 6] = ["STARTS", "TIER", "P50", "BUSY", "BREAKER", "MEMORY"];
 /// Width of the names: the longest that are common; the terminal's rest goes to them, too.
 const NAME_WIDTH: u16 = 24;
+/// Most lines that tell of the chosen plugin: the list keeps the better part of the screen.
+const DETAIL_LINES_MAX: u16 = 6;
+
+/// The columns that fit beside the names.
+fn fitting(width: u16) -> Vec<Shown> {
+    let mut columns = COLUMNS.to_vec();
+    for spared in SPARED {
+        let taken: u16 = columns.iter().map(|(_, _, width, _)| width + 1).sum();
+        if NAME_WIDTH + taken > width {
+            columns.retain(|(heading, ..)| *heading != spared);
+        }
+    }
+    columns
+}
 
 fn nothing() -> String {
     "-".to_owned()
@@ -44,6 +62,28 @@ fn nothing() -> String {
 /// Calls that are served, and behind a plus those that wait.
 fn busy(row: &Row) -> String {
     if row.queued > 0 { format!("{}+{}", row.running, row.queued) } else { row.running.to_string() }
+}
+
+/// What becomes of other releases of the plugin: a line for each, to stand below its row.
+fn trials(row: &Row) -> Vec<(String, Color)> {
+    let tried = row.canary.as_ref().map(|canary| {
+        let CanaryStatus { version, share_percent, calls, errors, state, .. } = &**canary;
+        let mut line = format!(
+            "  └ {version} trying with {share_percent}% of calls: {calls} served, {errors} failed"
+        );
+        if state != "ready" {
+            line.push_str(&format!(", {state}"));
+        }
+        if let Some(reason) = &canary.reason {
+            line.push_str(&format!(": {reason}"));
+        }
+        (line, if *errors > 0 { Color::Red } else { Color::Yellow })
+    });
+    let rolled_back =
+        row.rolled_back.as_ref().map(|RolledBackStatus { version, reason, .. }| {
+            (format!("  └ {version} rolled back: {reason}"), Color::Red)
+        });
+    tried.into_iter().chain(rolled_back).collect()
 }
 
 /// The lines above the table.
@@ -95,14 +135,22 @@ pub(super) fn plain(view: &View) -> String {
     text.push_str("\n\n");
     let header: Vec<&str> =
         std::iter::once("PLUGIN").chain(COLUMNS.iter().map(|(heading, ..)| *heading)).collect();
-    let rows: Vec<Vec<String>> = rows
+    let shown: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
             let cells = COLUMNS.iter().map(|(_, _, _, show)| show(row));
             std::iter::once(row.plugin.clone()).chain(cells).collect()
         })
         .collect();
-    text.push_str(&print::wide_table(&header, &rows));
+    let table = print::wide_table(&header, &shown);
+    let mut lines = table.lines();
+    text.extend(lines.next().map(|header| format!("{header}\n")));
+    for (row, line) in rows.iter().zip(lines) {
+        text.push_str(&format!("{line}\n"));
+        for (trial, _) in trials(row) {
+            text.push_str(&format!("{}\n", print::printable(&trial)));
+        }
+    }
     text
 }
 
@@ -112,10 +160,13 @@ pub(super) fn screen(frame: &mut Frame<'_>, view: &mut View) {
     view.chosen = view.chosen.min(rows.len().saturating_sub(1));
     let chosen = rows.get(view.chosen);
     let detail = chosen.map(|row| details(view, row)).unwrap_or_default();
+    let width = frame.area().width;
+    let wrapped = |line: &String| 1 + line.chars().count() as u16 / width.max(1);
+    let detail_lines = detail.iter().map(wrapped).sum::<u16>();
     let [top, table, below, foot] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Min(3),
-        Constraint::Length(detail.len().min(4) as u16),
+        Constraint::Length(detail_lines.min(DETAIL_LINES_MAX)),
         Constraint::Length(1),
     ])
     .areas(frame.area());
@@ -125,20 +176,23 @@ pub(super) fn screen(frame: &mut Frame<'_>, view: &mut View) {
         *last = last.clone().style(Style::new().fg(if ready { Color::Green } else { Color::Red }));
     }
     frame.render_widget(Paragraph::new(lines), top);
+    // Trials have lines of their own, which are not chosen.
+    let above = rows.iter().take(view.chosen).map(|row| 1 + trials(row).len()).sum();
     frame.render_stateful_widget(
-        plugins(view, &rows),
+        plugins(view, &rows, &fitting(width)),
         table,
-        &mut TableState::new().with_selected((!rows.is_empty()).then_some(view.chosen)),
+        &mut TableState::new().with_selected((!rows.is_empty()).then_some(above)),
     );
     let detail: Vec<Line<'_>> = detail.into_iter().map(Line::from).collect();
-    frame.render_widget(Paragraph::new(detail).style(Style::new().fg(Color::Gray)), below);
+    let detail = Paragraph::new(detail).wrap(Wrap { trim: false });
+    frame.render_widget(detail.style(Style::new().fg(Color::Gray)), below);
     frame.render_widget(Paragraph::new(footer(view, rows.len())), foot);
     if view.help {
         help(frame);
     }
 }
 
-fn plugins<'r>(view: &View, rows: &'r [Row]) -> Table<'r> {
+fn plugins<'r>(view: &View, rows: &'r [Row], columns: &[Shown]) -> Table<'r> {
     let sorted = |column: Option<Column>| column == Some(view.sort);
     let heading = |text: &'static str, column: Option<Column>| {
         let mut style = Style::new().add_modifier(Modifier::BOLD);
@@ -148,9 +202,9 @@ fn plugins<'r>(view: &View, rows: &'r [Row]) -> Table<'r> {
         Cell::from(Span::styled(text, style))
     };
     let header = std::iter::once(heading("PLUGIN", Some(Column::Plugin)))
-        .chain(COLUMNS.iter().map(|(text, column, ..)| heading(text, *column)));
-    let lines = rows.iter().map(|row| {
-        let cells = COLUMNS.iter().map(|(text, _, _, show)| {
+        .chain(columns.iter().map(|(text, column, ..)| heading(text, *column)));
+    let lines = rows.iter().flat_map(|row| {
+        let cells = columns.iter().map(|(text, _, _, show)| {
             let shown = show(row);
             let style = match *text {
                 "STATE" => Style::new().fg(state_color(&row.state)),
@@ -160,10 +214,15 @@ fn plugins<'r>(view: &View, rows: &'r [Row]) -> Table<'r> {
             };
             Cell::from(Span::styled(shown, style))
         });
-        TableRow::new(std::iter::once(Cell::from(row.plugin.as_str())).chain(cells))
+        let own = TableRow::new(std::iter::once(Cell::from(row.plugin.as_str())).chain(cells));
+        let across = |(line, color): (String, Color)| {
+            let cell = Cell::from(Span::styled(line, Style::new().fg(color)));
+            TableRow::new([cell.column_span(1 + columns.len() as u16)])
+        };
+        std::iter::once(own).chain(trials(row).into_iter().map(across))
     });
     let widths = std::iter::once(Constraint::Min(NAME_WIDTH))
-        .chain(COLUMNS.iter().map(|(_, _, width, _)| Constraint::Length(*width)));
+        .chain(columns.iter().map(|(_, _, width, _)| Constraint::Length(*width)));
     Table::new(lines, widths)
         .header(TableRow::new(header))
         .column_spacing(1)
@@ -190,6 +249,20 @@ fn details(view: &View, row: &Row) -> Vec<String> {
     }
     let mut lines = vec![first];
     lines.extend(row.reason.as_ref().map(|reason| format!("reason: {reason}")));
+    lines.extend(row.canary.as_ref().map(|canary| {
+        format!(
+            "tries {} since {}, beside it {} calls, {} failed; promoted after {} s and {} calls",
+            canary.version,
+            canary.since,
+            canary.old_calls,
+            canary.old_errors,
+            canary.watched_s,
+            canary.calls_wanted
+        )
+    }));
+    lines.extend(row.rolled_back.as_ref().map(|RolledBackStatus { version, at, reason }| {
+        format!("{version} was rolled back at {at}: {reason}")
+    }));
     let offers: Vec<String> = plugin
         .routes
         .iter()
@@ -306,8 +379,39 @@ mod tests {
         view
     }
 
+    /// A release that gets a share of the calls, one that was rolled back, and both at once.
+    fn trying() -> View {
+        let canary = json!({
+            "version": "1.1.0", "state": "ready", "reason": null, "share_percent": 10,
+            "since": "2026-01-01T00:00:00Z", "watched_s": 60, "calls_wanted": 200, "calls": 40,
+            "errors": 2, "old_calls": 360, "old_errors": 0,
+        });
+        let rolled_back = json!({
+            "version": "2.0.0-rc.1", "at": "2026-01-01T00:00:00Z",
+            "reason": "3 of its 3 calls failed, and 0 of 27 calls of the instance that it is to replace",
+        });
+        let mut ill = canary.clone();
+        ill["state"] = json!("unhealthy");
+        ill["reason"] = json!("its health check failed:\u{7} failed: it has a cold");
+        let mut view = View::new(Column::Plugin, String::new());
+        view.take(sample(
+            Instant::now(),
+            vec![
+                plugin("demo/both", 4000, json!({ "canary": ill, "rolled_back": rolled_back })),
+                plugin("demo/plain", 10, json!({})),
+                plugin("demo/tries", 4000, json!({ "canary": canary })),
+                plugin("demo/was-tried", 4000, json!({ "rolled_back": rolled_back })),
+            ],
+        ));
+        view
+    }
+
     fn screen_of(view: &mut View) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(140, 14)).unwrap();
+        screen_of_size(view, 140, 14)
+    }
+
+    fn screen_of_size(view: &mut View, width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| screen(frame, view)).unwrap();
         terminal.backend().to_string()
     }
@@ -322,6 +426,27 @@ mod tests {
         let report = view().report();
         assert_eq!((report.interval_s, report.calls_s), (2.0, 1500.0));
         assert_eq!((report.plugins[0].errors_s, report.plugins[0].cpus), (15.0, Some(1.5)));
+    }
+
+    #[test]
+    fn a_release_that_is_tried_has_a_line_below_its_plugin() {
+        insta::assert_snapshot!(screen_of_size(&mut trying(), 80, 24));
+        insta::assert_snapshot!(plain(&trying()));
+    }
+
+    #[test]
+    fn the_lines_of_trials_are_not_chosen() {
+        let mut view = trying();
+        for name in ["demo/both", "demo/plain", "demo/tries", "demo/was-tried"] {
+            let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+            terminal.draw(|frame| screen(frame, &mut view)).unwrap();
+            let cells = terminal.backend().buffer().content().chunks(80).skip(4);
+            let mut lines = cells.filter(|line| line[0].modifier.contains(Modifier::REVERSED));
+            let line: String = lines.next().unwrap().iter().map(|cell| cell.symbol()).collect();
+            assert!(line.starts_with(&format!("{name} ")), "{line}");
+            assert!(lines.next().is_none());
+            press(&mut view, KeyCode::Down);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use modunest_agent::metrics::Latency;
-use modunest_agent::status::{AgentStatus, PluginStatus};
+use modunest_agent::status::{AgentStatus, CanaryStatus, PluginStatus, RolledBackStatus};
 use serde::Serialize;
 
 /// One look at the agent.
@@ -54,6 +54,10 @@ pub(super) struct Row {
     pub(super) restarts: Option<u64>,
     pub(super) breaker: String,
     pub(super) reason: Option<String>,
+    /// The release that is being tried in its place, with its calls since its trial began.
+    pub(super) canary: Option<Box<CanaryStatus>>,
+    /// The release that was tried last and rolled back.
+    pub(super) rolled_back: Option<RolledBackStatus>,
 }
 
 /// The whole agent between two looks.
@@ -236,5 +240,7 @@ fn row(now: &PluginStatus, before: Option<&PluginStatus>, interval_s: f64) -> Ro
         restarts: now.restarts,
         breaker: now.breaker.clone(),
         reason: now.reason.clone(),
+        canary: now.canary.clone(),
+        rolled_back: now.rolled_back.clone(),
     }
 }
