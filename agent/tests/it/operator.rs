@@ -22,8 +22,17 @@ pub struct Process {
 impl Process {
     /// Starts it, and waits until its first sync has ended.
     pub async fn start(config: &Path) -> Process {
+        Process::start_with(config, []).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_with(
+        config: &Path,
+        variables: impl IntoIterator<Item = (&str, &str)>,
+    ) -> Process {
         modunest_runtime::http::install_crypto();
         let mut command = agent(config, &["run"]);
+        command.envs(variables);
         let log = std::fs::File::create(config.with_extension("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let process = Process { child, config: config.to_owned() };

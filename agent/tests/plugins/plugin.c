@@ -22,6 +22,11 @@ static char turns[512];
 static size_t turns_len;
 #endif
 
+#ifdef HOLD_TURNS
+/* Turns last until a request for /go. */
+static _Atomic int is_going;
+#endif
+
 static void release(uint8_t *ptr, size_t len, size_t capacity) {
     (void)len;
     (void)capacity;
@@ -165,6 +170,9 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
 #ifdef SCHEDULED
     body_len = snprintf(body, sizeof body, "%.*s", (int)turns_len, turns);
 #endif
+#ifdef HOLD_TURNS
+    if (memmem(path.ptr, path.len, "\"/go\"", 5)) is_going = 1;
+#endif
     if (inner.free) inner.free(inner.ptr, inner.len, inner.capacity);
     memcpy(message, &head_len, 4);
     memcpy(message + 4, head, head_len);
@@ -205,6 +213,9 @@ static int32_t call(void *instance, const modunest_request *request, modunest_bu
             turns_len += request->payload.len;
             turns[turns_len++] = '\n';
         }
+#ifdef HOLD_TURNS
+        while (!is_going) usleep(1000);
+#endif
         return MODUNEST_OK;
 #endif
     default:

@@ -26,7 +26,7 @@ pub fn ensure(probe: &mut Command, package: &str) -> Result<(), Error> {
 }
 
 /// Makes sure that the programs and libraries of others are there which tests use: a cache that
-/// stands before a registry, and a reader of logs that nobody here wrote.
+/// stands before a registry, a reader of logs that nobody here wrote, and a clock that runs fast.
 pub fn ensure_peers() -> Result<(), Error> {
     const TLOG: &str = "ls /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go";
     let shell = |probe: &str| {
@@ -36,7 +36,8 @@ pub fn ensure_peers() -> Result<(), Error> {
     };
     ensure(&mut shell("PATH=$PATH:/usr/sbin command -v nginx"), "nginx-light")?;
     ensure(&mut shell("command -v go"), "golang-go")?;
-    ensure(&mut shell(TLOG), "golang-golang-x-mod-dev")
+    ensure(&mut shell(TLOG), "golang-golang-x-mod-dev")?;
+    ensure(&mut shell("ls /usr/lib/*/faketime/libfaketimeMT.so.1"), "libfaketime")
 }
 
 fn install(package: &str) -> Command {
