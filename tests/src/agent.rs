@@ -21,6 +21,7 @@ pub struct Host {
     root: Option<PathBuf>,
     plugins: Vec<(String, String)>,
     check_every_s: u64,
+    sections: String,
 }
 
 impl Host {
@@ -35,7 +36,8 @@ impl Host {
     /// When the system has no place for it.
     pub fn at(url: Url, keys: Vec<VerifyingKey>) -> Host {
         let folder = TempDir::new().unwrap();
-        Host { folder, url, keys, root: None, plugins: Vec::new(), check_every_s: 3600 }
+        let (plugins, sections) = (Vec::new(), String::new());
+        Host { folder, url, keys, root: None, plugins, check_every_s: 3600, sections }
     }
 
     /// One that trusts a root file and asks whoever answers at `url`.
@@ -70,6 +72,14 @@ impl Host {
         self
     }
 
+    /// With further sections of the configuration.
+    #[must_use]
+    pub fn section(mut self, text: &str) -> Host {
+        self.sections.push_str(text);
+        self.sections.push('\n');
+        self
+    }
+
     /// Where the agent keeps everything.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -96,8 +106,8 @@ impl Host {
             "state_dir = \"state\"\n\
              [gateway]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
              [[registry]]\nname = \"test\"\nurl = \"{}\"\norigin = \"{ORIGIN}\"\n{trust}\n\
-             [plugins]\n{plugins}\n[host]\ncheck_every_s = {}\n",
-            self.url, self.check_every_s
+             [plugins]\n{plugins}\n[host]\ncheck_every_s = {}\n{}",
+            self.url, self.check_every_s, self.sections
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -179,6 +189,12 @@ impl Agent {
     /// What a plugin's route answers.
     pub async fn get(&self, path: &str) -> Answer {
         self.gateway.answer(Method::GET, path, None::<&()>).await
+    }
+
+    /// What a plugin's route answers to the user of a token.
+    pub async fn get_as(&self, token: &str, path: &str) -> Answer {
+        let client = self.gateway.with_token(Some(token.to_owned()));
+        client.answer(Method::GET, path, None::<&()>).await
     }
 
     /// The text that a plugin's route answers.

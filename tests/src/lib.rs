@@ -4,7 +4,7 @@
 //! In scope: starting, killing and reading the logs of programs ([`process`], [`registry`],
 //! [`agent`]), a small publisher of our own ([`client`]), plugins to publish ([`fixtures`]),
 //! exchanges to the letter ([`raw`]), parts in the test's own process ([`site`]), the worker in
-//! its runtime ([`workerd`]),
+//! its runtime ([`workerd`]), an issuer of users' tokens ([`issuer`]),
 //! a reader that proves the whole index ([`snapshot`]) and a server that lies ([`liar`]),
 //! and texts that are the same in every run ([`stable`]).
 //! Not in scope: anything that would stand in for a real part of the system.
@@ -30,6 +30,7 @@ pub mod site;
 pub mod tools;
 
 pub mod deployed;
+pub mod issuer;
 pub mod lambda;
 pub mod workerd;
 

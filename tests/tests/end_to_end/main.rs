@@ -16,6 +16,7 @@ mod read_side;
 mod agent;
 mod lies;
 mod resolve;
+mod users;
 
 mod commands;
 mod component;

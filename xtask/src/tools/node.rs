@@ -1,4 +1,5 @@
-//! Node and its packages: wrangler with miniflare, workerd and esbuild, and binaryen.
+//! Node and its packages: wrangler with miniflare, workerd and esbuild, binaryen, and
+//! `oidc-provider`, an issuer of users' tokens for tests.
 //!
 //! Node itself comes from npm too, because wrangler needs 22 and Debian has older ones.
 
