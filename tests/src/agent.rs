@@ -186,6 +186,11 @@ impl Agent {
         self.admin.answer(Method::GET, "/readyz", None::<&()>).await.status == 200
     }
 
+    /// What it has counted, as it tells Prometheus.
+    pub async fn metrics(&self) -> Answer {
+        self.admin.answer(Method::GET, "/metrics", None::<&()>).await
+    }
+
     /// What a plugin's route answers.
     pub async fn get(&self, path: &str) -> Answer {
         self.gateway.answer(Method::GET, path, None::<&()>).await

@@ -15,6 +15,7 @@ mod read_side;
 
 mod agent;
 mod lies;
+mod metrics;
 mod resolve;
 mod users;
 

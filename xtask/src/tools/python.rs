@@ -1,6 +1,7 @@
 //! A Python environment: the SAM command line, `cfn-lint`, `cargo-lambda` with zig as its
-//! linker, `boto3` for tests with another SDK's client, and `tuf` for tests with another reader
-//! of trust roots, and `ministack`, which stands for AWS KMS in tests.
+//! linker, `boto3` for tests with another SDK's client, `tuf` for tests with another reader of
+//! trust roots, `ministack`, which stands for AWS KMS in tests, and `prometheus_client`, which
+//! reads metrics in tests as Prometheus does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
