@@ -6,6 +6,7 @@
 mod architecture;
 mod code;
 mod fuzzing;
+mod leftovers;
 mod manifests;
 mod purity;
 mod sources;
@@ -41,7 +42,7 @@ impl fmt::Display for Finding {
 type Rule = fn(&Tree) -> Vec<Finding>;
 
 /// All rules, from the shape of the workspace down to its words.
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 16] = [
     architecture::mentions_every_member,
     manifests::boundaries,
     manifests::lints_inherited,
@@ -53,6 +54,8 @@ const RULES: [Rule; 14] = [
     sources::file_lengths,
     sources::file_sizes,
     fuzzing::parsers_have_targets,
+    leftovers::no_copies_aside,
+    leftovers::no_conflicts,
     words::unfinished_work,
     words::machine_paths,
     words::registry_mirrors,
