@@ -1,4 +1,8 @@
-//! The engine: how components are compiled and run, one for the process.
+//! Engines: how components are compiled and run.
+//!
+//! The agent's own process has one whose memory comes from a [`Pool`], and one that maps memory
+//! for each store, for what finds no place there; a runner has one of the latter kind. They run
+//! the same machine code.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +14,7 @@ use wasmtime::{Config, Engine};
 
 use super::bindings::Plugin;
 use super::imports::State;
+use super::pool::Pool;
 use crate::host::LoadError;
 
 /// Stack that one call into a component may take, in bytes: a quarter of the smallest thread's,
@@ -30,33 +35,52 @@ const IDLE_EPOCHS: u32 = 100;
 pub(crate) struct Runtime {
     engine: Engine,
     linker: Linker<State>,
+    pool: Option<Pool>,
     running: AtomicUsize,
     asleep: AtomicBool,
     counting: OnceLock<Thread>,
 }
 
-/// The process's own, made on first use: a host without components pays nothing.
+/// The process's own, made on first use: a host without components pays nothing. Each store's
+/// memory is mapped for it alone.
 ///
 /// # Errors
 /// When this processor or system cannot run compiled components.
 pub(super) fn runtime() -> Result<&'static Runtime, LoadError> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    counting(RUNTIME.get_or_init(|| Runtime::new(&config())))
+    known(RUNTIME.get_or_init(|| Runtime::new(&config(), None)))
 }
 
-/// The same for a runner, without a compiler: it runs what its agent compiled.
+/// The one with a pool, which the process has beside it, made on first use for a plan with so many
+/// stores; `None` where the system does not let it have one.
+pub(super) fn pooled(stores: usize) -> Option<&'static Runtime> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let made = RUNTIME.get_or_init(|| {
+        let mut config = config();
+        let why = match Pool::of_process(&mut config, stores) {
+            None => "the addresses of this process are limited".to_owned(),
+            Some(pool) => match Runtime::new(&config, Some(pool)) {
+                Ok(runtime) => return Some(runtime),
+                Err(error) => error,
+            },
+        };
+        tracing::info!(why, "no pool for components' memory; it is mapped for each of them alone");
+        None
+    });
+    made.as_ref()
+}
+
+/// The one of a runner, without a compiler: it runs what its agent compiled.
 ///
 /// # Errors
 /// As [`runtime`].
 pub(super) fn runtime_without_compiler() -> Result<&'static Runtime, LoadError> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    counting(RUNTIME.get_or_init(|| Runtime::new(config().enable_compiler(false))))
+    known(RUNTIME.get_or_init(|| Runtime::new(config().enable_compiler(false), None)))
 }
 
-fn counting(made: &'static Result<Runtime, String>) -> Result<&'static Runtime, LoadError> {
-    let runtime = made.as_ref().map_err(|error| LoadError::Engine(error.clone()))?;
-    runtime.count()?;
-    Ok(runtime)
+fn known(made: &'static Result<Runtime, String>) -> Result<&'static Runtime, LoadError> {
+    made.as_ref().map_err(|error| LoadError::Engine(error.clone()))
 }
 
 /// How components are compiled. Whoever compares with us compiles alike.
@@ -72,6 +96,8 @@ pub(crate) fn config() -> Config {
         .wasm_tail_call(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_MAX_BYTES)
+        // Memory begins as the pages of the component's own file, copied when they are written.
+        .memory_init_cow(true)
         // A plugin's author has the panic's own place; without these, code is smaller and
         // mapped sooner.
         .wasm_backtrace_max_frames(None)
@@ -81,7 +107,7 @@ pub(crate) fn config() -> Config {
 }
 
 impl Runtime {
-    fn new(config: &Config) -> Result<Self, String> {
+    pub(super) fn new(config: &Config, pool: Option<Pool>) -> Result<Self, String> {
         let text = |error: wasmtime::Error| format!("{error:#}");
         let engine = Engine::new(config).map_err(text)?;
         let mut linker = Linker::new(&engine);
@@ -89,6 +115,7 @@ impl Runtime {
         Ok(Runtime {
             engine,
             linker,
+            pool,
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             counting: OnceLock::new(),
@@ -103,8 +130,16 @@ impl Runtime {
         &self.linker
     }
 
+    /// Where the memory of its stores comes from, unless it is mapped for each.
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
     /// Starts the thread that counts epochs, once.
-    fn count(&'static self) -> Result<(), LoadError> {
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(super) fn count(&'static self) -> Result<(), LoadError> {
         if self.counting.get().is_some() {
             return Ok(());
         }

@@ -35,7 +35,6 @@ pub(crate) struct Settings {
 pub(crate) struct ComponentInstance {
     /// Tells it apart in chains of calls.
     number: u64,
-    compiled: Compiled,
     settings: Settings,
     /// With its secrets, so it is overwritten at the end.
     config: Zeroizing<Vec<u8>>,
@@ -48,6 +47,8 @@ pub(crate) struct ComponentInstance {
     waiting: AtomicUsize,
     memory_bytes: Arc<AtomicU64>,
     last_trap: Mutex<Option<String>>,
+    /// Behind the stores, which are gone before their places are another plugin's.
+    compiled: Compiled,
 }
 
 struct Running {
@@ -74,7 +75,6 @@ impl ComponentInstance {
     ) -> Result<Self, LoadError> {
         let instance = ComponentInstance {
             number: room::number(),
-            compiled,
             settings,
             config: Zeroizing::new(config.to_vec()),
             side,
@@ -84,6 +84,7 @@ impl ComponentInstance {
             waiting: AtomicUsize::new(0),
             memory_bytes: Arc::default(),
             last_trap: Mutex::default(),
+            compiled,
         };
         for _ in 0..settings.stores.max(1) {
             let made = room::within(instance.number, || instance.make());

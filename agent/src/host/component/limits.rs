@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use wasmtime::ResourceLimiter;
 
 /// Most table entries: function pointers of a large program, and as many again.
-const TABLE_ENTRIES_MAX: usize = 200_000;
+pub(super) const TABLE_ENTRIES_MAX: usize = 200_000;
 /// Most core instances, tables and memories of one store: what the scan lets through.
-const INSTANCES_MAX: usize = 256;
-const TABLES_MAX: usize = 64;
+pub(super) const INSTANCES_MAX: usize = 256;
+pub(super) const TABLES_MAX: usize = 64;
 pub(in crate::host) const MEMORIES_MAX: usize = 4;
 
 /// Limits of one store, and what it has taken.

@@ -10,8 +10,9 @@ use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
 use modunest_core::scan::COMPONENT_NAME;
 
+use super::engine::Runtime;
 use super::{Assets, Cache, Compiled, ComponentInstance, Settings, Source, engine};
-use crate::config::HostSettings;
+use crate::config::{ComponentSettings, HostSettings};
 use crate::host::process::Runners;
 use crate::host::side::OwnProcess;
 use crate::host::{Cell, Instance, LoadError, Tier};
@@ -46,11 +47,17 @@ enum Code {
 }
 
 impl Code {
-    fn make(source: &Source, tier: Tier, cache: &Cache) -> Result<Self, LoadError> {
+    fn make(
+        source: &Source,
+        tier: Tier,
+        cache: &Cache,
+        stores: usize,
+        pooled: Option<&'static Runtime>,
+    ) -> Result<Self, LoadError> {
         if tier == Tier::ComponentProcess {
             return cache.sealed(engine::runtime()?.engine(), source).map(Code::Sealed);
         }
-        Compiled::load(source, cache).map(Code::Mapped)
+        Compiled::load(source, cache, stores, pooled).map(Code::Mapped)
     }
 }
 
@@ -82,7 +89,7 @@ pub(in crate::host) fn prepare<W>(
         // What may not run anywhere is not compiled either.
         .filter_map(|(name, unpacked)| Some((name.clone(), *tiers.get(&name)?, unpacked)))
         .collect();
-    let codes = make_all(&wanted, &cache);
+    let codes = make_all(&wanted, &cache, &settings.component);
     let ready = wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
         let settings = Settings {
             memory_max_bytes: settings.component.memory_max_bytes,
@@ -100,15 +107,20 @@ pub(in crate::host) fn prepare<W>(
 fn make_all(
     wanted: &[(PluginName, Tier, Unpacked)],
     cache: &Cache,
+    settings: &ComponentSettings,
 ) -> Vec<Result<Code, LoadError>> {
+    let here = wanted.iter().filter(|(_, tier, _)| *tier == Tier::Component);
+    let stores: usize = here.map(|(name, ..)| settings.stores_of(name)).sum();
+    let pooled = if stores > 0 { engine::pooled(stores) } else { None };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some((_, tier, unpacked)) = wanted.get(at) else { return done };
-            done.push((at, Code::make(&unpacked.source, *tier, cache)));
+            let Some((name, tier, unpacked)) = wanted.get(at) else { return done };
+            let stores = settings.stores_of(name);
+            done.push((at, Code::make(&unpacked.source, *tier, cache, stores, pooled)));
         }
     };
     let mut done = std::thread::scope(|scope| {

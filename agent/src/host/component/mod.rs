@@ -1,9 +1,10 @@
 //! The component tier: WebAssembly components, which reach nothing but what they import.
 //!
-//! The story: [`engine`] is what runs them, one for the process; [`cache`] keeps what was
-//! compiled on this machine; [`instance`] is the plugin, one or more stores with calls queued
-//! before them; [`imports`] is what it may ask for, through a [`HostSide`](super::side::HostSide)
-//! like every other tier; [`limits`] and [`room`] keep its memory and its stack within bounds.
+//! The story: [`engine`] is what runs them, and [`pool`] where their memory comes from; [`cache`]
+//! keeps what was compiled on this machine; [`instance`] is the plugin, one or more stores with
+//! calls queued before them; [`imports`] is what it may ask for, through a
+//! [`HostSide`](super::side::HostSide) like every other tier; [`limits`] and [`room`] keep its
+//! memory and its stack within bounds.
 //!
 //! # One store, calls queued
 //!
@@ -41,12 +42,14 @@ mod imports;
 mod instance;
 mod limits;
 mod load;
+mod pool;
 mod room;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use modunest_core::archive::FileRecord;
 use wasmtime::component::Component;
@@ -60,6 +63,7 @@ pub(super) use limits::MEMORIES_MAX;
 pub(super) use load::{Ready, Unpacked, prepare};
 
 use self::engine::Runtime;
+use self::pool::Places;
 use super::LoadError;
 
 /// What the interface definition is compiled to.
@@ -77,6 +81,8 @@ pub(crate) mod bindings {
 pub(crate) struct Compiled {
     pre: bindings::PluginPre<imports::State>,
     runtime: &'static Runtime,
+    /// Of its stores in the pool of the runtime; `None` where that has none.
+    _places: Option<Arc<Places>>,
 }
 
 /// A file to compile.
@@ -89,13 +95,46 @@ pub(crate) struct Source {
 }
 
 impl Compiled {
-    /// Compiles a component, or takes what was compiled before.
+    /// Compiles a component, or takes what was compiled before, to run in so many stores. They are
+    /// in the pool of `pooled`, if that has places for them.
     ///
     /// # Errors
     /// When the file is not what it must be, or is no component of this world.
-    pub(crate) fn load(source: &Source, cache: &Cache) -> Result<Self, LoadError> {
+    fn load(
+        source: &Source,
+        cache: &Cache,
+        stores: usize,
+        pooled: Option<&'static Runtime>,
+    ) -> Result<Self, LoadError> {
+        if let Some(runtime) = pooled {
+            match Self::load_into(runtime, source, cache, stores) {
+                Ok(Some(compiled)) => return Ok(compiled),
+                Ok(None) => {}
+                // What is too large for a place of the pool may do elsewhere.
+                Err(error @ LoadError::Compile(_)) => {
+                    tracing::debug!(component = %source.record.sha256, %error, "not in the pool");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let runtime = engine::runtime()?;
-        Self::link(cache.component(runtime.engine(), source)?, runtime)
+        Self::link(cache.component(runtime.engine(), source)?, runtime, None)
+    }
+
+    /// Loads a component into a pool, if that has places for it.
+    fn load_into(
+        runtime: &'static Runtime,
+        source: &Source,
+        cache: &Cache,
+        stores: usize,
+    ) -> Result<Option<Self>, LoadError> {
+        let component = cache.component(runtime.engine(), source)?;
+        let places = runtime.pool().and_then(|pool| pool.reserve(&component, stores));
+        let Some(places) = places else {
+            tracing::info!(component = %source.record.sha256, stores, "the pool of components' memory has no place for it; it is mapped for it alone");
+            return Ok(None);
+        };
+        Self::link(component, runtime, Some(places)).map(Some)
     }
 
     /// What an agent compiled for the runner that this process is.
@@ -105,15 +144,20 @@ impl Compiled {
     pub(crate) fn open(code: &OwnedFd) -> Result<Self, LoadError> {
         let runtime = engine::runtime_without_compiler()?;
         let component = cache::map_file(runtime.engine(), code);
-        Self::link(component.map_err(|e| LoadError::Compile(format!("{e:#}")))?, runtime)
+        Self::link(component.map_err(|e| LoadError::Compile(format!("{e:#}")))?, runtime, None)
     }
 
-    fn link(component: Component, runtime: &'static Runtime) -> Result<Self, LoadError> {
+    fn link(
+        component: Component,
+        runtime: &'static Runtime,
+        places: Option<Places>,
+    ) -> Result<Self, LoadError> {
+        runtime.count()?;
         let pre = runtime
             .linker()
             .instantiate_pre(&component)
             .and_then(bindings::PluginPre::new)
             .map_err(|error| LoadError::Link(format!("{error:#}")))?;
-        Ok(Compiled { pre, runtime })
+        Ok(Compiled { pre, runtime, _places: places.map(Arc::new) })
     }
 }

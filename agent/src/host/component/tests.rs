@@ -39,14 +39,14 @@ fn compiled() -> Compiled {
     static COMPILED: std::sync::OnceLock<Compiled> = std::sync::OnceLock::new();
     let compile = || {
         let folder = tempfile::tempdir().unwrap();
-        Compiled::load(&probe(folder.path()), &Cache::new(None)).unwrap()
+        Compiled::load(&probe(folder.path()), &Cache::new(None), 1, engine::pooled(1)).unwrap()
     };
     COMPILED.get_or_init(compile).clone()
 }
 
 /// Remembers what it is asked, and answers services with their payload.
 #[derive(Default)]
-struct Noting {
+pub(super) struct Noting {
     operations: AtomicUsize,
     /// How often it was made anew.
     remade: AtomicUsize,
@@ -98,11 +98,18 @@ fn start_with(
     ComponentInstance::start(compiled(), settings, config, side, Arc::new(assets))
 }
 
+/// A plugin of its own of what was compiled.
+pub(super) fn start_compiled(compiled: Compiled) -> ComponentInstance {
+    let assets = Assets { folder: "/nowhere".into(), files: FileList::default() };
+    let side = Arc::<Noting>::default();
+    ComponentInstance::start(compiled, settings(), b"", side, Arc::new(assets)).unwrap()
+}
+
 fn start() -> ComponentInstance {
     start_with(settings(), b"", Arc::default()).unwrap()
 }
 
-fn service<'a>(target: &'a str, payload: &'a [u8]) -> Call<'a> {
+pub(super) fn service<'a>(target: &'a str, payload: &'a [u8]) -> Call<'a> {
     Call { kind: RequestKind::Service, target, payload, trace: "", caller: "", deadline_ms: 0 }
 }
 
