@@ -24,7 +24,8 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Listen};
 use crate::embed::{AgentBuilder, Configuration};
 use crate::gateway::Gateway;
-use crate::host::{Call, Host, Item, Resources};
+use crate::host::drive::drive;
+use crate::host::{Host, Item, OwnedCall, Resources};
 use crate::status::{AgentStatus, LastSync, any_failed};
 use crate::store::Tries;
 use crate::sync::{Options, Syncer};
@@ -202,17 +203,15 @@ impl Agent {
         let (service, payload) = (service.to_owned(), payload.into());
         let tried = cell.tried(Item::Service(exported));
         let cell = tried.unwrap_or(cell);
-        let called = blocking::run(move || {
-            cell.call(Call {
-                kind: RequestKind::Service,
-                target: &service,
-                payload: &payload,
-                trace: &trace.to_string(),
-                caller: "",
-                deadline_ms: deadline.as_millis(),
-            })
-        });
-        let answer = called.await.map_err(|lost| Refused::Failed(lost.to_string()))??;
+        let call = OwnedCall {
+            kind: RequestKind::Service,
+            target: service,
+            payload,
+            trace: trace.to_string(),
+            caller: String::new(),
+            deadline_ms: deadline.as_millis(),
+        };
+        let answer = drive(cell.call_async(call), None).await.flatten()?;
         Ok(answer.into_vec())
     }
 

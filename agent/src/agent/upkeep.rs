@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::blocking;
-use crate::host::{Call, Cell, Decision, Host};
+use crate::host::drive::drive;
+use crate::host::{Cell, Decision, Host, OwnedCall};
 
 /// How often is looked. Schedules have minutes, health has seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -91,16 +92,16 @@ impl Inner {
         let running = running.clone();
         let deadline_ms =
             modunest_runtime::clock::now().plus(self.config().host.call_timeout).as_millis();
-        tokio::task::spawn_blocking(move || {
-            let payload = serde_json::json!({ "at": at.to_string() }).to_string();
-            let answer = cell.call(Call {
+        tokio::spawn(async move {
+            let call = OwnedCall {
                 kind: RequestKind::Event,
-                target: key.1.as_str(),
-                payload: payload.as_bytes(),
-                trace: &modunest_runtime::trace::root().to_string(),
-                caller: "",
+                target: key.1.to_string(),
+                payload: serde_json::json!({ "at": at.to_string() }).to_string().into_bytes(),
+                trace: modunest_runtime::trace::root().to_string(),
+                caller: String::new(),
                 deadline_ms,
-            });
+            };
+            let answer = drive(cell.call_async(call), None).await.flatten();
             if let Err(error) = answer {
                 tracing::warn!(plugin = %key.0, schedule = %key.1, %error, "a schedule failed");
             }

@@ -43,7 +43,8 @@ use tokio::time::Instant;
 
 use crate::blocking;
 use crate::config::{Config, GatewaySettings};
-use crate::host::{Call, Cell, Found, GuardRefusal, Host, Item, UploadBody, with_identity};
+use crate::host::drive::drive;
+use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody, with_identity};
 use crate::users::KeySetError;
 use body::{Budget, Received};
 use door::{Door, RETRY_AFTER_S};
@@ -279,8 +280,8 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// Calls a plugin on a thread that may block; `None` where it does not answer in time. The
-    /// place goes with the call, so that one that outlives its deadline still counts.
+    /// Calls a plugin; `None` where it does not answer in time. The place goes with the call, so
+    /// that one that outlives its deadline still counts.
     async fn run(
         &self,
         called: &Called,
@@ -293,23 +294,15 @@ impl Gateway {
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = modunest_runtime::clock::now().plus(left).as_millis();
         let trace = modunest_runtime::trace::current().map(|context| context.to_string());
+        let trace = trace.unwrap_or_default();
+        let call = OwnedCall { kind, target, payload, trace, caller: String::new(), deadline_ms };
         let (cell, identity) = (called.cell.clone(), called.identity.clone());
-        let answer = blocking::run(move || {
+        let serve = async move {
             let _place = place;
-            with_identity(identity, || {
-                cell.call(Call {
-                    kind,
-                    target: &target,
-                    payload: &payload,
-                    trace: trace.as_deref().unwrap_or_default(),
-                    caller: "",
-                    deadline_ms,
-                })
-            })
-        });
-        match tokio::time::timeout_at(until, answer).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(lost)) => Some(Err(Error::Failed(lost.to_string()))),
+            cell.call_async(call).await
+        };
+        match tokio::time::timeout_at(until, drive(serve, identity)).await {
+            Ok(answer) => Some(answer.flatten()),
             Err(_) => None,
         }
     }

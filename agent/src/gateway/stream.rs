@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Called, Gateway};
-use crate::blocking;
-use crate::host::{Call, Hold, Opened, with_identity};
+use crate::host::drive::drive;
+use crate::host::{Hold, Opened, OwnedCall};
 
 /// How often a source that waits is asked though nobody woke it: one that forgets to wake is
 /// slow, and not stuck. Events get a comment then, by which peers that are gone are found out.
@@ -135,27 +135,25 @@ impl Drop for Pulled {
         let (called, id) = (self.called.clone(), self.opened.id);
         let hold = called.cell.hold();
         let deadline = modunest_runtime::clock::now().plus(self.gateway.timeout);
-        let told = move || {
+        // Outside of a runtime, everything ends anyway.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             let _hold = hold;
             let (target, payload) = StreamRequest { id, event: StreamEvent::Closed }.encode();
-            let call = Call {
+            let call = OwnedCall {
                 kind: RequestKind::Stream,
-                target,
-                payload: &payload,
-                trace: "",
-                caller: "",
+                target: target.to_owned(),
+                payload,
+                trace: String::new(),
+                caller: String::new(),
                 deadline_ms: deadline.as_millis(),
             };
-            let answer = with_identity(called.identity.clone(), || called.cell.call(call));
-            if let Err(error) = answer {
-                let plugin = called.cell.name();
+            let (plugin, identity) = (called.cell.name().clone(), called.identity.clone());
+            let told = drive(called.cell.clone().call_async(call), identity).await.flatten();
+            if let Err(error) = told {
                 tracing::debug!(%plugin, id, %error, "a plugin was not told of a closed stream");
             }
-        };
-        // Outside of a runtime, everything ends anyway.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(async move { drop(blocking::run(told).await) }));
-        }
+        });
     }
 }
 

@@ -1,12 +1,14 @@
 //! What plugins ask of their host, whatever tier they run in: the tiers carry it, and answer
 //! nothing themselves.
 
-use modunest_sdk::Error;
+use std::sync::Arc;
+
 use modunest_sdk::abi::OwnedBuffer;
 use modunest_sdk::links::{CALL_SERVICE, OPEN_SERVICE, PUBLISH};
+use modunest_sdk::{Error, operation as op};
 
 use super::operations::Deadline;
-use super::{Cell, frame};
+use super::{Cell, drive, frame};
 
 /// Longest log message that is kept, in bytes.
 pub(crate) const LOG_MAX_BYTES: usize = 16 * 1024;
@@ -24,6 +26,29 @@ pub(crate) struct ServiceAsk<'a> {
     pub(crate) trace: &'a str,
     /// When the caller stops waiting, in Unix milliseconds; zero for never.
     pub(crate) deadline_ms: u64,
+}
+
+/// The same, on its own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedAsk {
+    pub(crate) plugin: String,
+    pub(crate) service: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) trace: Option<Arc<str>>,
+    pub(crate) deadline_ms: u64,
+}
+
+impl OwnedAsk {
+    /// As it is asked.
+    pub(crate) fn ask(&self) -> ServiceAsk<'_> {
+        ServiceAsk {
+            plugin: &self.plugin,
+            service: &self.service,
+            payload: &self.payload,
+            trace: self.trace.as_deref().unwrap_or_default(),
+            deadline_ms: self.deadline_ms,
+        }
+    }
 }
 
 impl Cell {
@@ -55,13 +80,53 @@ impl Cell {
             _ => {
                 let deadline = Deadline::at(frame::deadline_ms());
                 let answer = self.operations().serve(operation, request, deadline);
-                if let Err(Error::Denied(reason)) = &answer {
-                    self.meter().deny();
-                    self.operations().log_denial(operation, reason);
-                }
+                self.note_denial(operation, &answer);
                 answer
             }
         };
         answer.map(OwnedBuffer::from)
+    }
+
+    /// The same as a future, which holds no thread while it waits.
+    ///
+    /// # Errors
+    /// As [`Cell::operate`].
+    pub(super) async fn serve_operation(
+        self: Arc<Self>,
+        operation: u32,
+        request: Vec<u8>,
+    ) -> Result<OwnedBuffer, Error> {
+        let answer = match operation {
+            CALL_SERVICE => return self.serve_handle(&request).await,
+            op::UPLOAD_READ => frame::while_awaited(self.streams().read(&request)).await,
+            op::HTTP_SEND => {
+                let deadline = Deadline::at(frame::deadline_ms());
+                let sent = self.operations().send(&request, deadline);
+                let answer = frame::while_awaited(sent).await;
+                self.note_denial(operation, &answer);
+                answer
+            }
+            // Looked up in memory, or asked of the kernel: sooner done than a thread is woken.
+            OPEN_SERVICE
+            | op::IDENTITY
+            | op::STREAM_WAKE
+            | op::CLOCK_WALL
+            | op::CLOCK_MONOTONIC
+            | op::RANDOM => return self.operate(operation, &request),
+            // Files and databases block, and so may what the program around this host does.
+            _ => {
+                let served = drive::away(move || self.operate(operation, &request));
+                return frame::while_awaited(served).await?;
+            }
+        };
+        answer.map(OwnedBuffer::from)
+    }
+
+    /// Counts a denial, and logs the first of its kind.
+    fn note_denial(&self, operation: u32, answer: &Result<Vec<u8>, Error>) {
+        if let Err(Error::Denied(reason)) = answer {
+            self.meter().deny();
+            self.operations().log_denial(operation, reason);
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! The call that a thread is serving, so that calls from within it inherit its deadline, its
-//! trace, its depth and the user behind it, whatever the plugin says.
+//! trace, its depth and the user behind it, whatever the plugin says. A call that is a future is
+//! served by whatever thread polls it, and [`carried`] takes its frame along.
 //!
 //! Depth and deadline change with every call and are kept apart, as plain numbers: a call from
 //! plugin to plugin may cost a few nanoseconds, and moving all of a [`Frame`] takes several.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
-use modunest_sdk::Identity;
+use modunest_sdk::{Error, Identity};
+
+use super::abandoned::Abandoned;
 
 /// Deepest chain of calls from plugin to plugin. Real chains have three or four; each takes
 /// the stack of two libraries.
@@ -22,6 +27,10 @@ pub(super) struct Frame {
     pub(super) trace: Option<Arc<str>>,
     /// The end user for whom all this happens.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Components that are serving, the outermost first, by their numbers.
+    pub(super) components: Vec<u64>,
+    /// Whether somebody still waits for the answer; `None` where nobody can tell.
+    pub(super) abandoned: Option<Arc<Abandoned>>,
 }
 
 thread_local! {
@@ -31,6 +40,8 @@ thread_local! {
     /// Whether `TRACE` has any: asked first, because this needs no destructor, nor a borrow.
     static IS_TRACED: Cell<bool> = const { Cell::new(false) };
     static IDENTITY: RefCell<Option<Arc<Identity>>> = const { RefCell::new(None) };
+    static COMPONENTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static ABANDONED: RefCell<Option<Arc<Abandoned>>> = const { RefCell::new(None) };
 }
 
 /// The frame of this thread; empty on a plugin's own threads.
@@ -40,6 +51,8 @@ pub(super) fn current() -> Frame {
         deadline_ms: deadline_ms(),
         trace: trace(),
         identity: IDENTITY.with_borrow(Clone::clone),
+        components: COMPONENTS.with_borrow(Clone::clone),
+        abandoned: ABANDONED.with_borrow(Clone::clone),
     }
 }
 
@@ -76,9 +89,81 @@ pub(crate) fn with_identity<T>(identity: Option<Arc<Identity>>, serve: impl FnOn
 }
 
 /// Serves within a frame.
-pub(super) fn within<T>(frame: Frame, serve: impl FnOnce() -> T) -> T {
-    let Frame { depth, deadline_ms, trace, identity } = frame;
-    with_identity(identity, || deeper(depth, deadline_ms, Some(trace), serve))
+pub(super) fn within<T>(mut frame: Frame, serve: impl FnOnce() -> T) -> T {
+    let _entered = Entered::into(&mut frame);
+    serve()
+}
+
+/// Makes a future whose every poll is within a frame, whatever thread does it.
+pub(super) async fn carried<T>(mut frame: Frame, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(move |context| {
+        let _entered = Entered::into(&mut frame);
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+/// A frame that is a thread's, while this lives. Behind it, also behind a panic, the thread has
+/// its own again.
+struct Entered<'f>(&'f mut Frame);
+
+impl<'f> Entered<'f> {
+    fn into(frame: &'f mut Frame) -> Self {
+        frame.swap();
+        Entered(frame)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.swap();
+    }
+}
+
+impl Frame {
+    /// Changes places with the thread's.
+    fn swap(&mut self) {
+        let Frame { depth, deadline_ms, trace, identity, components, abandoned } = self;
+        *depth = DEPTH.replace(*depth);
+        *deadline_ms = DEADLINE_MS.replace(*deadline_ms);
+        *trace = replace_trace(trace.take());
+        IDENTITY.with_borrow_mut(|own| std::mem::swap(own, identity));
+        COMPONENTS.with_borrow_mut(|own| std::mem::swap(own, components));
+        ABANDONED.with_borrow_mut(|own| std::mem::swap(own, abandoned));
+    }
+}
+
+/// Whether the chain of calls that this thread serves goes through a component.
+pub(super) fn goes_through(component: u64) -> bool {
+    COMPONENTS.with_borrow(|serving| serving.contains(&component))
+}
+
+/// Serves a call of a component: the chain goes through it meanwhile.
+pub(super) fn through<T>(component: u64, serve: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            COMPONENTS.with_borrow_mut(Vec::pop);
+        }
+    }
+    COMPONENTS.with_borrow_mut(|serving| serving.push(component));
+    let _leave = Leave;
+    serve()
+}
+
+/// Waits for something on behalf of the call that is served, but no longer than somebody waits
+/// for the call.
+///
+/// # Errors
+/// [`Error::DeadlineExceeded`] when nobody does any more, else what the future answers.
+pub(super) async fn while_awaited<T>(
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match ABANDONED.with_borrow(Clone::clone) {
+        Some(abandoned) => abandoned.unless(future).await,
+        None => future.await,
+    }
 }
 
 /// Serves a call from within the one that this thread serves, for the same user. `trace` is
@@ -118,5 +203,41 @@ pub(super) fn earlier(one: u64, other: u64) -> u64 {
     match (one, other) {
         (0, deadline) | (deadline, 0) => deadline,
         (one, other) => one.min(other),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_future_takes_its_frame_along_and_leaves_none_behind() {
+        let frame = Frame {
+            depth: 7,
+            deadline_ms: 9,
+            trace: Some(Arc::from("00-x")),
+            components: vec![3],
+            ..Frame::default()
+        };
+        let seen = || (depth(), deadline_ms(), trace().as_deref() == Some("00-x"), goes_through(3));
+        let serve = async move {
+            for _ in 0..100 {
+                assert_eq!(seen(), (7, 9, true, true));
+                through(4, || assert!(goes_through(3) && goes_through(4)));
+                tokio::task::yield_now().await;
+            }
+            panic!("as it was told to");
+        };
+        let beside = async move {
+            for _ in 0..100 {
+                assert_eq!(seen(), (0, 0, false, false));
+                tokio::task::yield_now().await;
+            }
+        };
+        let (served, beside) = (tokio::spawn(carried(frame, serve)), tokio::spawn(beside));
+        assert!(served.await.unwrap_err().is_panic());
+        beside.await.unwrap();
+        assert_eq!(seen(), (0, 0, false, false));
     }
 }

@@ -4,6 +4,7 @@ use modunest_sdk::Error;
 use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::Vitals;
+use super::drive::Serving;
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,7 @@ pub struct Call<'a> {
     pub deadline_ms: u64,
 }
 
-/// A running plugin. Calls block and may come from several threads at once. Dropping it
+/// A running plugin. Calls block, unless they are futures, and may come from several threads at once. Dropping it
 /// frees it, once no call runs any more.
 pub trait Instance: Send + Sync {
     /// Serves a call.
@@ -30,6 +31,20 @@ pub trait Instance: Send + Sync {
     /// # Errors
     /// What the plugin answered, or what became of it.
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error>;
+
+    /// Whether [`Instance::call_async`] holds no thread while it waits.
+    fn is_async(&self) -> bool {
+        false
+    }
+
+    /// Serves a call as a future. Where [`Instance::is_async`] says no, polling it blocks. A call
+    /// whose future is dropped is given up.
+    ///
+    /// # Errors
+    /// As [`Instance::call`].
+    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Error>> {
+        Box::pin(async move { self.call(call) })
+    }
 
     /// Asks whether it can do its work.
     ///
@@ -74,5 +89,30 @@ pub trait Instance: Send + Sync {
     /// How it does, seen from outside it.
     fn vitals(&self) -> Vitals {
         Vitals::in_process()
+    }
+}
+
+/// A call on its own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedCall {
+    pub(crate) kind: RequestKind,
+    pub(crate) target: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) trace: String,
+    pub(crate) caller: String,
+    pub(crate) deadline_ms: u64,
+}
+
+impl OwnedCall {
+    /// As it is made.
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call {
+            kind: self.kind,
+            target: &self.target,
+            payload: &self.payload,
+            trace: &self.trace,
+            caller: &self.caller,
+            deadline_ms: self.deadline_ms,
+        }
     }
 }

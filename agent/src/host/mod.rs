@@ -11,6 +11,7 @@
 //! unless it is a component of a trusted publisher, or the operator trusts it. All `unsafe` is in
 //! the files named `native*`, and in the cache of compiled components.
 
+mod abandoned;
 pub(crate) mod ask;
 mod bounded;
 mod breaker;
@@ -19,6 +20,7 @@ mod cell;
 pub(crate) mod component;
 mod condemned;
 mod configured;
+pub(crate) mod drive;
 mod events;
 mod frame;
 mod guards;
@@ -59,10 +61,12 @@ pub use canary::{Decision, RolledBack, Served, Trial, judge};
 pub(crate) use canary::{Item, NotTried};
 pub(crate) use cell::Hold;
 pub use cell::{Cell, State, Status};
+pub use drive::Serving;
 pub use events::EventCounters;
 pub(crate) use frame::with_identity;
 pub use guards::GuardRefusal;
 pub use health::{HealthRecord, Verdict};
+pub(crate) use instance::OwnedCall;
 pub use instance::{Call, Instance};
 pub use links::LinkStatus;
 pub use native::LoadError;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Weak};
 use modunest_sdk::Error;
 use modunest_sdk::abi::OwnedBuffer;
 
-use super::ask::ServiceAsk;
+use super::ask::{OwnedAsk, ServiceAsk};
 use super::cell::Cell;
+use super::drive::Serving;
 
 /// What a plugin asks for, and who answers: its cell where it runs in the agent's process,
 /// and the lanes to the agent where it runs in a runner.
@@ -31,6 +32,26 @@ pub(crate) trait HostSide: Send + Sync {
     /// # Errors
     /// What the operation answers.
     fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error>;
+
+    /// [`HostSide::call_service`] as a future. Where nothing else is said, it blocks.
+    ///
+    /// # Errors
+    /// As for it.
+    fn serve_service(&self, ask: OwnedAsk) -> Serving<'_, Result<OwnedBuffer, Error>> {
+        Box::pin(async move { self.call_service(ask.ask()) })
+    }
+
+    /// [`HostSide::operate`] as a future. Where nothing else is said, it blocks.
+    ///
+    /// # Errors
+    /// As for it.
+    fn serve_operation(
+        &self,
+        operation: u32,
+        request: Vec<u8>,
+    ) -> Serving<'_, Result<OwnedBuffer, Error>> {
+        Box::pin(async move { self.operate(operation, &request) })
+    }
 }
 
 /// A plugin in the agent's process. A plugin that was stopped finds its cell gone.
@@ -82,5 +103,16 @@ impl HostSide for OwnProcess {
 
     fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error> {
         self.living()?.operate(operation, request)
+    }
+    fn serve_service(&self, ask: OwnedAsk) -> Serving<'_, Result<OwnedBuffer, Error>> {
+        Box::pin(async move { self.living()?.serve_service(ask).await })
+    }
+
+    fn serve_operation(
+        &self,
+        operation: u32,
+        request: Vec<u8>,
+    ) -> Serving<'_, Result<OwnedBuffer, Error>> {
+        Box::pin(async move { self.living()?.serve_operation(operation, request).await })
     }
 }

@@ -6,15 +6,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use modunest_sdk::stream::{decode_read, decode_wake};
 use modunest_sdk::{Error, Identity, operation};
 use tokio::sync::Notify;
 
+use super::drive::block_on_until;
 use super::frame;
+use super::operations::Deadline;
 
 /// Bytes of an upload that are held between client and plugin: enough that neither waits for
 /// every piece of the other.
@@ -33,7 +35,7 @@ pub(crate) struct Streams {
 pub(crate) struct UploadBody {
     state: Mutex<UploadState>,
     /// Told when there is something to read.
-    filled: Condvar,
+    filled: Notify,
     /// Told when there is room again.
     room: Notify,
 }
@@ -78,16 +80,25 @@ impl Streams {
         }
     }
 
+    /// [`operation::UPLOAD_READ`]: waits for the next bytes of an upload.
+    pub(super) async fn read(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let (id, max) = decode_read(request)?;
+        let body = lock(&self.uploads).get(&id).cloned();
+        let body = body.ok_or_else(|| Error::NotFound(format!("there is no upload {id}")))?;
+        body.read(max as usize).await
+    }
+
     /// An operation from [`operation::IDENTITY`] on, asked by a thread that serves a call.
     pub(super) fn operate(&self, operation: u32, request: &[u8]) -> Result<Vec<u8>, Error> {
         match operation {
             operation::IDENTITY => Identity::encode(frame::current().identity.as_deref()),
             operation::UPLOAD_READ => {
-                let (id, max) = decode_read(request)?;
-                let body = lock(&self.uploads).get(&id).cloned();
-                let body =
-                    body.ok_or_else(|| Error::NotFound(format!("there is no upload {id}")))?;
-                body.read(max as usize, frame::deadline_ms())
+                // A thread without a call has no deadline.
+                let deadline = Deadline::at(frame::deadline_ms());
+                let late = || Error::DeadlineExceeded("while the client was sending".to_owned());
+                let left = deadline.left(Duration::MAX).map_err(|_| late())?;
+                let until = Instant::now().checked_add(left);
+                block_on_until(until, self.read(request)).unwrap_or_else(|| Err(late()))
             }
             operation::STREAM_WAKE => {
                 // A stream that is gone needs no waking.
@@ -124,7 +135,7 @@ impl UploadBody {
                 if state.held_bytes < WINDOW_BYTES {
                     state.held_bytes += piece.len();
                     state.pieces.push_back(piece);
-                    self.filled.notify_one();
+                    self.filled.notify_waiters();
                     return;
                 }
             }
@@ -135,28 +146,30 @@ impl UploadBody {
     /// There is no more, or it broke off. The first word holds.
     pub(crate) fn end(&self, end: Result<(), Error>) {
         lock(&self.state).end.get_or_insert(end);
-        self.filled.notify_all();
+        self.filled.notify_waiters();
         self.room.notify_one();
     }
 
-    /// The next bytes; none at the end. Waits until the deadline.
-    fn read(&self, max: usize, deadline_ms: u64) -> Result<Vec<u8>, Error> {
+    /// The next bytes; none at the end. Waits for them.
+    async fn read(&self, max: usize) -> Result<Vec<u8>, Error> {
         if max == 0 {
             return Err(Error::InvalidInput("at least one byte has to be wanted".to_owned()));
         }
+        loop {
+            // It hears what is told from here on.
+            let filled = self.filled.notified();
+            if let Some(bytes) = self.take(max)? {
+                return Ok(bytes);
+            }
+            filled.await;
+        }
+    }
+
+    /// What is there of the next bytes; `None` where there may be some later.
+    fn take(&self, max: usize) -> Result<Option<Vec<u8>>, Error> {
         let mut state = lock(&self.state);
-        while state.pieces.is_empty() {
-            if let Some(end) = &state.end {
-                return end.clone().map(|()| Vec::new());
-            }
-            let now_ms = modunest_runtime::clock::now().as_millis();
-            // A thread without a call has no deadline; it looks again now and then.
-            let left_ms = if deadline_ms == 0 { 1000 } else { deadline_ms.saturating_sub(now_ms) };
-            if left_ms == 0 {
-                return Err(Error::DeadlineExceeded("while the client was sending".to_owned()));
-            }
-            let waited = self.filled.wait_timeout(state, Duration::from_millis(left_ms));
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.pieces.is_empty() {
+            return state.end.clone().map(|end| end.map(|()| Vec::new())).transpose();
         }
         let mut bytes = Vec::with_capacity(max.min(state.held_bytes));
         while bytes.len() < max {
@@ -170,7 +183,7 @@ impl UploadBody {
         state.held_bytes -= bytes.len();
         drop(state);
         self.room.notify_one();
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 }
 

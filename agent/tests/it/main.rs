@@ -32,3 +32,4 @@ mod screens;
 mod secrets;
 mod traces;
 mod upkeep;
+mod waiting;

@@ -7,27 +7,38 @@ use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
 use super::Cell;
-use super::gate::{Entered, Way};
+use super::gate::{Counted, Entered, Way};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
-use crate::host::frame::{self, DEPTH_MAX};
-use crate::host::{Call, Instance, spans};
-use crate::metrics::{self, Meter};
+use crate::host::frame::{self, DEPTH_MAX, Frame};
+use crate::host::spans::{self, Step};
+use crate::host::{Call, Instance, OwnedCall, drive};
+use crate::metrics::{self, Begun, Meter};
 
-/// A call that may be made.
-struct Admitted<'c> {
-    _way: Way<'c>,
+/// A call that may be made, and that is let in as long as its way is kept.
+struct Admitted<'c, W> {
+    _way: W,
     instance: &'c dyn Instance,
     deadline_ms: u64,
     ticket: Ticket,
 }
 
 /// Where a call goes on.
-enum Admission<'c> {
+enum Admission<'c, W> {
     /// Here.
-    Here(Admitted<'c>),
+    Here(Admitted<'c, W>),
     /// At what took this plugin's place.
     Elsewhere(Arc<Cell>),
+}
+
+/// A call that is being served, as far as it is to be noted.
+struct Noted {
+    ticket: Ticket,
+    begun: Begun,
+    step: Option<Step>,
+    trace: Option<Arc<str>>,
+    /// Whether its trace is the one of the call around it.
+    is_same: bool,
 }
 
 fn now_ms() -> u64 {
@@ -49,11 +60,72 @@ impl Cell {
             Admission::Elsewhere(successor) => return successor.call(call),
         };
         let Admitted { _way, instance, deadline_ms, ticket } = admitted;
+        let noted = self.begin(&call, instance, ticket, depth);
+        let other = (!noted.is_same).then(|| noted.trace.clone());
+        let trace = noted.trace.as_deref().unwrap_or_default();
+        let answer = frame::deeper(depth + 1, deadline_ms, other, || {
+            instance.call(Call { deadline_ms, trace, ..call })
+        });
+        self.end(&call, noted, &answer);
+        answer
+    }
+
+    /// The same as a future, which holds no thread while the call waits. Whatever thread polls it,
+    /// the call is served in the frame that was current at the first poll.
+    ///
+    /// # Errors
+    /// As [`Cell::call`].
+    pub(crate) async fn call_async(self: Arc<Self>, call: OwnedCall) -> Result<OwnedBuffer, Error> {
+        let mut cell = self;
+        loop {
+            if !cell.is_async() {
+                return drive::away(move || cell.call(call.call())).await?;
+            }
+            match cell.serve(call.call()).await? {
+                Served::Here(answer) => return answer,
+                Served::Elsewhere(successor) => cell = successor,
+            }
+        }
+    }
+
+    /// Whether a call that waits holds no thread. Whoever is asked before each call may take their
+    /// time, so then it does.
+    pub(in crate::host) fn is_async(&self) -> bool {
+        let instance = self.instance.get();
+        instance.is_some_and(|instance| instance.is_async()) && !self.hooks.are_asked()
+    }
+
+    async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Error> {
+        let outer = frame::current();
+        let depth = outer.depth;
+        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let admitted = self.let_in_async(&call, service, depth).await;
+        let admitted = match admitted.inspect_err(|_| self.meter.refuse())? {
+            Admission::Here(admitted) => admitted,
+            Admission::Elsewhere(successor) => return Ok(Served::Elsewhere(successor)),
+        };
+        let Admitted { _way, instance, deadline_ms, ticket } = admitted;
+        let noted = self.begin(&call, instance, ticket, depth);
+        let trace = noted.trace.clone();
+        let inner = Frame { depth: depth + 1, deadline_ms, trace: trace.clone(), ..outer };
+        let mut open = Open { cell: self, call, noted: Some(noted) };
+        let trace = trace.as_deref().unwrap_or_default();
+        let serving = instance.call_async(Call { deadline_ms, trace, ..call });
+        let answer = frame::carried(inner, serving).await;
+        if let Some(noted) = open.noted.take() {
+            self.end(&call, noted, &answer);
+        }
+        Ok(Served::Here(answer))
+    }
+
+    /// Notes that a call begins.
+    #[inline]
+    fn begin(&self, call: &Call<'_>, instance: &dyn Instance, ticket: Ticket, depth: u32) -> Noted {
         let outer = frame::trace();
         // As it is, or handed on by the plugin that calls, or another one.
         let is_same = call.trace.is_empty() || outer.as_deref() == Some(call.trace);
         let trace = if is_same { outer } else { Some(Arc::from(call.trace)) };
-        let mut step = spans::begin(self, &call, trace.as_deref().unwrap_or_default());
+        let step = spans::begin(self, call, trace.as_deref().unwrap_or_default());
         let (is_same, trace) = match &step {
             Some(step) => (false, Some(Arc::from(step.context().to_string()))),
             None => (is_same, trace),
@@ -61,13 +133,15 @@ impl Cell {
         // What comes from a client, or leaves the process, costs more than two looks at a clock.
         let is_from_client = depth == 0 && call.kind != RequestKind::Service;
         let begun = Meter::begin(is_from_client || !instance.stays_in_process());
-        let other = (!is_same).then(|| trace.clone());
-        let trace = trace.as_deref().unwrap_or_default();
-        let answer = frame::deeper(depth + 1, deadline_ms, other, || {
-            instance.call(Call { deadline_ms, trace, ..call })
-        });
-        let ended = metrics::Outcome::of(&answer);
-        let took = self.meter.end(begun, ended);
+        Noted { ticket, begun, step, trace, is_same }
+    }
+
+    /// Notes how a call ended.
+    #[inline]
+    fn end(&self, call: &Call<'_>, noted: Noted, answer: &Result<OwnedBuffer, Error>) {
+        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let ended = metrics::Outcome::of(answer);
+        let took = self.meter.end(noted.begun, ended);
         if self.hooks.is_observed() {
             self.hooks.tell(&Event::Call {
                 plugin: &self.name,
@@ -78,19 +152,18 @@ impl Cell {
                 took,
             });
         }
-        if let Some(step) = &mut step {
-            spans::end(step, &answer);
+        if let Some(mut step) = noted.step {
+            spans::end(&mut step, answer);
         }
-        if self.breakers.record(service, ticket, outcome(&answer), now_ms) {
+        if self.breakers.record(service, noted.ticket, outcome(answer), now_ms) {
             let service = service.unwrap_or_default();
             tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
             self.hooks.tell(&Event::BreakerOpened { plugin: &self.name, service });
         }
-        if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = &answer {
+        if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = answer {
             tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
             self.tell_error(error.text());
         }
-        answer
     }
 
     /// Whether a call may reach the plugin, and how long it may take.
@@ -99,7 +172,31 @@ impl Cell {
         call: &Call<'_>,
         service: Option<&str>,
         depth: u32,
-    ) -> Result<Admission<'_>, Error> {
+    ) -> Result<Admission<'_, Way<'_>>, Error> {
+        let deadline_ms = self.check(call, depth)?;
+        match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
+            Entered::Here(way) => self.admit_call(call, service, deadline_ms, way),
+            Entered::Successor(successor) => Ok(Admission::Elsewhere(successor)),
+        }
+    }
+
+    /// The same for a call that is a future.
+    async fn let_in_async(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        service: Option<&str>,
+        depth: u32,
+    ) -> Result<Admission<'_, Counted<'_>>, Error> {
+        let deadline_ms = self.check(call, depth)?;
+        match self.enter_async(deadline_ms, call.kind == RequestKind::Stream).await? {
+            Entered::Here(way) => self.admit_call(call, service, deadline_ms, way),
+            Entered::Successor(successor) => Ok(Admission::Elsewhere(successor)),
+        }
+    }
+
+    /// Whether a call is one at all; answers its deadline.
+    #[inline]
+    fn check(&self, call: &Call<'_>, depth: u32) -> Result<u64, Error> {
         if depth >= DEPTH_MAX {
             return Err(Error::Denied(format!(
                 "calls from plugin to plugin are {DEPTH_MAX} deep at most"
@@ -115,10 +212,18 @@ impl Cell {
         if deadline_ms > 0 && now_ms() >= deadline_ms {
             return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
         }
-        let way = match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
-            Entered::Here(way) => way,
-            Entered::Successor(successor) => return Ok(Admission::Elsewhere(successor)),
-        };
+        Ok(deadline_ms)
+    }
+
+    /// Whether a call that has come in may be made.
+    #[inline]
+    fn admit_call<'c, W>(
+        &'c self,
+        call: &Call<'_>,
+        service: Option<&str>,
+        deadline_ms: u64,
+        way: W,
+    ) -> Result<Admission<'c, W>, Error> {
         let Some(instance) = self.instance.get() else {
             return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
         };
@@ -142,6 +247,29 @@ impl Cell {
             "{whose} failed too often and is left alone; it will be tried again at {}",
             Timestamp::from_millis(refused.retry_at_ms)
         ))
+    }
+}
+
+/// What a call came to that is a future.
+enum Served {
+    Here(Result<OwnedBuffer, Error>),
+    /// It was not made: something else took the plugin's place.
+    Elsewhere(Arc<Cell>),
+}
+
+/// A call that is a future and has not ended. One that is dropped before it has is given up, and
+/// noted as that.
+struct Open<'c> {
+    cell: &'c Cell,
+    call: Call<'c>,
+    noted: Option<Noted>,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let Some(noted) = self.noted.take() else { return };
+        let text = "nobody waited for its end".to_owned();
+        self.cell.end(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
     }
 }
 

@@ -11,6 +11,7 @@ use modunest_sdk::Error;
 
 use super::presence::{self, Place};
 use super::{Cell, State};
+use crate::host::drive;
 
 /// Calls are not let in without a look at the state.
 const SHUT: u64 = 1 << 63;
@@ -48,6 +49,13 @@ impl Gate {
         // Where the gate is shut, the call leaves as it came.
         let way = Way { gate: self, place };
         (word & SHUT == 0).then_some(way)
+    }
+
+    /// The same for a call that may end on another thread.
+    fn enter_counted(&self) -> Option<Counted<'_>> {
+        let word = self.word.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted(self);
+        (word & SHUT == 0).then_some(counted)
     }
 
     /// Counts a call in, whether the gate is shut or not. It may end on another thread.
@@ -123,6 +131,15 @@ impl Drop for Way<'_> {
     }
 }
 
+/// A call that was let in; it ends when this is dropped, on whatever thread.
+pub(super) struct Counted<'c>(&'c Gate);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.count_out();
+    }
+}
+
 /// See [`Cell::hold`].
 pub(crate) struct Hold(Arc<Cell>);
 
@@ -133,9 +150,9 @@ impl Drop for Hold {
 }
 
 /// Where a call goes on.
-pub(super) enum Entered<'c> {
+pub(super) enum Entered<W> {
     /// Here.
-    Here(Way<'c>),
+    Here(W),
     /// At what took this plugin's place.
     Successor(Arc<Cell>),
 }
@@ -145,7 +162,11 @@ impl Cell {
     /// or loaded, until the deadline at most.
     /// Those about a stream that is open go on where it was opened, also while that stops or
     /// stands by.
-    pub(super) fn enter(&self, deadline_ms: u64, is_stream: bool) -> Result<Entered<'_>, Error> {
+    pub(super) fn enter(
+        &self,
+        deadline_ms: u64,
+        is_stream: bool,
+    ) -> Result<Entered<Way<'_>>, Error> {
         if is_stream && self.keeps_streams() {
             self.gate.count_in();
             return Ok(Entered::Here(Way { gate: &self.gate, place: None }));
@@ -155,6 +176,27 @@ impl Cell {
                 return Ok(Entered::Here(way));
             }
             if let Some(successor) = self.wait_outside(deadline_ms)? {
+                return Ok(Entered::Successor(successor));
+            }
+        }
+    }
+
+    /// The same for a call that is a future: waiting holds no thread that serves the network.
+    pub(super) async fn enter_async(
+        self: &Arc<Self>,
+        deadline_ms: u64,
+        is_stream: bool,
+    ) -> Result<Entered<Counted<'_>>, Error> {
+        if is_stream && self.keeps_streams() {
+            self.gate.count_in();
+            return Ok(Entered::Here(Counted(&self.gate)));
+        }
+        loop {
+            if let Some(counted) = self.gate.enter_counted() {
+                return Ok(Entered::Here(counted));
+            }
+            let cell = self.clone();
+            if let Some(successor) = drive::away(move || cell.wait_outside(deadline_ms)).await?? {
                 return Ok(Entered::Successor(successor));
             }
         }

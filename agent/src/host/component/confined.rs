@@ -3,8 +3,8 @@
 use modunest_sdk::Error;
 use modunest_sdk::abi::OwnedBuffer;
 
-use super::room;
-use crate::host::{Call, Instance, Vitals};
+use super::instance;
+use crate::host::{Call, Instance, Vitals, frame};
 
 /// A component in a process of its own.
 ///
@@ -21,14 +21,14 @@ pub(in crate::host) struct Confined<P> {
 impl<P: Instance> Confined<P> {
     /// A component with so many stores, which `process` reaches.
     pub(in crate::host) fn new(process: P, stores: usize) -> Self {
-        Confined { number: room::number(), is_single: stores <= 1, process }
+        Confined { number: instance::number(), is_single: stores <= 1, process }
     }
 
     fn enter<T>(&self, run: impl FnOnce(&P) -> Result<T, Error>) -> Result<T, Error> {
         if self.is_single {
-            room::refuse_return(self.number)?;
+            instance::refuse_return(self.number)?;
         }
-        room::through(self.number, || run(&self.process))
+        frame::through(self.number, || run(&self.process))
     }
 }
 

@@ -13,13 +13,20 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine};
 
 use super::bindings::Plugin;
+use super::deadline::Alarms;
 use super::imports::State;
 use super::pool::Pool;
 use crate::host::LoadError;
 
-/// Stack that one call into a component may take, in bytes: a quarter of the smallest thread's,
-/// because the host's own frames, and a second component, follow below it ([`super::room`]).
-pub(super) const STACK_MAX_BYTES: usize = 512 * 1024;
+/// Stack that the code of one component may take, in bytes.
+const STACK_MAX_BYTES: usize = 512 * 1024;
+
+/// Stack that a call has, in bytes: as much as the smallest thread. The host's own frames follow
+/// below the component's, and those of a native plugin that it calls.
+const CALL_STACK_BYTES: usize = 2 * 1024 * 1024;
+
+/// The same in a runner, where what is asked goes over a lane: its limits count stacks as well.
+const RUNNER_STACK_BYTES: usize = 1024 * 1024;
 
 /// Addresses that one linear memory takes at most, used or not: four gibibytes that 32 bits
 /// reach, guards on both sides, and room for what a later version of the engine adds.
@@ -36,6 +43,7 @@ pub(crate) struct Runtime {
     engine: Engine,
     linker: Linker<State>,
     pool: Option<Pool>,
+    alarms: Alarms,
     running: AtomicUsize,
     asleep: AtomicBool,
     counting: OnceLock<Thread>,
@@ -76,7 +84,12 @@ pub(super) fn pooled(stores: usize) -> Option<&'static Runtime> {
 /// As [`runtime`].
 pub(super) fn runtime_without_compiler() -> Result<&'static Runtime, LoadError> {
     static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    known(RUNTIME.get_or_init(|| Runtime::new(config().enable_compiler(false), None)))
+    let made = RUNTIME.get_or_init(|| {
+        let mut config = config();
+        config.enable_compiler(false).async_stack_size(RUNNER_STACK_BYTES);
+        Runtime::new(&config, None)
+    });
+    known(made)
 }
 
 fn known(made: &'static Result<Runtime, String>) -> Result<&'static Runtime, LoadError> {
@@ -96,6 +109,9 @@ pub(crate) fn config() -> Config {
         .wasm_tail_call(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_MAX_BYTES)
+        .async_stack_size(CALL_STACK_BYTES)
+        // Also what stays on a stack is no other plugin's.
+        .async_stack_zeroing(true)
         // Memory begins as the pages of the component's own file, copied when they are written.
         .memory_init_cow(true)
         // A plugin's author has the panic's own place; without these, code is smaller and
@@ -116,6 +132,7 @@ impl Runtime {
             engine,
             linker,
             pool,
+            alarms: Alarms::default(),
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             counting: OnceLock::new(),
@@ -133,6 +150,11 @@ impl Runtime {
     /// Where the memory of its stores comes from, unless it is mapped for each.
     pub(super) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    /// Who is woken by its epochs.
+    pub(super) fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     /// Starts the thread that counts epochs, once.
@@ -156,6 +178,7 @@ impl Runtime {
         loop {
             std::thread::sleep(EPOCH);
             self.engine.increment_epoch();
+            self.alarms.ring();
             idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
             if idle >= IDLE_EPOCHS {
                 self.asleep.store(true, Ordering::SeqCst);

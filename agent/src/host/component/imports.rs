@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::bindings::modunest::plugin::{host, types};
 use super::limits::Limits;
 use crate::files;
-use crate::host::ask::ServiceAsk;
-use crate::host::frame;
+use crate::host::ask::OwnedAsk;
 use crate::host::side::HostSide;
+use crate::host::{drive, frame};
 
 /// Names and texts of a call are far below this.
 const TEXT_MAX_BYTES: usize = 256;
+
+type Answer = Result<Vec<u8>, Error>;
 
 /// What a store carries.
 pub(super) struct State {
@@ -85,19 +87,24 @@ fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), Error> {
 }
 
 impl State {
-    fn service(&self, plugin: &str, service: &str, payload: &[u8]) -> Result<OwnedBuffer, Error> {
+    async fn service(&self, plugin: String, service: String, payload: Vec<u8>) -> Answer {
         check_size("plugin's name", plugin.len(), TEXT_MAX_BYTES)?;
         check_size("service's name", service.len(), TEXT_MAX_BYTES)?;
         check_size("payload", payload.len(), MAX_MESSAGE_BYTES)?;
         // A component has no threads of its own: what it asks is part of the call it serves.
-        let trace = frame::trace();
-        self.side.call_service(ServiceAsk {
-            plugin,
-            service,
-            payload,
-            trace: trace.as_deref().unwrap_or_default(),
-            deadline_ms: frame::deadline_ms(),
-        })
+        let (trace, deadline_ms) = (frame::trace(), frame::deadline_ms());
+        let ask = OwnedAsk { plugin, service, payload, trace, deadline_ms };
+        self.side.serve_service(ask).await.map(OwnedBuffer::into_vec)
+    }
+
+    async fn operation(&self, operation: u32, request: Vec<u8>) -> Answer {
+        check_size("request", request.len(), MAX_MESSAGE_BYTES)?;
+        self.side.serve_operation(operation, request).await.map(OwnedBuffer::into_vec)
+    }
+
+    async fn asset(&self, name: String) -> Answer {
+        let assets = self.assets.clone();
+        drive::away(move || assets.read(&name)).await?
     }
 }
 
@@ -108,21 +115,21 @@ impl host::Host for State {
         self.side.log(level, message.as_bytes());
     }
 
-    fn call_service(
+    async fn call_service(
         &mut self,
         plugin: String,
         service: String,
         payload: Vec<u8>,
     ) -> Result<Vec<u8>, types::Failure> {
-        let answer = self.service(&plugin, &service, &payload);
-        answer.map(OwnedBuffer::into_vec).map_err(|error| failure(&error))
+        self.service(plugin, service, payload).await.map_err(|error| failure(&error))
     }
 
-    fn operate(&mut self, operation: u32, request: Vec<u8>) -> Result<Vec<u8>, types::Failure> {
-        check_size("request", request.len(), MAX_MESSAGE_BYTES)
-            .and_then(|()| self.side.operate(operation, &request))
-            .map(OwnedBuffer::into_vec)
-            .map_err(|error| failure(&error))
+    async fn operate(
+        &mut self,
+        operation: u32,
+        request: Vec<u8>,
+    ) -> Result<Vec<u8>, types::Failure> {
+        self.operation(operation, request).await.map_err(|error| failure(&error))
     }
 
     fn now_ms(&mut self) -> u64 {
@@ -133,8 +140,8 @@ impl host::Host for State {
         Ok(self.assets.names())
     }
 
-    fn read_asset(&mut self, name: String) -> Result<Vec<u8>, types::Failure> {
-        self.assets.read(&name).map_err(|error| failure(&error))
+    async fn read_asset(&mut self, name: String) -> Result<Vec<u8>, types::Failure> {
+        self.asset(name).await.map_err(|error| failure(&error))
     }
 
     fn panicked(&mut self, message: String) {

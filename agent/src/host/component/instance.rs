@@ -1,22 +1,27 @@
 //! A plugin that is a component.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Hook};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use zeroize::Zeroizing;
 
+use super::Compiled;
 use super::bindings::Plugin;
 use super::bindings::modunest::plugin::types;
+use super::deadline::{Expired, now_ms, until};
 use super::imports::{Assets, State};
 use super::limits::Limits;
-use super::{Compiled, room};
+use crate::host::drive::{self, Serving, block_on};
 use crate::host::side::HostSide;
-use crate::host::{Call, Instance, LoadError, Tier, Vitals};
+use crate::host::{Call, Instance, LoadError, Tier, Vitals, frame};
 
 /// What an operator says of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +47,8 @@ pub(crate) struct ComponentInstance {
     assets: Arc<Assets>,
     /// Stores that serve no call now; `None` for one that trapped.
     idle: Mutex<Vec<Option<Running>>>,
-    returned: Condvar,
-    /// Who waits for a store: only then is telling worth a system call. Changed with `idle` held.
-    waiting: AtomicUsize,
+    /// A permit for each of them: calls take theirs in the order in which they came.
+    turns: Semaphore,
     memory_bytes: Arc<AtomicU64>,
     last_trap: Mutex<Option<String>>,
     /// Behind the stores, which are gone before their places are another plugin's.
@@ -56,10 +60,34 @@ struct Running {
     plugin: Plugin,
 }
 
-/// The clock has passed the call's deadline.
-#[derive(Debug, thiserror::Error)]
-#[error("the deadline passed")]
-struct Expired;
+/// A function of a plugin, and what it is called with.
+enum Ask<'a> {
+    Call(Call<'a>),
+    Health,
+    Snapshot,
+    Restore(&'a [u8]),
+    Stop,
+}
+
+/// A number for a new instance.
+pub(super) fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Refuses a call into an instance that waits for the end of this very call: with one store, it
+/// would wait for itself.
+///
+/// # Errors
+/// [`Error::Denied`] where that is so.
+pub(super) fn refuse_return(instance: u64) -> Result<(), Error> {
+    if frame::goes_through(instance) {
+        return Err(Error::Denied(
+            "the plugin is serving this very chain of calls, and a component serves one call at a time".to_owned(),
+        ));
+    }
+    Ok(())
+}
 
 impl ComponentInstance {
     /// Makes the plugin: each store's memory, then `create`.
@@ -74,20 +102,19 @@ impl ComponentInstance {
         assets: Arc<Assets>,
     ) -> Result<Self, LoadError> {
         let instance = ComponentInstance {
-            number: room::number(),
+            number: number(),
             settings,
             config: Zeroizing::new(config.to_vec()),
             side,
             assets,
             idle: Mutex::default(),
-            returned: Condvar::new(),
-            waiting: AtomicUsize::new(0),
+            turns: Semaphore::new(settings.stores.max(1)),
             memory_bytes: Arc::default(),
             last_trap: Mutex::default(),
             compiled,
         };
         for _ in 0..settings.stores.max(1) {
-            let made = room::within(instance.number, || instance.make());
+            let made = block_on(serving(instance.number, instance.make()));
             let running = made.map_err(LoadError::Start)?;
             lock(&instance.idle).push(Some(running));
         }
@@ -107,74 +134,79 @@ impl ComponentInstance {
     }
 
     /// Makes a store with the plugin in it.
-    fn make(&self) -> Result<Running, Error> {
+    async fn make(&self) -> Result<Running, Error> {
+        let deadline_ms = after(self.settings.load_timeout);
         let state = State {
             side: self.side.clone(),
             assets: self.assets.clone(),
             limits: Limits::new(self.settings.memory_max_bytes, self.memory_bytes.clone()),
-            deadline_ms: after(self.settings.load_timeout),
+            deadline_ms,
             last_words: None,
         };
-        let _running = self.compiled.runtime.enter();
+        let _counted = self.compiled.runtime.enter();
         let mut store = Store::new(self.compiled.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(|store| {
             if now_ms() >= store.data().deadline_ms {
                 return Err(wasmtime::Error::new(Expired));
             }
-            Ok(UpdateDeadline::Continue(1))
+            drive::computes();
+            Ok(UpdateDeadline::Yield(1))
         });
         store.set_epoch_deadline(1);
-        let made = self.compiled.pre.instantiate(&mut store);
-        let plugin = made.map_err(|error| self.trapped(store.data(), &error))?;
-        let created = plugin.modunest_plugin_instance().call_create(&mut store, &self.config);
-        match created {
-            Ok(created) => created.map_err(|failure| error_of(&failure))?,
-            Err(error) => return Err(self.trapped(store.data(), &error)),
+        let made = until(self.compiled.runtime, deadline_ms, async {
+            let plugin = self.compiled.pre.instantiate_async(&mut store).await?;
+            let instance = plugin.modunest_plugin_instance();
+            let created = instance.call_create(&mut store, &self.config).await?;
+            wasmtime::Result::Ok((plugin, created))
+        });
+        match made.await.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
+            Ok((plugin, created)) => {
+                created.map_err(|failure| error_of(&failure))?;
+                Ok(Running { store, plugin })
+            }
+            Err(error) => Err(self.trapped(store.data(), &error)),
         }
-        Ok(Running { store, plugin })
     }
 
     /// Makes the plugin anew behind a trap.
-    fn make_anew(&self) -> Result<Running, Error> {
-        let reason = lock(&self.last_trap).clone().unwrap_or_default();
-        self.side.remade(&reason);
+    async fn make_anew(&self) -> Result<Running, Error> {
+        let reason = lock(&self.last_trap).take();
+        let reason = reason.as_deref().unwrap_or("a call of it was left before its end");
+        self.side.remade(reason);
         let unavailable = |error: Error| {
             Error::Unavailable(format!("it trapped, and could not be started anew: {error}"))
         };
-        let mut running = self.make().map_err(unavailable)?;
+        let mut running = self.make().await.map_err(unavailable)?;
+        let deadline_ms = after(self.settings.load_timeout);
         let hook = Call {
             kind: RequestKind::Lifecycle,
             target: Hook::BeforeLoad.name(),
             payload: &[],
             trace: "",
             caller: "",
-            deadline_ms: after(self.settings.load_timeout),
+            deadline_ms,
         };
-        match self.run(&mut running, hook.deadline_ms, |running| call(running, hook)) {
+        match self.run(&mut running, deadline_ms, Ask::Call(hook)).await {
             Ran::Answered(Ok(_) | Err(Error::Unsupported(_))) => Ok(running),
             Ran::Answered(Err(error)) | Ran::Trapped(error) => Err(unavailable(error)),
         }
     }
 
     /// Runs a function of the plugin, in its turn.
-    fn ask(
-        &self,
-        deadline_ms: u64,
-        run: impl FnOnce(&mut Running) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> + Send,
-    ) -> Result<Vec<u8>, Error> {
+    async fn serve(&self, deadline_ms: u64, ask: Ask<'_>) -> Result<Vec<u8>, Error> {
         let deadline_ms =
             if deadline_ms > 0 { deadline_ms } else { after(self.settings.call_timeout) };
         if self.settings.stores <= 1 {
-            room::refuse_return(self.number)?;
+            refuse_return(self.number)?;
         }
-        let mut turn = self.turn(deadline_ms)?;
-        room::within(self.number, || {
+        let mut turn = self.turn(deadline_ms).await?;
+        serving(self.number, async {
             let mut running = match turn.store.take() {
                 Some(running) => running,
-                None => self.make_anew()?,
+                None => self.make_anew().await?,
             };
-            match self.run(&mut running, deadline_ms, run) {
+            match self.run(&mut running, deadline_ms, ask).await {
                 Ran::Answered(answer) => {
                     turn.store = Some(running);
                     answer
@@ -182,36 +214,35 @@ impl ComponentInstance {
                 Ran::Trapped(error) => Err(error),
             }
         })
+        .await
     }
 
     /// Waits for a store that serves no call.
-    fn turn(&self, deadline_ms: u64) -> Result<Turn<'_>, Error> {
-        let mut idle = lock(&self.idle);
-        loop {
-            if let Some(store) = idle.pop() {
-                return Ok(Turn { instance: self, store });
+    async fn turn(&self, deadline_ms: u64) -> Result<Turn<'_>, Error> {
+        let taken = match self.turns.try_acquire() {
+            Ok(permit) => Ok(permit),
+            Err(_) => {
+                let waited = frame::while_awaited(async {
+                    // Nobody closes it.
+                    self.turns.acquire().await.map_err(|closed| Error::Failed(closed.to_string()))
+                });
+                until(self.compiled.runtime, deadline_ms, waited).await.unwrap_or_else(|Expired| {
+                    Err(Error::DeadlineExceeded("while it waited for its turn".to_owned()))
+                })
             }
-            let left = deadline_ms.saturating_sub(now_ms());
-            if left == 0 {
-                return Err(Error::DeadlineExceeded("while it waited for its turn".to_owned()));
-            }
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            let waited = self.returned.wait_timeout(idle, Duration::from_millis(left));
-            idle = waited.unwrap_or_else(PoisonError::into_inner).0;
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+        };
+        let permit = taken?;
+        // There is one for each permit.
+        let store = lock(&self.idle).pop().flatten();
+        Ok(Turn { instance: self, store, _permit: permit })
     }
 
-    fn run(
-        &self,
-        running: &mut Running,
-        deadline_ms: u64,
-        run: impl FnOnce(&mut Running) -> wasmtime::Result<Result<Vec<u8>, types::Failure>>,
-    ) -> Ran {
+    async fn run(&self, running: &mut Running, deadline_ms: u64, ask: Ask<'_>) -> Ran {
         let _counted = self.compiled.runtime.enter();
         running.store.data_mut().deadline_ms = deadline_ms;
         running.store.set_epoch_deadline(1);
-        match run(running) {
+        let answered = until(self.compiled.runtime, deadline_ms, perform(running, ask)).await;
+        match answered.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
             Ok(Ok(answer)) if answer.len() > MAX_MESSAGE_BYTES => {
                 Ran::Answered(Err(Error::Failed(format!(
                     "an answer of {} bytes is above the limit of {MAX_MESSAGE_BYTES}",
@@ -263,43 +294,52 @@ enum Ran {
 struct Turn<'i> {
     instance: &'i ComponentInstance,
     store: Option<Running>,
+    /// Behind the store, which is there for whoever gets it next.
+    _permit: SemaphorePermit<'i>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut idle = lock(&self.instance.idle);
-        idle.push(self.store.take());
-        let is_awaited = self.instance.waiting.load(Ordering::Relaxed) > 0;
-        drop(idle);
-        if is_awaited {
-            self.instance.returned.notify_one();
-        }
+        lock(&self.instance.idle).push(self.store.take());
     }
 }
 
-fn call(
+/// Serves for an instance, through which the chain of calls goes meanwhile.
+async fn serving<T>(instance: u64, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| frame::through(instance, || future.as_mut().poll(context))).await
+}
+
+async fn perform(
     running: &mut Running,
-    call: Call<'_>,
+    ask: Ask<'_>,
 ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
-    let request = types::Request {
-        kind: call.kind as u32,
-        target: call.target,
-        payload: call.payload,
-        trace: call.trace,
-        caller: call.caller,
-        deadline_ms: call.deadline_ms,
-    };
-    running.plugin.modunest_plugin_instance().call_call(&mut running.store, request)
+    let Running { store, plugin } = running;
+    let plugin = plugin.modunest_plugin_instance();
+    let nothing = |answer: Result<(), types::Failure>| answer.map(|()| Vec::new());
+    match ask {
+        Ask::Call(call) => {
+            let request = types::Request {
+                kind: call.kind as u32,
+                target: call.target,
+                payload: call.payload,
+                trace: call.trace,
+                caller: call.caller,
+                deadline_ms: call.deadline_ms,
+            };
+            plugin.call_call(store, request).await
+        }
+        Ask::Health => plugin.call_health(store).await.map(nothing),
+        Ask::Snapshot => plugin.call_snapshot(store).await,
+        Ask::Restore(snapshot) => plugin.call_restore(store, snapshot).await.map(nothing),
+        Ask::Stop => plugin.call_stop(store).await.map(nothing),
+    }
 }
 
 fn error_of(failure: &types::Failure) -> Error {
     let text = &failure.text[..failure.text.floor_char_boundary(MAX_ERROR_TEXT_BYTES)];
     Error::from_status(failure.status, text)
         .unwrap_or_else(|| Error::Failed(format!("it failed without a status: {text}")))
-}
-
-fn now_ms() -> u64 {
-    modunest_runtime::clock::now().as_millis()
 }
 
 fn after(timeout: Duration) -> u64 {
@@ -321,38 +361,32 @@ impl Instance for ComponentInstance {
         }
     }
 
-    fn call(&self, request: Call<'_>) -> Result<OwnedBuffer, Error> {
-        self.ask(request.deadline_ms, |running| call(running, request)).map(OwnedBuffer::from)
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        block_on(self.serve(call.deadline_ms, Ask::Call(call))).map(OwnedBuffer::from)
+    }
+
+    fn is_async(&self) -> bool {
+        true
+    }
+
+    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Error>> {
+        let served = self.serve(call.deadline_ms, Ask::Call(call));
+        Box::pin(async move { served.await.map(OwnedBuffer::from) })
     }
 
     fn health(&self) -> Result<(), Error> {
-        let health = |running: &mut Running| {
-            let answer = running.plugin.modunest_plugin_instance().call_health(&mut running.store);
-            answer.map(|answer| answer.map(|()| Vec::new()))
-        };
-        self.ask(0, health).map(drop)
+        block_on(self.serve(0, Ask::Health)).map(drop)
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        self.ask(0, |running| {
-            running.plugin.modunest_plugin_instance().call_snapshot(&mut running.store)
-        })
+        block_on(self.serve(0, Ask::Snapshot))
     }
 
     fn restore(&self, snapshot: &[u8]) -> Result<(), Error> {
-        let restore = |running: &mut Running| {
-            let plugin = running.plugin.modunest_plugin_instance();
-            let answer = plugin.call_restore(&mut running.store, snapshot);
-            answer.map(|answer| answer.map(|()| Vec::new()))
-        };
-        self.ask(0, restore).map(drop)
+        block_on(self.serve(0, Ask::Restore(snapshot))).map(drop)
     }
 
     fn stop(&self) -> Result<(), Error> {
-        let stop = |running: &mut Running| {
-            let answer = running.plugin.modunest_plugin_instance().call_stop(&mut running.store);
-            answer.map(|answer| answer.map(|()| Vec::new()))
-        };
-        self.ask(0, stop).map(drop)
+        block_on(self.serve(0, Ask::Stop)).map(drop)
     }
 }

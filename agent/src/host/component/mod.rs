@@ -3,27 +3,36 @@
 //! The story: [`engine`] is what runs them, and [`pool`] where their memory comes from; [`cache`]
 //! keeps what was compiled on this machine; [`instance`] is the plugin, one or more stores with
 //! calls queued before them; [`imports`] is what it may ask for, through a
-//! [`HostSide`](super::side::HostSide) like every other tier; [`limits`] and [`room`] keep its
-//! memory and its stack within bounds.
+//! [`HostSide`](super::side::HostSide) like every other tier; [`limits`] and [`deadline`] keep its
+//! memory and its time within bounds.
 //!
 //! # One store, calls queued
 //!
 //! A component has one thread and keeps its state in its memory. So an instance is one store,
-//! and calls wait for their turn until their deadline: state that survives calls is one state,
-//! as in the other tiers, and a snapshot is all of it. Where the operator says that a plugin
-//! keeps none (`instances` under `[host.component]`), it gets several stores, which share
-//! nothing but code; stores of different plugins never share memory either, at no trust level.
+//! and calls wait for their turn, in their order and until their deadline: state that survives
+//! calls is one state, as in the other tiers, and a snapshot is all of it. Where the operator says
+//! that a plugin keeps none (`instances` under `[host.component]`), it gets several stores, which
+//! share nothing but code; stores of different plugins never share memory either, at no trust
+//! level. A chain of calls that comes back to a plugin with one store would wait for itself, and
+//! is refused.
+//!
+//! # Calls and threads
+//!
+//! A call is a future, and its code runs on a stack of its own. While it waits for its turn, or in
+//! its host for a server, a file or another plugin, it holds no thread; a caller that has a thread
+//! to wait on waits there ([`drive`](super::drive)).
 //!
 //! # Deadlines
 //!
-//! A thread counts epochs while calls run. At each, a call that runs looks at the clock, and
-//! traps behind its deadline; the time that its host calls took counts. A call without a
-//! deadline gets the host's call timeout.
+//! A thread counts epochs while calls run. At each, a call that computes looks at the clock: it
+//! traps behind its deadline, and lets others have its thread before. What waits is woken at its
+//! deadline and given up, so the time that host calls take counts. A call without a deadline gets
+//! the host's call timeout.
 //!
 //! # Traps
 //!
 //! A trap ends the call, as a panic does in the other tiers, and the store, whose memory may be
-//! half-changed. The next call, or hook, makes the plugin anew: `create`, then `before-load`.
+//! half-changed. A call that was given up counts as one. The next call, or hook, makes the plugin anew: `create`, then `before-load`.
 //! State that it kept is lost, and the restart is counted.
 //!
 //! # Two homes
@@ -37,13 +46,13 @@
 
 mod cache;
 mod confined;
+mod deadline;
 mod engine;
 mod imports;
 mod instance;
 mod limits;
 mod load;
 mod pool;
-mod room;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +82,12 @@ pub(crate) mod bindings {
         path: "../sdk/wit/v1",
         world: "plugin",
         ownership: Borrowing { duplicate_if_necessary: true },
+        imports: {
+            "modunest:plugin/host.call-service": async,
+            "modunest:plugin/host.operate": async,
+            "modunest:plugin/host.read-asset": async,
+        },
+        exports: { default: async },
     });
 }
 

@@ -262,6 +262,40 @@ fn calls_wait_for_their_turn_until_their_deadline() {
     });
 }
 
+#[tokio::test]
+async fn a_call_whose_future_is_dropped_is_given_up() {
+    let side = Arc::<Noting>::default();
+    let plugin = start_with(settings(), b"", side.clone()).unwrap();
+    let spin = plugin.call_async(service("spin", b""));
+    let dropped = tokio::time::timeout(Duration::from_millis(50), spin).await;
+    assert!(dropped.is_err() && plugin.is_idle());
+    // One that was never begun costs nothing.
+    drop(plugin.call_async(service("spin", b"")));
+    let answer = plugin.call_async(service("count", b"")).await;
+    assert_eq!(answer, Ok(b"1".to_vec().into()));
+    assert_eq!(side.remade.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn calls_have_their_turns_in_the_order_in_which_they_came() {
+    let plugin = start();
+    let served = std::sync::Mutex::new(Vec::new());
+    let (plugin, served) = (&plugin, &served);
+    let call = |number: usize| async move {
+        // The first computes until its deadline, while the others come.
+        let call = if number == 0 {
+            within("spin", Duration::from_millis(200))
+        } else {
+            service("count", b"")
+        };
+        let answer = plugin.call_async(call).await;
+        served.lock().unwrap().push(number);
+        assert_eq!(answer.is_ok(), number > 0);
+    };
+    futures_util::future::join_all((0..10).map(call)).await;
+    assert_eq!(*served.lock().unwrap(), (0..10).collect::<Vec<_>>());
+}
+
 fn is_idle(plugin: &ComponentInstance) -> bool {
     plugin.is_idle()
 }
@@ -332,15 +366,41 @@ fn what_is_sealed_for_a_runner_runs_without_a_compiler() {
     assert!(matches!(Compiled::open(&junk), Err(LoadError::Compile(_))));
 }
 
+/// Passes what it is asked on to the next, which is asked for the same or, at the end, for its
+/// last word.
+struct Passing {
+    next: ComponentInstance,
+    what: &'static str,
+}
+
+impl HostSide for Passing {
+    fn assets(&self) -> &str {
+        "/nowhere"
+    }
+
+    fn log(&self, _: u32, _: &[u8]) {}
+
+    fn remade(&self, _: &str) {}
+
+    fn call_service(&self, _: ServiceAsk<'_>) -> Result<OwnedBuffer, Error> {
+        self.next.call(service(self.what, b"demo/next service"))
+    }
+
+    fn operate(&self, _: u32, _: &[u8]) -> Result<OwnedBuffer, Error> {
+        Err(Error::Denied("nothing is granted".to_owned()))
+    }
+}
+
 #[test]
 fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering() {
     // Ten in a row, the last one recursing until its stack ends.
-    let last = Arc::new(start());
-    let mut front = last;
-    for _ in 0..9 {
-        let side = Arc::<Noting>::default();
-        *side.answering.lock().unwrap() = Some(front);
-        front = Arc::new(start_with(settings(), b"", side).unwrap());
+    let mut front = start();
+    for number in 0..9 {
+        let what = if number == 0 { "recurse" } else { "service" };
+        let side = Arc::new(Passing { next: front, what });
+        let assets = Assets { folder: "/nowhere".into(), files: FileList::default() };
+        let started = ComponentInstance::start(compiled(), settings(), b"", side, Arc::new(assets));
+        front = started.unwrap();
     }
     let neighbour = start();
     let over = std::sync::atomic::AtomicBool::new(false);
@@ -348,17 +408,19 @@ fn chains_of_components_have_stack_for_all_and_their_neighbours_keep_answering()
         let (neighbour, over) = (&neighbour, &over);
         let watching = scope.spawn(move || {
             let mut times = Vec::new();
-            while !over.load(Ordering::Relaxed) {
+            loop {
                 let since = Instant::now();
                 assert_eq!(neighbour.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
                 times.push(since.elapsed());
+                if over.load(Ordering::Relaxed) {
+                    return times;
+                }
             }
-            times
         });
-        // Each passes "demo/next service" on, and the one before the last asks for "recurse".
         for _ in 0..20 {
             let answer = front.call(service("service", b"demo/next service"));
-            assert!(answer.is_err(), "{answer:?}");
+            // The trap of the last is an error to the others, which go on.
+            assert!(matches!(answer, Err(Error::Panicked(_))), "{answer:?}");
         }
         over.store(true, Ordering::Relaxed);
         let mut times = watching.join().unwrap();

@@ -26,6 +26,7 @@ use crate::config::Grants;
 use crate::config::grants::Quota;
 use crate::embed::Hooks;
 use crate::host::cell::Cell;
+use crate::host::drive::block_on;
 use crate::secrets::{OpenConfig, SecretError, open_config};
 use crate::status::CapabilityStatus;
 
@@ -103,10 +104,18 @@ impl Operations {
         match number {
             op::STORE_GET..=op::STORE_SWAP => store::serve(self, number, request, deadline),
             op::FILE_READ..=op::FILE_PRIVATE_FOLDER => files::serve(self, number, request),
-            op::HTTP_SEND => outbound::send(self, request, deadline),
+            op::HTTP_SEND => block_on(self.send(request, deadline)),
             op::CLOCK_WALL..=op::ENVIRONMENT => environment::serve(self, number, request),
             _ => Err(Error::Unsupported(format!("this host knows no operation {number}"))),
         }
+    }
+
+    /// [`operation::HTTP_SEND`] as a future, which holds no thread while it waits.
+    ///
+    /// # Errors
+    /// As [`modunest_sdk::operation`] says.
+    pub(super) async fn send(&self, request: &[u8], deadline: Deadline) -> Result<Vec<u8>, Error> {
+        outbound::send(self, request, deadline).await
     }
 
     /// Denies what is not allowed, with the way out.

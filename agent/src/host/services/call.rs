@@ -4,18 +4,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use modunest_core::manifest::{Capability, Import, Service};
+use modunest_core::manifest::{Capability, GuardUse, Import, Service};
 use modunest_core::name::ServiceName;
 use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use modunest_sdk::links::{HANDLE_BYTES, HandleCall, read_call};
 use modunest_sdk::{Error, GuardRequest};
 
-use super::ImportStatus;
+use super::{Contract, ImportStatus};
 use crate::config::ServiceRule;
-use crate::host::ask::ServiceAsk;
+use crate::host::ask::{OwnedAsk, ServiceAsk};
 use crate::host::canary::Item;
 use crate::host::guards::GuardRefusal;
-use crate::host::{Call, Cell, frame};
+use crate::host::{Call, Cell, OwnedCall, Serving, drive, frame};
 
 /// A call whose import is known.
 struct Asked<'a> {
@@ -26,6 +26,16 @@ struct Asked<'a> {
     deadline_ms: u64,
 }
 
+/// What a call is about, once it may be made.
+struct Found<'a> {
+    target: &'a Cell,
+    import: &'a Import,
+    service: &'a Service,
+    contract: Option<&'a Contract>,
+    /// The service, with the method.
+    full: Cow<'a, str>,
+}
+
 impl Cell {
     /// A call to a service by the names of plugin and service; the latter may be followed by a
     /// slash and a method.
@@ -34,6 +44,14 @@ impl Cell {
         let (service, method) = service.split_once('/').unwrap_or((service, ""));
         let import = self.import(plugin, service)?;
         self.call_import(Asked { import, method, payload, trace, deadline_ms })
+    }
+
+    /// [`Cell::call_service`] as a future, which holds no thread while the other plugin waits.
+    pub(in crate::host) async fn serve_service(&self, ask: OwnedAsk) -> Result<OwnedBuffer, Error> {
+        let ServiceAsk { plugin, service, payload, trace, deadline_ms } = ask.ask();
+        let (service, method) = service.split_once('/').unwrap_or((service, ""));
+        let import = self.import(plugin, service)?;
+        self.serve_import(Asked { import, method, payload, trace, deadline_ms }).await
     }
 
     /// Opens `org/plugin:service`: answers the handle and the version of the contract.
@@ -53,6 +71,15 @@ impl Cell {
 
     /// A call to a service by the handle that [`Cell::open_service`] gave this plugin.
     pub(in crate::host) fn call_handle(&self, request: &[u8]) -> Result<OwnedBuffer, Error> {
+        self.call_import(self.handled(request)?)
+    }
+
+    /// The same as a future, which holds no thread while the other plugin waits.
+    pub(in crate::host) async fn serve_handle(&self, request: &[u8]) -> Result<OwnedBuffer, Error> {
+        self.serve_import(self.handled(request)?).await
+    }
+
+    fn handled<'r>(&self, request: &'r [u8]) -> Result<Asked<'r>, Error> {
         let HandleCall { handle, method, payload } = read_call(request)?;
         let states = &self.services().imports;
         let import = states
@@ -60,7 +87,7 @@ impl Cell {
             .position(|state| state.handle.get().is_some_and(|own| is_equal(own, &handle)))
             .ok_or_else(unknown_handle)?;
         // What is being served on this thread hands its trace and deadline on by itself.
-        self.call_import(Asked { import, method, payload, trace: "", deadline_ms: 0 })
+        Ok(Asked { import, method, payload, trace: "", deadline_ms: 0 })
     }
 
     /// The imports of this plugin with what their plugins say about them.
@@ -134,56 +161,104 @@ impl Cell {
     }
 
     fn call_import(&self, asked: Asked<'_>) -> Result<OwnedBuffer, Error> {
-        let Asked { import: index, method, payload, trace, deadline_ms } = asked;
-        let import = self.nth_import(index)?;
+        let import = self.nth_import(asked.import)?;
         let target = self.provider(import)?;
         let target: &Cell = &target;
-        let service = self.exported(target, import)?;
-        has_method(import, service, method)?;
-        self.warn_once(index, target, service);
-        target.admit(self, service, method).inspect_err(|_| target.count_refused())?;
-        let name = service.export.name.as_str();
-        let full = match method {
-            "" => Cow::Borrowed(name),
-            method => Cow::Owned(format!("{name}/{method}")),
-        };
-        if !service.guards.is_empty() {
-            let (owner, caller) = (target.name().as_str(), self.name().as_str());
-            let user = frame::current().identity;
-            let request = GuardRequest::service(owner, &full, caller, user.as_deref());
-            target
-                .ask_guards(&service.guards, &request, trace, deadline_ms)
-                .inspect_err(|_| target.count_refused())
-                .map_err(GuardRefusal::into_error)?;
+        let found = self.find(target, import, &asked)?;
+        let Asked { payload, trace, deadline_ms, .. } = asked;
+        let guards = &found.service.guards;
+        if !guards.is_empty() {
+            target.ask_about(guards, &self.guard_request(&found), trace, deadline_ms)?;
         }
-        let contract = target.services().contract(&service.export.name);
-        if let Some(schema) = contract.and_then(|contract| contract.request.as_ref()) {
-            schema.check(payload).map_err(|why| {
-                target.count_refused();
-                Error::InvalidInput(format!(
-                    "the request breaks the schema of {}: {why}",
-                    import.item
-                ))
-            })?;
-        }
-        let tried = target.tried(Item::Service(name));
+        found.check_request(payload)?;
+        let tried = target.tried(Item::Service(found.service.export.name.as_str()));
         let answer = tried.as_deref().unwrap_or(target).call(Call {
             kind: RequestKind::Service,
-            target: &full,
+            target: &found.full,
             payload,
             trace,
             caller: self.name().as_str(),
             deadline_ms,
         })?;
-        if let Some(schema) = contract.and_then(|contract| contract.response.as_ref()) {
-            schema.check(&answer).map_err(|why| {
-                target.count_refused();
-                let text = format!("the answer breaks the schema of {}: {why}", import.item);
-                tracing::warn!(plugin = %target.name(), caller = %self.name(), "{text}");
-                Error::Failed(text)
-            })?;
-        }
+        found.check_answer(self, &answer)?;
         Ok(answer)
+    }
+
+    /// The same as a future, which holds no thread while the other plugin waits.
+    async fn serve_import(&self, asked: Asked<'_>) -> Result<OwnedBuffer, Error> {
+        let import = self.nth_import(asked.import)?;
+        let target = self.provider(import)?;
+        let found = self.find(&target, import, &asked)?;
+        let Asked { payload, deadline_ms, .. } = asked;
+        let trace = asked.trace.to_owned();
+        if !found.service.guards.is_empty() {
+            let (guards, request) = (found.service.guards.clone(), self.guard_request(&found));
+            let (target, trace) = (target.clone(), trace.clone());
+            // They are asked one after the other, and may be of any tier.
+            let asking = move || target.ask_about(&guards, &request, &trace, deadline_ms);
+            drive::away(asking).await??;
+        }
+        found.check_request(payload)?;
+        let tried = target.tried(Item::Service(found.service.export.name.as_str()));
+        let call = OwnedCall {
+            kind: RequestKind::Service,
+            target: found.full.clone().into_owned(),
+            payload: payload.to_vec(),
+            trace,
+            caller: self.name().to_string(),
+            deadline_ms,
+        };
+        // A call inside a call is a future inside a future, which could not have a size.
+        let called = tried.unwrap_or_else(|| target.clone());
+        let holds_no_thread = called.is_async();
+        let serving: Serving<'_, _> = Box::pin(called.call_async(call));
+        // What is on a thread goes on there by itself, and nothing is cut off.
+        let answer =
+            if holds_no_thread { serving.await } else { frame::while_awaited(serving).await };
+        let answer = answer?;
+        found.check_answer(self, &answer)?;
+        Ok(answer)
+    }
+
+    /// What a call is about, if its caller may make it.
+    #[inline]
+    fn find<'a>(
+        &self,
+        target: &'a Cell,
+        import: &'a Import,
+        asked: &Asked<'_>,
+    ) -> Result<Found<'a>, Error> {
+        let service = self.exported(target, import)?;
+        has_method(import, service, asked.method)?;
+        self.warn_once(asked.import, target, service);
+        target.admit(self, service, asked.method).inspect_err(|_| target.count_refused())?;
+        let name = service.export.name.as_str();
+        let full = match asked.method {
+            "" => Cow::Borrowed(name),
+            method => Cow::Owned(format!("{name}/{method}")),
+        };
+        let contract = target.services().contract(&service.export.name);
+        Ok(Found { target, import, service, contract, full })
+    }
+
+    /// What guards are asked about a call of this plugin.
+    fn guard_request(&self, found: &Found<'_>) -> GuardRequest {
+        let (owner, caller) = (found.target.name().as_str(), self.name().as_str());
+        let user = frame::current().identity;
+        GuardRequest::service(owner, &found.full, caller, user.as_deref())
+    }
+
+    /// Asks guards of a service of this plugin.
+    fn ask_about(
+        &self,
+        guards: &[GuardUse],
+        request: &GuardRequest,
+        trace: &str,
+        deadline_ms: u64,
+    ) -> Result<(), Error> {
+        self.ask_guards(guards, request, trace, deadline_ms)
+            .inspect_err(|_| self.count_refused())
+            .map_err(GuardRefusal::into_error)
     }
 
     /// Whether the operator lets `caller` call this method of a service of this plugin.
@@ -215,6 +290,33 @@ impl Cell {
 
     fn count_refused(&self) {
         self.services().refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Found<'_> {
+    #[inline]
+    fn check_request(&self, payload: &[u8]) -> Result<(), Error> {
+        let Some(schema) = self.contract.and_then(|contract| contract.request.as_ref()) else {
+            return Ok(());
+        };
+        schema.check(payload).map_err(|why| {
+            self.target.count_refused();
+            let item = &self.import.item;
+            Error::InvalidInput(format!("the request breaks the schema of {item}: {why}"))
+        })
+    }
+
+    #[inline]
+    fn check_answer(&self, caller: &Cell, answer: &[u8]) -> Result<(), Error> {
+        let Some(schema) = self.contract.and_then(|contract| contract.response.as_ref()) else {
+            return Ok(());
+        };
+        schema.check(answer).map_err(|why| {
+            self.target.count_refused();
+            let text = format!("the answer breaks the schema of {}: {why}", self.import.item);
+            tracing::warn!(plugin = %self.target.name(), caller = %caller.name(), "{text}");
+            Error::Failed(text)
+        })
     }
 }
 

@@ -9,7 +9,6 @@ mod resolver;
 mod target;
 
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -19,6 +18,7 @@ use modunest_sdk::operation::outbound::{
     BODY_MAX_BYTES, HEADERS_MAX, REDIRECTS_MAX, Received, Send, URL_MAX_BYTES,
 };
 use reqwest::Body;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::deadline::{Deadline, exceeded};
@@ -83,8 +83,8 @@ struct Outgoing {
     redirects_left: u32,
 }
 
-/// Serves `HTTP_SEND`.
-pub(super) fn send(
+/// Serves `HTTP_SEND`. Holds no thread while it waits; dropped, it gives the request up.
+pub(super) async fn send(
     operations: &Operations,
     request: &[u8],
     deadline: Deadline,
@@ -104,20 +104,20 @@ pub(super) fn send(
         Error::Unavailable(format!("the plugin's quota of {concurrent} requests at a time is used"))
     })?;
     let started = Instant::now();
-    let received = follow(operations, outgoing, &quota, started + left);
+    let received = follow(operations, outgoing, &quota, started + left).await;
     drop(slot);
     received.map(|received| received.encode())
 }
 
 /// Sends, and follows redirects.
-fn follow(
+async fn follow(
     operations: &Operations,
     mut outgoing: Outgoing,
     quota: &Quota,
     until: Instant,
 ) -> Result<Received, Error> {
     loop {
-        let step = step(operations, &outgoing, quota, until)?;
+        let step = step(operations, &outgoing, quota, until).await?;
         let Some(location) = step.redirect(outgoing.redirects_left) else {
             return step.received(&outgoing.url);
         };
@@ -184,7 +184,7 @@ impl Step {
 }
 
 /// One request and its response, counted.
-fn step(
+async fn step(
     operations: &Operations,
     outgoing: &Outgoing,
     quota: &Quota,
@@ -211,21 +211,12 @@ fn step(
         .request(outgoing.method.clone(), outgoing.url.clone())
         .headers(outgoing.headers.clone())
         .body(Body::from(outgoing.body.clone()));
-    let (answer, answered) = sync_channel(1);
-    let task = runtime.spawn(async move {
-        // Nobody listens any more when the deadline has passed.
-        drop(answer.send(exchange(request, room).await));
-    });
-    let left = until.saturating_duration_since(Instant::now());
-    let (bytes, outcome) = match answered.recv_timeout(left) {
-        Ok(answer) => answer,
-        Err(RecvTimeoutError::Timeout) => {
-            task.abort();
-            return Err(exceeded());
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            return Err(Error::Unavailable("the request was cut off".to_owned()));
-        }
+    let sent = runtime
+        .spawn(async move { tokio::time::timeout_at(until.into(), exchange(request, room)).await });
+    let (bytes, outcome) = match AbortOnDropHandle::new(sent).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => return Err(exceeded()),
+        Err(_) => return Err(Error::Unavailable("the request was cut off".to_owned())),
     };
     meter.add_bytes(bytes, bytes_limit, Instant::now());
     outcome.map_err(|error| match error {
