@@ -170,6 +170,21 @@ impl std::ops::Deref for OwnedBuffer {
 }
 
 impl OwnedBuffer {
+    /// No bytes.
+    pub const EMPTY: Self = Self(Buffer::EMPTY);
+
+    /// Where a call may put its answer, which is then owned here. What was there before is given
+    /// back.
+    ///
+    /// # Safety
+    ///
+    /// Whoever writes there fills the buffer by the rules of this module, before this buffer is
+    /// used otherwise, and the library that makes the bytes stays mapped while they are owned.
+    pub unsafe fn receive(&mut self) -> *mut Buffer {
+        *self = Self::EMPTY;
+        &raw mut self.0
+    }
+
     /// Hands it on to whoever gives it back to its maker instead.
     #[must_use]
     pub const fn into_buffer(self) -> Buffer {

@@ -57,16 +57,19 @@ pub(super) fn current() -> Frame {
 }
 
 /// How many calls are inside one another on this thread.
+#[inline]
 pub(super) fn depth() -> u32 {
     DEPTH.get()
 }
 
 /// The deadline of the call that this thread serves, in Unix milliseconds; zero for none.
+#[inline]
 pub(super) fn deadline_ms() -> u64 {
     DEADLINE_MS.get()
 }
 
 /// The trace of the call that this thread serves.
+#[inline]
 pub(super) fn trace() -> Option<Arc<str>> {
     IS_TRACED.get().then(|| TRACE.with_borrow(Clone::clone)).flatten()
 }
@@ -168,6 +171,7 @@ pub(super) async fn while_awaited<T>(
 
 /// Serves a call from within the one that this thread serves, for the same user. `trace` is
 /// given where it is another one.
+#[inline(always)]
 pub(super) fn deeper<T>(
     depth: u32,
     deadline_ms: u64,

@@ -5,6 +5,7 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::Vitals;
 use super::drive::Serving;
+use super::native::NativeInstance;
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +24,21 @@ pub struct Call<'a> {
     pub deadline_ms: u64,
 }
 
-/// A running plugin. Calls block, unless they are futures, and may come from several threads at once. Dropping it
-/// frees it, once no call runs any more.
+/// A running plugin. Calls block, unless they are futures, and may come from several threads at
+/// once. Dropping it frees it, once no call runs any more.
 pub trait Instance: Send + Sync {
     /// Serves a call.
     ///
     /// # Errors
     /// What the plugin answered, or what became of it.
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error>;
+
+    /// The plugin itself, where it is a library in this process: a call then costs so little that
+    /// the way to it counts.
+    #[doc(hidden)]
+    fn as_native(&self) -> Option<&NativeInstance> {
+        None
+    }
 
     /// Whether [`Instance::call_async`] holds no thread while it waits.
     fn is_async(&self) -> bool {

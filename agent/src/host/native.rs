@@ -18,8 +18,8 @@ use modunest_core::digest::{Digest, Hasher};
 use modunest_core::relation::LibcFloor;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{
-    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, OwnedBuffer, PluginTable,
-    Request, size_of_table,
+    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, MAX_MESSAGE_BYTES,
+    OwnedBuffer, PluginTable, Request, size_of_table,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -239,7 +239,7 @@ unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadE
 }
 
 /// An instance in this process.
-pub(crate) struct NativeInstance {
+pub struct NativeInstance {
     table: &'static PluginTable,
     instance: *mut c_void,
 }
@@ -271,41 +271,32 @@ impl NativeInstance {
 
     /// Runs a function of the table that fills a buffer.
     fn ask(&self, run: impl FnOnce(*mut Buffer) -> i32) -> Result<OwnedBuffer, Error> {
-        let mut filled = Buffer::EMPTY;
-        let code = run(&raw mut filled);
-        // SAFETY: filled by the plugin by the ABI's rules, and nobody else has it.
-        let answer = unsafe { word_by_word(&filled).into_owned() };
-        modunest_sdk::native::outcome(code, &answer)?;
-        let limit = modunest_sdk::abi::MAX_MESSAGE_BYTES;
-        if answer.len() > limit {
-            let text = format!("an answer of {} bytes is above the limit of {limit}", answer.len());
-            return Err(Error::Failed(text));
-        }
+        let mut answer = OwnedBuffer::EMPTY;
+        Self::ask_into(&mut answer, run)?;
         Ok(answer)
     }
-}
 
-/// The same, read as it was just written: a read of two words at once waits until both writes
-/// have left the processor's store buffer, which takes longer than the rest of a call.
-fn word_by_word(filled: &Buffer) -> Buffer {
-    // SAFETY: all four are fields of one reference.
-    unsafe {
-        Buffer {
-            ptr: (&raw const filled.ptr).read_volatile(),
-            len: (&raw const filled.len).read_volatile(),
-            capacity: (&raw const filled.capacity).read_volatile(),
-            free: (&raw const filled.free).read_volatile(),
+    /// The same, into a buffer that stays where it is: to move one that was just filled, the
+    /// processor waits until what filled it has reached its cache, longer than the rest of a call
+    /// takes.
+    #[inline]
+    fn ask_into(
+        answer: &mut OwnedBuffer,
+        run: impl FnOnce(*mut Buffer) -> i32,
+    ) -> Result<(), Error> {
+        // SAFETY: filled below, by a library that is never unmapped, by the ABI's rules.
+        let code = run(unsafe { answer.receive() });
+        modunest_sdk::native::outcome(code, answer)?;
+        if answer.len() > MAX_MESSAGE_BYTES {
+            return Err(too_long(answer.len()));
         }
+        Ok(())
     }
-}
 
-/// A function that [`check`] has found to be there.
-fn there<F>(function: Option<F>) -> Result<F, Error> {
-    function.ok_or_else(|| Error::Unsupported("the plugin's table is incomplete".to_owned()))
-}
-
-impl Instance for NativeInstance {
-    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+    /// Serves a call as [`Instance::call`] does, and leaves the answer where it belongs. To be
+    /// compiled into whoever calls: the request is then written once, from registers.
+    #[inline(always)]
+    pub(super) fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
         let request = Request {
             size: size_of_table::<Request>(),
             kind: call.kind as u32,
@@ -318,7 +309,35 @@ impl Instance for NativeInstance {
         let function = there(self.table.call)?;
         // SAFETY: the instance is alive, and the request with what it borrows lives through
         // the call.
-        self.ask(|out| unsafe { function(self.instance, &raw const request, out) })
+        Self::ask_into(answer, |out| unsafe { function(self.instance, &raw const request, out) })
+    }
+}
+
+#[cold]
+fn too_long(bytes: usize) -> Error {
+    Error::Failed(format!("an answer of {bytes} bytes is above the limit of {MAX_MESSAGE_BYTES}"))
+}
+
+/// A function that [`check`] has found to be there.
+#[inline]
+fn there<F>(function: Option<F>) -> Result<F, Error> {
+    function.ok_or_else(incomplete)
+}
+
+#[cold]
+fn incomplete() -> Error {
+    Error::Unsupported("the plugin's table is incomplete".to_owned())
+}
+
+impl Instance for NativeInstance {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        let mut answer = OwnedBuffer::EMPTY;
+        self.call_into(&call, &mut answer)?;
+        Ok(answer)
+    }
+
+    fn as_native(&self) -> Option<&NativeInstance> {
+        Some(self)
     }
 
     fn health(&self) -> Result<(), Error> {

@@ -22,10 +22,12 @@ impl Step {
 }
 
 /// The step below `trace`; `None` where nobody collects, or `trace` says nothing.
-pub(super) fn begin(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Step> {
-    if !telemetry::is_on() {
-        return None;
-    }
+#[inline]
+pub(super) fn begin(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Box<Step>> {
+    if telemetry::is_on() { begin_collected(cell, call, trace) } else { None }
+}
+
+fn begin_collected(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Box<Step>> {
     let context = modunest_runtime::trace::child_of(trace.parse().ok()?);
     let kind = kind(call.kind);
     let name = format!("{kind} {} {}", cell.name(), call.target);
@@ -37,7 +39,7 @@ pub(super) fn begin(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Step> {
     if !call.caller.is_empty() {
         span.set("modunest.caller", call.caller);
     }
-    Some(Step { context, span })
+    Some(Box::new(Step { context, span }))
 }
 
 /// Says how it ended.

@@ -72,7 +72,8 @@ async fn a_component_is_proven_compiled_once_and_serves() {
         files
     };
     let first = compiled();
-    assert_eq!(first.len(), 2, "{first:?}");
+    // A key, the code, and the proof of it.
+    assert_eq!(first.len(), 3, "{first:?}");
     let agent = start(&registry, folder.path(), &[("demo/probe", "^1")]).await;
     assert_eq!(ask(&agent, "/probe/echo", "again").await, (200, "again".to_owned()));
     assert_eq!(compiled(), first);

@@ -1,9 +1,11 @@
-//! The peer: wasmtime by itself, as its documentation uses it.
+//! The peer: wasmtime by itself, as its documentation uses it where the host's functions are
+//! futures, as ours are.
 
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine, Store};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
 use super::{Measured, SERVICE, compiled, component, measure};
 use crate::error::Error;
@@ -14,11 +16,16 @@ mod bindings {
         path: "../sdk/wit/v1",
         world: "plugin",
         ownership: Borrowing { duplicate_if_necessary: true },
+        imports: { default: async },
+        exports: { default: async },
     });
 }
 
 use bindings::Plugin;
 use bindings::modunest::plugin::{host, types};
+
+/// Components that the pool has room for, and some more.
+const SLOTS: u32 = 600;
 
 /// A host that has nothing.
 struct Nothing;
@@ -26,9 +33,9 @@ struct Nothing;
 impl types::Host for Nothing {}
 
 impl host::Host for Nothing {
-    fn log(&mut self, _: u32, _: String) {}
+    async fn log(&mut self, _: u32, _: String) {}
 
-    fn call_service(
+    async fn call_service(
         &mut self,
         _: String,
         _: String,
@@ -37,29 +44,37 @@ impl host::Host for Nothing {
         Ok(Vec::new())
     }
 
-    fn operate(&mut self, _: u32, _: Vec<u8>) -> Result<Vec<u8>, types::Failure> {
+    async fn operate(&mut self, _: u32, _: Vec<u8>) -> Result<Vec<u8>, types::Failure> {
         Ok(Vec::new())
     }
 
-    fn now_ms(&mut self) -> u64 {
+    async fn now_ms(&mut self) -> u64 {
         0
     }
 
-    fn list_assets(&mut self) -> Result<Vec<String>, types::Failure> {
+    async fn list_assets(&mut self) -> Result<Vec<String>, types::Failure> {
         Ok(Vec::new())
     }
 
-    fn read_asset(&mut self, _: String) -> Result<Vec<u8>, types::Failure> {
+    async fn read_asset(&mut self, _: String) -> Result<Vec<u8>, types::Failure> {
         Ok(Vec::new())
     }
 
-    fn panicked(&mut self, _: String) {}
+    async fn panicked(&mut self, _: String) {}
 }
 
 fn engine() -> Result<Engine, Error> {
     let mut config = Config::new();
     // Without it a call takes twice as long; nobody who counts nanoseconds leaves it on.
     config.concurrency_support(false);
+    // Calls have stacks of their own, which come from a pool or are mapped for each call.
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_memories(SLOTS)
+        .total_tables(2 * SLOTS)
+        .total_stacks(SLOTS)
+        .total_component_instances(SLOTS)
+        .total_core_instances(8 * SLOTS);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config).map_err(wrong)
 }
 
@@ -109,9 +124,12 @@ fn load(
     // SAFETY: the code that `compile` of this program made.
     let component = unsafe { Component::deserialize(engine, code) }.map_err(wrong)?;
     let mut store = Store::new(engine, Nothing);
-    let plugin = Plugin::instantiate(&mut store, &component, linker).map_err(wrong)?;
-    let created = plugin.modunest_plugin_instance().call_create(&mut store, b"").map_err(wrong)?;
-    created.map_err(|failure| Error::Wrong { what: "create", why: failure.text })?;
+    let made = at_once(Plugin::instantiate_async(&mut store, &component, linker))?;
+    let plugin = made.map_err(wrong)?;
+    let created = at_once(plugin.modunest_plugin_instance().call_create(&mut store, b""))?;
+    created
+        .map_err(wrong)?
+        .map_err(|failure| Error::Wrong { what: "create", why: failure.text })?;
     call(&mut store, &plugin, b"x")?;
     Ok((store, plugin))
 }
@@ -119,6 +137,12 @@ fn load(
 fn call(store: &mut Store<Nothing>, plugin: &Plugin, payload: &[u8]) -> Result<Vec<u8>, Error> {
     let request =
         types::Request { kind: 1, target: SERVICE, payload, trace: "", caller: "", deadline_ms: 0 };
-    let answer = plugin.modunest_plugin_instance().call_call(store, request).map_err(wrong)?;
-    answer.map_err(|failure| Error::Wrong { what: "a call", why: failure.text })
+    let answer = at_once(plugin.modunest_plugin_instance().call_call(store, request))?;
+    answer.map_err(wrong)?.map_err(|failure| Error::Wrong { what: "a call", why: failure.text })
+}
+
+/// What a future answers that waits for nothing.
+fn at_once<T>(future: impl Future<Output = T>) -> Result<T, Error> {
+    let waits = || Error::Wrong { what: "wasmtime", why: "a call waits".to_owned() };
+    future.now_or_never().ok_or_else(waits)
 }

@@ -53,6 +53,7 @@ pub fn counts() -> Option<Counts> {
 }
 
 /// Whether spans are recorded.
+#[inline]
 pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }

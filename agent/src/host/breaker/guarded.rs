@@ -54,11 +54,17 @@ impl Breakers {
     ///
     /// # Errors
     /// Which breaker refuses, and until when.
+    #[inline]
     pub fn admit(&self, service: Option<&str>, now: impl Fn() -> u64) -> Result<Ticket, Refused> {
-        if !self.noisy.load(Ordering::Acquire) {
-            return Ok(Ticket::default());
+        if self.noisy.load(Ordering::Acquire) {
+            self.admit_noisy(service, now())
+        } else {
+            Ok(Ticket::default())
         }
-        let now_ms = now();
+    }
+
+    #[cold]
+    fn admit_noisy(&self, service: Option<&str>, now_ms: u64) -> Result<Ticket, Refused> {
         let mut all = self.lock();
         let mut ticket = Ticket::default();
         if let Some(breaker) = service.and_then(|service| all.services.get_mut(service)) {
@@ -84,6 +90,7 @@ impl Breakers {
     }
 
     /// Takes note of how an admitted call ended. Answers whether a breaker opened by it.
+    #[inline]
     pub fn record(
         &self,
         service: Option<&str>,
@@ -91,10 +98,18 @@ impl Breakers {
         outcome: Outcome,
         now: impl Fn() -> u64,
     ) -> bool {
-        if outcome != Outcome::Failure && !self.noisy.load(Ordering::Acquire) {
-            return false;
-        }
-        let now_ms = now();
+        let is_quiet = outcome != Outcome::Failure && !self.noisy.load(Ordering::Acquire);
+        !is_quiet && self.record_noisy(service, ticket, outcome, now())
+    }
+
+    #[cold]
+    fn record_noisy(
+        &self,
+        service: Option<&str>,
+        ticket: Ticket,
+        outcome: Outcome,
+        now_ms: u64,
+    ) -> bool {
         let mut guard = self.lock();
         let all = &mut *guard;
         let before = all.openings();

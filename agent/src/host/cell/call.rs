@@ -1,13 +1,14 @@
 //! Calls: from outside, and from plugin to plugin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use modunest_core::time::Timestamp;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
 use super::Cell;
-use super::gate::{Counted, Entered, Way};
+use super::gate::{Entered, Way};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
 use crate::host::frame::{self, DEPTH_MAX, Frame};
@@ -15,30 +16,27 @@ use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall, drive};
 use crate::metrics::{self, Begun, Meter};
 
-/// A call that may be made, and that is let in as long as its way is kept.
-struct Admitted<'c, W> {
-    _way: W,
-    instance: &'c dyn Instance,
-    deadline_ms: u64,
-    ticket: Ticket,
-}
-
-/// Where a call goes on.
-enum Admission<'c, W> {
-    /// Here.
-    Here(Admitted<'c, W>),
-    /// At what took this plugin's place.
-    Elsewhere(Arc<Cell>),
-}
-
 /// A call that is being served, as far as it is to be noted.
 struct Noted {
     ticket: Ticket,
     begun: Begun,
-    step: Option<Step>,
+    /// Apart, because there seldom is one, and it is large.
+    step: Option<Box<Step>>,
     trace: Option<Arc<str>>,
     /// Whether its trace is the one of the call around it.
     is_same: bool,
+}
+
+/// Why a call is none at all.
+#[cold]
+fn is_no_call(call: &Call<'_>, depth: u32) -> Error {
+    if depth >= DEPTH_MAX {
+        return Error::Denied(format!("calls from plugin to plugin are {DEPTH_MAX} deep at most"));
+    }
+    Error::InvalidInput(format!(
+        "{} bytes are above the limit of {MAX_MESSAGE_BYTES}",
+        call.payload.len()
+    ))
 }
 
 fn now_ms() -> u64 {
@@ -53,21 +51,67 @@ impl Cell {
     /// What the plugin answered, or why it was not called.
     pub fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let depth = frame::depth();
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
-        let admitted = self.let_in(&call, service, depth);
-        let admitted = match admitted.inspect_err(|_| self.meter.refuse())? {
-            Admission::Here(admitted) => admitted,
-            Admission::Elsewhere(successor) => return successor.call(call),
+        let deadline_ms = match self.check(&call, depth) {
+            Ok(deadline_ms) => deadline_ms,
+            Err(error) => return self.refuse(error),
         };
-        let Admitted { _way, instance, deadline_ms, ticket } = admitted;
+        // What is decided here stays in registers: nothing of a call that is let in at once goes
+        // through memory before the plugin has it.
+        if call.kind != RequestKind::Stream
+            && let Some(way) = self.pass()
+        {
+            return self.serve(call, depth, deadline_ms, way);
+        }
+        self.call_later(call, depth, deadline_ms)
+    }
+
+    /// The same for a call that may have to wait.
+    #[cold]
+    fn call_later(
+        &self,
+        call: Call<'_>,
+        depth: u32,
+        deadline_ms: u64,
+    ) -> Result<OwnedBuffer, Error> {
+        match self.enter(deadline_ms, call.kind == RequestKind::Stream) {
+            Ok(Entered::Here(way)) => self.serve(call, depth, deadline_ms, way),
+            Ok(Entered::Successor(successor)) => successor.call(call),
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Serves a call that has come in.
+    #[inline(always)]
+    fn serve(
+        &self,
+        call: Call<'_>,
+        depth: u32,
+        deadline_ms: u64,
+        _way: Way<'_>,
+    ) -> Result<OwnedBuffer, Error> {
+        let (instance, ticket) = match self.admit_call(&call) {
+            Ok(admitted) => admitted,
+            Err(error) => return self.refuse(error),
+        };
         let noted = self.begin(&call, instance, ticket, depth);
         let other = (!noted.is_same).then(|| noted.trace.clone());
         let trace = noted.trace.as_deref().unwrap_or_default();
-        let answer = frame::deeper(depth + 1, deadline_ms, other, || {
-            instance.call(Call { deadline_ms, trace, ..call })
+        let mut answer = OwnedBuffer::EMPTY;
+        let served = frame::deeper(depth + 1, deadline_ms, other, || {
+            let call = Call { deadline_ms, trace, ..call };
+            match instance.as_native() {
+                Some(native) => native.call_into(&call, &mut answer),
+                None => instance.call(call).map(|answered| answer = answered),
+            }
         });
-        self.end(&call, noted, &answer);
-        answer
+        self.end(&call, noted, &served);
+        served.map(|()| answer)
+    }
+
+    #[cold]
+    fn refuse<T>(&self, error: Error) -> Result<T, Error> {
+        self.meter.refuse();
+        Err(error)
     }
 
     /// The same as a future, which holds no thread while the call waits. Whatever thread polls it,
@@ -81,7 +125,7 @@ impl Cell {
             if !cell.is_async() {
                 return drive::away(move || cell.call(call.call())).await?;
             }
-            match cell.serve(call.call()).await? {
+            match cell.serve_async(call.call()).await? {
                 Served::Here(answer) => return answer,
                 Served::Elsewhere(successor) => cell = successor,
             }
@@ -95,16 +139,16 @@ impl Cell {
         instance.is_some_and(|instance| instance.is_async()) && !self.hooks.are_asked()
     }
 
-    async fn serve(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Error> {
+    async fn serve_async(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Error> {
         let outer = frame::current();
         let depth = outer.depth;
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
-        let admitted = self.let_in_async(&call, service, depth).await;
-        let admitted = match admitted.inspect_err(|_| self.meter.refuse())? {
-            Admission::Here(admitted) => admitted,
-            Admission::Elsewhere(successor) => return Ok(Served::Elsewhere(successor)),
+        let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
+        let entered = self.enter_async(deadline_ms, call.kind == RequestKind::Stream).await;
+        let _way = match entered.or_else(|error| self.refuse(error))? {
+            Entered::Here(way) => way,
+            Entered::Successor(successor) => return Ok(Served::Elsewhere(successor)),
         };
-        let Admitted { _way, instance, deadline_ms, ticket } = admitted;
+        let (instance, ticket) = self.admit_call(&call).or_else(|error| self.refuse(error))?;
         let noted = self.begin(&call, instance, ticket, depth);
         let trace = noted.trace.clone();
         let inner = Frame { depth: depth + 1, deadline_ms, trace: trace.clone(), ..outer };
@@ -119,7 +163,7 @@ impl Cell {
     }
 
     /// Notes that a call begins.
-    #[inline]
+    #[inline(always)]
     fn begin(&self, call: &Call<'_>, instance: &dyn Instance, ticket: Ticket, depth: u32) -> Noted {
         let outer = frame::trace();
         // As it is, or handed on by the plugin that calls, or another one.
@@ -137,104 +181,89 @@ impl Cell {
     }
 
     /// Notes how a call ended.
-    #[inline]
-    fn end(&self, call: &Call<'_>, noted: Noted, answer: &Result<OwnedBuffer, Error>) {
+    #[inline(always)]
+    fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let ended = metrics::Outcome::of(answer);
         let took = self.meter.end(noted.begun, ended);
         if self.hooks.is_observed() {
-            self.hooks.tell(&Event::Call {
-                plugin: &self.name,
-                version: &self.version,
-                target: call.target,
-                caller: call.caller,
-                outcome: ended,
-                took,
-            });
+            self.tell_call(call, ended, took);
         }
         if let Some(mut step) = noted.step {
             spans::end(&mut step, answer);
         }
         if self.breakers.record(service, noted.ticket, outcome(answer), now_ms) {
-            let service = service.unwrap_or_default();
-            tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
-            self.hooks.tell(&Event::BreakerOpened { plugin: &self.name, service });
+            self.tell_opened(service.unwrap_or_default());
         }
         if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = answer {
-            tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
-            self.tell_error(error.text());
+            self.tell_failed(call, error);
         }
     }
 
-    /// Whether a call may reach the plugin, and how long it may take.
-    fn let_in(
-        &self,
-        call: &Call<'_>,
-        service: Option<&str>,
-        depth: u32,
-    ) -> Result<Admission<'_, Way<'_>>, Error> {
-        let deadline_ms = self.check(call, depth)?;
-        match self.enter(deadline_ms, call.kind == RequestKind::Stream)? {
-            Entered::Here(way) => self.admit_call(call, service, deadline_ms, way),
-            Entered::Successor(successor) => Ok(Admission::Elsewhere(successor)),
-        }
+    #[cold]
+    fn tell_call(&self, call: &Call<'_>, outcome: metrics::Outcome, took: Option<Duration>) {
+        self.hooks.tell(&Event::Call {
+            plugin: &self.name,
+            version: &self.version,
+            target: call.target,
+            caller: call.caller,
+            outcome,
+            took,
+        });
     }
 
-    /// The same for a call that is a future.
-    async fn let_in_async(
-        self: &Arc<Self>,
-        call: &Call<'_>,
-        service: Option<&str>,
-        depth: u32,
-    ) -> Result<Admission<'_, Counted<'_>>, Error> {
-        let deadline_ms = self.check(call, depth)?;
-        match self.enter_async(deadline_ms, call.kind == RequestKind::Stream).await? {
-            Entered::Here(way) => self.admit_call(call, service, deadline_ms, way),
-            Entered::Successor(successor) => Ok(Admission::Elsewhere(successor)),
-        }
+    #[cold]
+    fn tell_opened(&self, service: &str) {
+        tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
+        self.hooks.tell(&Event::BreakerOpened { plugin: &self.name, service });
+    }
+
+    #[cold]
+    fn tell_failed(&self, call: &Call<'_>, error: &Error) {
+        tracing::warn!(plugin = %self.name, version = %self.version, target = call.target, %error, "a call of the plugin failed");
+        self.tell_error(error.text());
     }
 
     /// Whether a call is one at all; answers its deadline.
-    #[inline]
+    #[inline(always)]
     fn check(&self, call: &Call<'_>, depth: u32) -> Result<u64, Error> {
-        if depth >= DEPTH_MAX {
-            return Err(Error::Denied(format!(
-                "calls from plugin to plugin are {DEPTH_MAX} deep at most"
-            )));
-        }
-        if call.payload.len() > MAX_MESSAGE_BYTES {
-            return Err(Error::InvalidInput(format!(
-                "{} bytes are above the limit of {MAX_MESSAGE_BYTES}",
-                call.payload.len()
-            )));
+        if depth >= DEPTH_MAX || call.payload.len() > MAX_MESSAGE_BYTES {
+            return Err(is_no_call(call, depth));
         }
         let deadline_ms = frame::earlier(frame::deadline_ms(), call.deadline_ms);
         if deadline_ms > 0 && now_ms() >= deadline_ms {
-            return Err(Error::DeadlineExceeded(format!("before {} was called", self.name)));
+            return Err(self.too_late());
         }
         Ok(deadline_ms)
     }
 
-    /// Whether a call that has come in may be made.
-    #[inline]
-    fn admit_call<'c, W>(
-        &'c self,
-        call: &Call<'_>,
-        service: Option<&str>,
-        deadline_ms: u64,
-        way: W,
-    ) -> Result<Admission<'c, W>, Error> {
-        let Some(instance) = self.instance.get() else {
-            return Err(Error::Unavailable(format!("{} is not loaded", self.name)));
-        };
+    #[cold]
+    fn too_late(&self) -> Error {
+        Error::DeadlineExceeded(format!("before {} was called", self.name))
+    }
+
+    /// Whether a call that has come in may be made, and of what.
+    #[inline(always)]
+    fn admit_call(&self, call: &Call<'_>) -> Result<(&dyn Instance, Ticket), Error> {
+        let Some(instance) = self.instance.get() else { return Err(self.not_loaded()) };
         if self.hooks.are_asked() {
-            let (plugin, version) = (&self.name, &self.version);
-            let ask = CallAsk { plugin, version, target: call.target, caller: call.caller };
-            self.hooks.may_call(&ask).map_err(Error::Denied)?;
+            self.ask_hooks(call)?;
         }
-        let ticket = self.breakers.admit(service, now_ms).map_err(|r| self.refused(service, r))?;
-        let instance = instance.as_ref();
-        Ok(Admission::Here(Admitted { _way: way, instance, deadline_ms, ticket }))
+        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let ticket = self.breakers.admit(service, now_ms);
+        Ok((instance.as_ref(), ticket.map_err(|refused| self.refused(service, refused))?))
+    }
+
+    #[cold]
+    fn not_loaded(&self) -> Error {
+        Error::Unavailable(format!("{} is not loaded", self.name))
+    }
+
+    #[cold]
+    fn ask_hooks(&self, call: &Call<'_>) -> Result<(), Error> {
+        let (plugin, version) = (&self.name, &self.version);
+        let ask = CallAsk { plugin, version, target: call.target, caller: call.caller };
+        self.hooks.may_call(&ask).map_err(Error::Denied)
     }
 
     /// What a caller hears whom a breaker keeps out.
@@ -269,7 +298,7 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         let Some(noted) = self.noted.take() else { return };
         let text = "nobody waited for its end".to_owned();
-        self.cell.end(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
+        self.cell.end::<OwnedBuffer>(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) struct Place(*const Thread);
 impl Place {
     /// Notes a call through `gate`, before anybody looks whether that is open; `None` where this
     /// thread cannot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(gate: &Gate) -> Option<Place> {
         let mut here = HERE.get();
         if here.is_null() {
@@ -83,7 +83,7 @@ impl Place {
     }
 
     /// The innermost call of this thread ends, before anybody looks whether somebody waits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&self) {
         // SAFETY: as above. Calls end on the thread on which they began, before it ends.
         let thread = unsafe { &*self.0 };

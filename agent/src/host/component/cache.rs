@@ -3,7 +3,7 @@
 //! ```text
 //! compiled/key                          32 random bytes, made once
 //! compiled/<component>-<engine>         machine code
-//! compiled/<component>-<engine>.proof   32 bytes
+//! compiled/<component>-<engine>.proof   12 bytes of nonce, 16 of tag
 //! ```
 //!
 //! `<component>` is the SHA-256 of the component, which the release's file list proves;
@@ -11,7 +11,8 @@
 //! settings, the processor. Machine code is run as it is, so whoever could write it could do
 //! what the agent may do. The folder is the agent's own (mode 0700), and the proof binds the
 //! code to both names by the key: a file that was damaged, cut short, renamed or brought from
-//! elsewhere is compiled anew.
+//! elsewhere is compiled anew. It is a GMAC (NIST SP 800-38D, section 3) under a key of both names,
+//! which takes a quarter of the time of a SHA-256 of the same bytes.
 //!
 //! Code is mapped from its file, as libraries are: what nobody changes is the system's to keep or
 //! to read again, and no plugin's own.
@@ -20,12 +21,13 @@ use std::fs::{self, File};
 use std::hash::Hash as _;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use modunest_core::digest::{Digest, Hasher};
 use modunest_core::scan::COMPONENT_MAX_BYTES;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -33,15 +35,15 @@ use super::Source;
 use crate::files;
 use crate::host::LoadError;
 
-/// Bytes of the key, and of a proof.
-const PROOF_BYTES: usize = 32;
+/// Bytes of the key.
+const KEY_BYTES: usize = 32;
+
+/// Bytes of a proof: a nonce and a tag.
+const PROOF_BYTES: usize = NONCE_LEN + 16;
 
 /// Largest compiled component, in bytes: machine code is up to four times as large as what it
 /// is made from.
 const COMPILED_MAX_BYTES: usize = 4 * COMPONENT_MAX_BYTES;
-
-/// Bytes that are hashed at once.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// What the kernel calls machine code that is on its way to a runner.
 const CODE_NAME: &str = "modunest-component";
@@ -51,7 +53,7 @@ const CODE_NAME: &str = "modunest-component";
 pub(crate) struct Cache {
     /// Without one, everything is compiled at each start.
     folder: Option<PathBuf>,
-    key: OnceLock<Option<[u8; PROOF_BYTES]>>,
+    key: OnceLock<Option<[u8; KEY_BYTES]>>,
 }
 
 /// What stands for an engine: feeds what it hashes to SHA-256.
@@ -103,9 +105,8 @@ impl Cache {
     /// As [`Cache::component`], or when the system has no memory for it.
     pub(super) fn sealed(&self, engine: &Engine, source: &Source) -> Result<OwnedFd, LoadError> {
         let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
-        let kept = self.open_kept(of, engine_digest).and_then(|(_, kept)| read(&kept).ok());
-        let sealed = match kept {
-            Some(code) => files::sealed(CODE_NAME, &code),
+        let sealed = match self.open_kept(of, engine_digest) {
+            Some(Kept { code, .. }) => files::sealed(CODE_NAME, &code),
             None => files::sealed(CODE_NAME, &self.compile(engine, engine_digest, source)?),
         };
         sealed.map_err(|error| LoadError::Io { path: source.path.clone(), source: error })
@@ -167,7 +168,7 @@ impl Cache {
 
     /// What is kept, mapped, if it is there and whole.
     fn map_kept(&self, engine: &Engine, of: Digest, engine_digest: Digest) -> Option<Component> {
-        let (path, file) = self.open_kept(of, engine_digest)?;
+        let Kept { path, file, .. } = self.open_kept(of, engine_digest)?;
         let mapped = map_file(engine, &file);
         mapped
             .inspect_err(|error| {
@@ -176,8 +177,8 @@ impl Cache {
             .ok()
     }
 
-    /// What is kept, and where, if it is there and whole.
-    fn open_kept(&self, of: Digest, engine: Digest) -> Option<(PathBuf, File)> {
+    /// What is kept, if it is there and whole.
+    fn open_kept(&self, of: Digest, engine: Digest) -> Option<Kept> {
         let path = self.kept(of, engine)?;
         let key = self.key()?;
         let opened = (|| {
@@ -185,7 +186,8 @@ impl Cache {
                 return Ok(None);
             };
             let file = File::open(&path)?;
-            let code = hash(&file)?;
+            let mut code = Vec::new();
+            (&file).take(COMPILED_MAX_BYTES as u64).read_to_end(&mut code)?;
             Ok::<_, std::io::Error>(Some((proof, file, code)))
         })();
         let (proof, file, code) = match opened {
@@ -195,23 +197,23 @@ impl Cache {
                 return None;
             }
         };
-        if proof != prove(&key, of, engine, code).as_bytes() {
+        if !is_proven(&key, of, engine, &code, &proof) {
             tracing::warn!(file = %path.display(), "a compiled component was changed since it was made, and is made anew");
             return None;
         }
-        Some((path, file))
+        Some(Kept { path, file, code })
     }
 
     fn write(&self, path: &Path, of: Digest, engine: Digest, code: &[u8]) -> std::io::Result<()> {
         let Some(key) = self.key() else { return Ok(()) };
-        let proof = prove(&key, of, engine, Digest::of(code));
+        let proof = prove(&key, of, engine, code)?;
         // Code without its proof is as good as none, and code with another's is found out.
         files::write_cached(path, code)?;
-        files::write_cached(&proof_of(path), proof.as_bytes())
+        files::write_cached(&proof_of(path), &proof)
     }
 
     /// The key, read or made once; `None` where nothing is kept.
-    fn key(&self) -> Option<[u8; PROOF_BYTES]> {
+    fn key(&self) -> Option<[u8; KEY_BYTES]> {
         let folder = self.folder.as_ref()?;
         *self.key.get_or_init(|| match read_key(folder) {
             Ok(key) => Some(key),
@@ -223,14 +225,48 @@ impl Cache {
     }
 }
 
-/// Binds code to what it was made from and for. All parts have fixed lengths, so a key before
-/// them makes a proof that only its holder can make.
-fn prove(key: &[u8; PROOF_BYTES], of: Digest, engine: Digest, code: Digest) -> Digest {
+/// Machine code that is kept and proven.
+struct Kept {
+    path: PathBuf,
+    file: File,
+    code: Vec<u8>,
+}
+
+/// The key that code made from a component for an engine is proven by. All parts have fixed
+/// lengths, so a key before them makes one that only its holder can make.
+fn key_of(key: &[u8; KEY_BYTES], of: Digest, engine: Digest) -> std::io::Result<LessSafeKey> {
     let mut hasher = Hasher::new();
-    for part in [key, of.as_bytes(), engine.as_bytes(), code.as_bytes()] {
+    for part in [key, of.as_bytes(), engine.as_bytes()] {
         hasher.update(part);
     }
-    hasher.finish()
+    let key = UnboundKey::new(&AES_256_GCM, hasher.finish().as_bytes());
+    key.map(LessSafeKey::new)
+        .map_err(|_: ring::error::Unspecified| std::io::Error::other("no proof can be made"))
+}
+
+/// Binds code to what it was made from and for.
+fn prove(
+    key: &[u8; KEY_BYTES],
+    of: Digest,
+    engine: Digest,
+    code: &[u8],
+) -> std::io::Result<Vec<u8>> {
+    // A nonce that came twice under one key would give that key away. These are random, and one
+    // key proves what one engine makes of one component.
+    let nonce: [u8; NONCE_LEN] = modunest_runtime::random::bytes();
+    let unique = Nonce::assume_unique_for_key(nonce);
+    let tag = key_of(key, of, engine)?
+        .seal_in_place_separate_tag(unique, Aad::from(code), &mut [])
+        .map_err(|_: ring::error::Unspecified| std::io::Error::other("no proof can be made"))?;
+    Ok([&nonce, tag.as_ref()].concat())
+}
+
+/// Whether it is bound so.
+fn is_proven(key: &[u8; KEY_BYTES], of: Digest, engine: Digest, code: &[u8], proof: &[u8]) -> bool {
+    let Some((nonce, tag)) = proof.split_first_chunk::<NONCE_LEN>() else { return false };
+    let Ok(key) = key_of(key, of, engine) else { return false };
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    key.open_in_place(nonce, Aad::from(code), &mut tag.to_vec()).is_ok()
 }
 
 /// Where the proof of some code is.
@@ -238,32 +274,11 @@ fn proof_of(path: &Path) -> PathBuf {
     path.with_extension("proof")
 }
 
-/// The SHA-256 of a file, from its start.
-fn hash(file: &File) -> std::io::Result<Digest> {
-    let (mut hasher, mut piece, mut at) = (Hasher::new(), vec![0; PIECE_BYTES], 0);
-    loop {
-        match file.read_at(&mut piece, at)? {
-            0 => return Ok(hasher.finish()),
-            read => {
-                hasher.update(&piece[..read]);
-                at += read as u64;
-            }
-        }
-    }
-}
-
-fn read(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let mut limited = file.take(COMPILED_MAX_BYTES as u64);
-    limited.read_to_end(&mut content)?;
-    Ok(content)
-}
-
 /// The folder's key, made if there is none. A file of another length is none.
-fn read_key(folder: &Path) -> std::io::Result<[u8; PROOF_BYTES]> {
+fn read_key(folder: &Path) -> std::io::Result<[u8; KEY_BYTES]> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join("key");
-    let there = files::read_limited(&path, PROOF_BYTES).ok().flatten();
+    let there = files::read_limited(&path, KEY_BYTES).ok().flatten();
     if let Some(key) = there.and_then(|bytes| bytes.try_into().ok()) {
         return Ok(key);
     }
