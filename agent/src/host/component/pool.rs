@@ -41,9 +41,6 @@ const PART_OF_ADDRESSES: u64 = 4;
 /// plugins write.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// The same of a stack: what most calls take.
-const KEPT_STACK_BYTES: usize = 16 * 1024;
-
 /// Free slots whose kept bytes are not given up for a slot that was never used.
 const WARM_SLOTS_MAX: u32 = 16;
 
@@ -95,8 +92,7 @@ impl Pool {
             .table_elements(TABLE_ENTRIES_MAX)
             .max_unused_warm_slots(WARM_SLOTS_MAX)
             .linear_memory_keep_resident(KEPT_BYTES)
-            .table_keep_resident(KEPT_BYTES)
-            .async_stack_keep_resident(KEPT_STACK_BYTES);
+            .table_keep_resident(KEPT_BYTES);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
         Pool { memories: AtomicUsize::new(memories), tables: AtomicUsize::new(tables) }
     }
