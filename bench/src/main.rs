@@ -125,6 +125,8 @@ enum Child {
     },
     /// Open and call unpacked libraries.
     HostOpen { plugins: PathBuf },
+    /// Copy libraries to memory, seal and hash them.
+    HostSeal { plugins: PathBuf },
     /// Load plugins into one tier.
     HostTier { tier: Tier, components: PathBuf, state: PathBuf, count: usize },
     /// Call plugins of one tier.
@@ -217,5 +219,6 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::CallsSocket { far } => process::answer(&calls::bare::socket(*far)?),
         Child::CallsSocketEcho => calls::bare::socket_echo(),
         Child::HostOpen { plugins } => process::answer(&host::bare::open(plugins)?),
+        Child::HostSeal { plugins } => process::answer(&host::bare::seal(plugins)?),
     }
 }

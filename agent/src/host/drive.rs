@@ -28,8 +28,8 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
     /// Whether what this thread polled last had more to compute.
     static COMPUTES: Cell<bool> = const { Cell::new(false) };
-    /// A parker for the next [`block_on`].
-    static PARKER: RefCell<Option<Arc<Parker>>> = const { RefCell::new(None) };
+    /// A parker for the next [`block_on`], and what wakes it.
+    static PARKER: RefCell<Option<(Arc<Parker>, Waker)>> = const { RefCell::new(None) };
 }
 
 /// Wakes a thread that waits for a future.
@@ -65,10 +65,12 @@ pub(super) fn block_on_until<T>(
     future: impl Future<Output = T>,
 ) -> Option<T> {
     // One that is inside another has a parker of its own, so that neither takes the other's word.
-    let parker = PARKER.take().unwrap_or_else(|| {
-        Arc::new(Parker { thread: std::thread::current(), is_woken: AtomicBool::new(false) })
+    let (parker, waker) = PARKER.take().unwrap_or_else(|| {
+        let thread = std::thread::current();
+        let parker = Arc::new(Parker { thread, is_woken: AtomicBool::new(false) });
+        let waker = Waker::from(parker.clone());
+        (parker, waker)
     });
-    let waker = Waker::from(parker.clone());
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {
@@ -77,7 +79,7 @@ pub(super) fn block_on_until<T>(
             future.as_mut().poll(&mut context)
         };
         if let Poll::Ready(answer) = polled {
-            PARKER.set(Some(parker));
+            PARKER.set(Some((parker, waker)));
             return Some(answer);
         }
         while !parker.is_woken.swap(false, Ordering::SeqCst) {

@@ -92,9 +92,9 @@ pub fn run() -> Result<Report, Error> {
     report.note(format!("medians of {ROUNDS} fresh processes each; payloads there and back"));
     report.note(
         "pointer: the plugin's function with what it allocates and frees, its answer read where \
-         it lies; ours takes the answer over into memory of its own, as a caller who keeps it \
-         does by the pointer too (with a copy); from plugin to plugin, the import, the grant and \
-         the operator's rules are looked up at each call",
+         it lies, as ours is; with a copy: taken over into memory of the caller's own before; from \
+         plugin to plugin, the import, the grant and the operator's rules are looked up at each \
+         call",
     );
     report.note(
         "socket: send and receive of the whole payload between two processes, nothing else; one \

@@ -135,6 +135,8 @@ struct Place {
     bare: Turns,
     bare_one: Turns,
     open: Turns,
+    /// Copies to memory, sealed and hashed.
+    seal: Turns,
 }
 
 /// Measures all.
@@ -149,7 +151,8 @@ pub fn run() -> Result<Report, Error> {
     let cpu: fn(&Step) -> f64 = |step| step.cpu_ms;
     let target = Target::RatioMax(RATIO_MAX);
     let count = plugins::COUNT;
-    for (place, Place { ours, bare, bare_one, open }) in [("memory", in_memory), ("disk", on_disk)]
+    for (place, Place { ours, bare, bare_one, open, seal }) in
+        [("memory", in_memory), ("disk", on_disk)]
     {
         let row = |what: &str,
                    get,
@@ -167,6 +170,16 @@ pub fn run() -> Result<Report, Error> {
             report.row(row("time with the sync", wall, ("bare steps", &bare), &all));
         }
         report.row(row("time", wall, ("bare dlopen", &open), &but_sync));
+        let opening = |name: &str| matches!(name, "load" | "call");
+        let sealed = seal.median(cpu, opening);
+        let apart = format!("{count} plugins, {place}: opened and called, CPU, seals apart");
+        report.row(
+            Row::new(apart, "ms", ours.median(cpu, opening) - sealed)
+                .against("bare dlopen", open.median(cpu, opening))
+                .target(target),
+        );
+        let apart = format!("{count} plugins, {place}: sealed copies that are hashed, CPU");
+        report.row(Row::new(apart, "ms", sealed));
         for name in STEPS.into_iter().filter(|name| place == "disk" || *name != "sync") {
             let this = |other: &str| other == name;
             report.row(row(&format!("of it {name}, CPU"), cpu, ("bare steps", &bare_one), &this));
@@ -178,6 +191,10 @@ pub fn run() -> Result<Report, Error> {
         "medians of {ROUNDS} fresh processes each; bare steps: time on {threads} threads (opening \
          on one), CPU on one; the sync is one syncfs in both"
     ));
+    report.note(
+        "seals apart: what a loader takes besides that copies each library to memory, seals it \
+         there, hashes it and opens nothing; it is measured by bare calls",
+    );
     report.note(
         "bare: fs::read, sha2, verify_strict, zip crate, fs::write, dlopen, call; no gate, no \
          manifest, no list of files, no sealed copy that is hashed again before it is opened",
@@ -197,7 +214,7 @@ fn measure(plugins: &Path, work: &Path) -> Result<Place, Error> {
         number += 1;
         let mut command = process::own(&[which], None)?;
         command.arg(plugins);
-        if which != "host-open" {
+        if !matches!(which, "host-open" | "host-seal") {
             let folder = work.join(number.to_string());
             std::fs::create_dir(&folder).map_err(Error::io(&folder))?;
             command.arg(folder);
@@ -205,7 +222,8 @@ fn measure(plugins: &Path, work: &Path) -> Result<Place, Error> {
         command.args(threads.map(|threads| threads.to_string()));
         process::ask(command)
     };
-    let [mut ours, mut bare, mut bare_one, mut open] = std::array::from_fn(|_| Turns::default());
+    let [mut ours, mut bare, mut bare_one, mut open, mut seal] =
+        std::array::from_fn(|_| Turns::default());
     // The first turn of each only warms the caches.
     for round in 0..=ROUNDS {
         let turns = [
@@ -213,12 +231,13 @@ fn measure(plugins: &Path, work: &Path) -> Result<Place, Error> {
             (&mut bare, turn("host-bare", Some(processors()))?),
             (&mut bare_one, turn("host-bare", Some(1))?),
             (&mut open, turn("host-open", None)?),
+            (&mut seal, turn("host-seal", None)?),
         ];
         for (all, steps) in turns.into_iter().filter(|_| round > 0) {
             all.0.push(steps);
         }
     }
-    Ok(Place { ours, bare, bare_one, open })
+    Ok(Place { ours, bare, bare_one, open, seal })
 }
 
 #[cfg(test)]

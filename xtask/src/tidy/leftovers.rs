@@ -46,11 +46,8 @@ pub fn no_conflicts(tree: &Tree) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::places;
     use super::*;
-
-    fn places(findings: &[Finding]) -> Vec<(&str, usize)> {
-        findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect()
-    }
 
     #[test]
     fn copies_are_found_by_the_end_of_their_name() {

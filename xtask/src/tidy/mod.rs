@@ -61,6 +61,12 @@ const RULES: [Rule; 16] = [
     words::registry_mirrors,
 ];
 
+/// Where findings are, for tests of the rules.
+#[cfg(test)]
+fn places(findings: &[Finding]) -> Vec<(&str, usize)> {
+    findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect()
+}
+
 /// Checks the whole tree and prints every finding.
 pub fn run(repository: &Path) -> Result<(), Error> {
     let tree = Tree::read(repository)?;

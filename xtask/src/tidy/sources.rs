@@ -134,11 +134,8 @@ pub fn keys_spelled_once(tree: &Tree) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::places;
     use super::*;
-
-    fn places(findings: &[Finding]) -> Vec<(&str, usize)> {
-        findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect()
-    }
 
     #[test]
     fn long_files_are_found_at_the_limit() {

@@ -93,13 +93,15 @@ impl Cell {
             Ok(admitted) => admitted,
             Err(error) => return self.refuse(error),
         };
-        let noted = self.begin(&call, instance, ticket, depth);
+        let native = instance.as_native();
+        let stays = native.is_some() || instance.stays_in_process();
+        let noted = self.begin(&call, stays, ticket, depth);
         let other = (!noted.is_same).then(|| noted.trace.clone());
         let trace = noted.trace.as_deref().unwrap_or_default();
         let mut answer = OwnedBuffer::EMPTY;
         let served = frame::deeper(depth + 1, deadline_ms, other, || {
             let call = Call { deadline_ms, trace, ..call };
-            match instance.as_native() {
+            match native {
                 Some(native) => native.call_into(&call, &mut answer),
                 None => instance.call(call).map(|answered| answer = answered),
             }
@@ -149,7 +151,7 @@ impl Cell {
             Entered::Successor(successor) => return Ok(Served::Elsewhere(successor)),
         };
         let (instance, ticket) = self.admit_call(&call).or_else(|error| self.refuse(error))?;
-        let noted = self.begin(&call, instance, ticket, depth);
+        let noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.clone();
         let inner = Frame { depth: depth + 1, deadline_ms, trace: trace.clone(), ..outer };
         let mut open = Open { cell: self, call, noted: Some(noted) };
@@ -162,9 +164,9 @@ impl Cell {
         Ok(Served::Here(answer))
     }
 
-    /// Notes that a call begins.
+    /// Notes that a call begins. `stays` says whether it stays in this process.
     #[inline(always)]
-    fn begin(&self, call: &Call<'_>, instance: &dyn Instance, ticket: Ticket, depth: u32) -> Noted {
+    fn begin(&self, call: &Call<'_>, stays: bool, ticket: Ticket, depth: u32) -> Noted {
         let outer = frame::trace();
         // As it is, or handed on by the plugin that calls, or another one.
         let is_same = call.trace.is_empty() || outer.as_deref() == Some(call.trace);
@@ -176,7 +178,7 @@ impl Cell {
         };
         // What comes from a client, or leaves the process, costs more than two looks at a clock.
         let is_from_client = depth == 0 && call.kind != RequestKind::Service;
-        let begun = Meter::begin(is_from_client || !instance.stays_in_process());
+        let begun = Meter::begin(is_from_client || !stays);
         Noted { ticket, begun, step, trace, is_same }
     }
 

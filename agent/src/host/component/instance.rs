@@ -46,7 +46,7 @@ pub(crate) struct ComponentInstance {
     side: Arc<dyn HostSide>,
     assets: Arc<Assets>,
     /// Stores that serve no call now; `None` for one that trapped.
-    idle: Mutex<Vec<Option<Running>>>,
+    idle: Mutex<Vec<Option<Box<Running>>>>,
     /// A permit for each of them: calls take theirs in the order in which they came.
     turns: Semaphore,
     memory_bytes: Arc<AtomicU64>,
@@ -134,7 +134,7 @@ impl ComponentInstance {
     }
 
     /// Makes a store with the plugin in it.
-    async fn make(&self) -> Result<Running, Error> {
+    async fn make(&self) -> Result<Box<Running>, Error> {
         let deadline_ms = after(self.settings.load_timeout);
         let state = State {
             side: self.side.clone(),
@@ -163,14 +163,14 @@ impl ComponentInstance {
         match made.await.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
             Ok((plugin, created)) => {
                 created.map_err(|failure| error_of(&failure))?;
-                Ok(Running { store, plugin })
+                Ok(Box::new(Running { store, plugin }))
             }
             Err(error) => Err(self.trapped(store.data(), &error)),
         }
     }
 
     /// Makes the plugin anew behind a trap.
-    async fn make_anew(&self) -> Result<Running, Error> {
+    async fn make_anew(&self) -> Result<Box<Running>, Error> {
         let reason = lock(&self.last_trap).take();
         let reason = reason.as_deref().unwrap_or("a call of it was left before its end");
         self.side.remade(reason);
@@ -200,11 +200,16 @@ impl ComponentInstance {
         if self.settings.stores <= 1 {
             refuse_return(self.number)?;
         }
-        let mut turn = self.turn(deadline_ms).await?;
-        serving(self.number, async {
+        // What is rare has a place of its own, and what is pinned is not moved again: a call would
+        // move kilobytes otherwise.
+        let mut turn = match self.turn_now() {
+            Some(turn) => turn,
+            None => Box::pin(self.turn(deadline_ms)).await?,
+        };
+        let served = pin!(async {
             let mut running = match turn.store.take() {
                 Some(running) => running,
-                None => self.make_anew().await?,
+                None => Box::pin(self.make_anew()).await?,
             };
             match self.run(&mut running, deadline_ms, ask).await {
                 Ran::Answered(answer) => {
@@ -213,35 +218,40 @@ impl ComponentInstance {
                 }
                 Ran::Trapped(error) => Err(error),
             }
-        })
-        .await
+        });
+        serving(self.number, served).await
+    }
+
+    /// A store that serves no call, if there is one that nobody waits for.
+    fn turn_now(&self) -> Option<Turn<'_>> {
+        self.turns.try_acquire().ok().map(|permit| self.turn_with(permit))
     }
 
     /// Waits for a store that serves no call.
     async fn turn(&self, deadline_ms: u64) -> Result<Turn<'_>, Error> {
-        let taken = match self.turns.try_acquire() {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                let waited = frame::while_awaited(async {
-                    // Nobody closes it.
-                    self.turns.acquire().await.map_err(|closed| Error::Failed(closed.to_string()))
-                });
-                until(self.compiled.runtime, deadline_ms, waited).await.unwrap_or_else(|Expired| {
-                    Err(Error::DeadlineExceeded("while it waited for its turn".to_owned()))
-                })
-            }
-        };
-        let permit = taken?;
+        let waited = frame::while_awaited(async {
+            // Nobody closes it.
+            self.turns.acquire().await.map_err(|closed| Error::Failed(closed.to_string()))
+        });
+        let permit = until(self.compiled.runtime, deadline_ms, waited).await;
+        let late = || Error::DeadlineExceeded("while it waited for its turn".to_owned());
+        permit.map_err(|Expired| late())?.map(|permit| self.turn_with(permit))
+    }
+
+    fn turn_with<'i>(&'i self, permit: SemaphorePermit<'i>) -> Turn<'i> {
         // There is one for each permit.
         let store = lock(&self.idle).pop().flatten();
-        Ok(Turn { instance: self, store, _permit: permit })
+        Turn { instance: self, store, _permit: permit }
     }
 
     async fn run(&self, running: &mut Running, deadline_ms: u64, ask: Ask<'_>) -> Ran {
         let _counted = self.compiled.runtime.enter();
         running.store.data_mut().deadline_ms = deadline_ms;
         running.store.set_epoch_deadline(1);
-        let answered = until(self.compiled.runtime, deadline_ms, perform(running, ask)).await;
+        let answered = {
+            let performed = pin!(perform(running, ask));
+            until(self.compiled.runtime, deadline_ms, performed).await
+        };
         match answered.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
             Ok(Ok(answer)) if answer.len() > MAX_MESSAGE_BYTES => {
                 Ran::Answered(Err(Error::Failed(format!(
@@ -293,7 +303,7 @@ enum Ran {
 /// trapped.
 struct Turn<'i> {
     instance: &'i ComponentInstance,
-    store: Option<Running>,
+    store: Option<Box<Running>>,
     /// Behind the store, which is there for whoever gets it next.
     _permit: SemaphorePermit<'i>,
 }
@@ -362,7 +372,7 @@ impl Instance for ComponentInstance {
     }
 
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
-        block_on(self.serve(call.deadline_ms, Ask::Call(call))).map(OwnedBuffer::from)
+        block_on(pin!(self.serve(call.deadline_ms, Ask::Call(call)))).map(OwnedBuffer::from)
     }
 
     fn is_async(&self) -> bool {
