@@ -10,13 +10,17 @@
 //! that did, they are kept for a while, so that going back is another switch.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use modunest_core::manifest::Manifest;
 use modunest_core::name::PluginName;
+use modunest_sdk::Error;
 
 use super::{Cell, Host, State};
 use crate::config::LifecycleSettings;
+
+/// How long who cannot be reached is left alone before it is asked again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What becomes of an instance's state when another release takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,17 +171,45 @@ fn hand_over(held: &[&Pair<'_>], settings: &LifecycleSettings) -> Result<(), Not
     }
     for pair in held.iter().rev() {
         let failed = |error| not(pair, format!("cannot take over: {error}"));
-        let snapshot = pair.old.snapshot().map_err(failed)?;
-        pair.new.restore(snapshot).map_err(failed)?;
-        pair.new.health().map_err(|error| not(pair, format!("is not healthy: {error}")))?;
+        let snapshot = until_reached(until, || pair.old.snapshot()).map_err(failed)?;
+        until_reached(until, || pair.new.restore(snapshot.clone())).map_err(failed)?;
+        until_reached(until, || pair.new.health())
+            .map_err(|error| not(pair, format!("is not healthy: {error}")))?;
     }
     Ok(())
+}
+
+/// Asks until it is answered, or until then. The process of an instance may have ended a moment
+/// ago: it is started anew, and a switch that meets it on its way up waits for it.
+fn until_reached<T>(until: Instant, mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    loop {
+        match ask() {
+            Err(Error::Unavailable(_)) if Instant::now() + AGAIN < until => {
+                std::thread::sleep(AGAIN);
+            }
+            answer => return answer,
+        }
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_on_the_way_up_is_asked_again_and_whoever_refuses_is_not() {
+        let soon = || Instant::now() + Duration::from_secs(60);
+        let (starting, failed) =
+            (Error::Unavailable("starting".to_owned()), Error::Failed("no".to_owned()));
+        let mut answers = vec![Ok(7), Err(starting.clone()), Err(starting.clone())];
+        assert_eq!(until_reached(soon(), || answers.pop().unwrap()), Ok(7));
+        let mut answers = vec![Ok(7), Err(failed.clone()), Err(starting.clone())];
+        assert_eq!(until_reached(soon(), || answers.pop().unwrap()), Err(failed));
+        assert_eq!(answers.len(), 1);
+        let mut answers = vec![Ok(7), Err(starting.clone())];
+        assert_eq!(until_reached(Instant::now(), || answers.pop().unwrap()), Err(starting));
+    }
 
     fn manifest(state: &str) -> Manifest {
         Manifest::parse(&format!(
