@@ -106,6 +106,7 @@ pub(super) struct Parts {
 
 impl Cell {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
+        presence::prepare();
         Arc::new_cyclic(|me| Self::of(parts, me.clone()))
     }
 

@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, compiler_fence};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 
 use super::gate::{Gate, lock};
 use crate::host::frame::DEPTH_MAX;
@@ -120,6 +120,17 @@ pub(super) fn barrier() {
             std::thread::yield_now();
         }
     }
+}
+
+/// Has the kernel told, on a thread of its own: in a process with threads it takes its time, some
+/// 15 ms, and a first call need not wait for that if plugins are still being loaded.
+pub(super) fn prepare() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        let thread = std::thread::Builder::new().name("presence".to_owned());
+        // Without a thread, the first call does it.
+        drop(thread.spawn(has_barrier));
+    });
 }
 
 /// Whether this kernel has it, and has been told that this process uses it.
