@@ -211,7 +211,7 @@ impl Agent {
             caller: String::new(),
             deadline_ms: deadline.as_millis(),
         };
-        let answer = drive(cell.call_async(call), None).await.flatten()?;
+        let answer = drive(cell.call_async(call), None).await?;
         Ok(answer.into_vec())
     }
 

@@ -101,7 +101,7 @@ impl Inner {
                 caller: String::new(),
                 deadline_ms,
             };
-            let answer = drive(cell.call_async(call), None).await.flatten();
+            let answer = drive(cell.call_async(call), None).await;
             if let Err(error) = answer {
                 tracing::warn!(plugin = %key.0, schedule = %key.1, %error, "a schedule failed");
             }

@@ -301,10 +301,7 @@ impl Gateway {
             let _place = place;
             cell.call_async(call).await
         };
-        match tokio::time::timeout_at(until, drive(serve, identity)).await {
-            Ok(answer) => Some(answer.flatten()),
-            Err(_) => None,
-        }
+        tokio::time::timeout_at(until, drive(serve, identity)).await.ok()
     }
 }
 

@@ -149,7 +149,7 @@ impl Drop for Pulled {
                 deadline_ms: deadline.as_millis(),
             };
             let (plugin, identity) = (called.cell.name().clone(), called.identity.clone());
-            let told = drive(called.cell.clone().call_async(call), identity).await.flatten();
+            let told = drive(called.cell.clone().call_async(call), identity).await;
             if let Err(error) = told {
                 tracing::debug!(%plugin, id, %error, "a plugin was not told of a closed stream");
             }

@@ -181,9 +181,9 @@ async fn run<T: Send + 'static>(mut call: Serving<'static, T>) -> Result<T, Erro
 /// of what it does.
 ///
 /// # Errors
-/// [`Error::Failed`] where it panicked, or the agent ends.
+/// What it answers; [`Error::Failed`] where it panicked, or the agent ends.
 pub(crate) async fn drive<T: Send + 'static>(
-    serve: impl Future<Output = T> + Send + 'static,
+    serve: impl Future<Output = Result<T, Error>> + Send + 'static,
     identity: Option<Arc<modunest_sdk::Identity>>,
 ) -> Result<T, Error> {
     let abandoned = Arc::<Abandoned>::default();
@@ -201,6 +201,7 @@ pub(crate) async fn drive<T: Send + 'static>(
         polled
     })
     .await
+    .flatten()
 }
 
 /// What is left of a call when its caller goes away.

@@ -104,6 +104,7 @@ impl HostSide for OwnProcess {
     fn operate(&self, operation: u32, request: &[u8]) -> Result<OwnedBuffer, Error> {
         self.living()?.operate(operation, request)
     }
+
     fn serve_service(&self, ask: OwnedAsk) -> Serving<'_, Result<OwnedBuffer, Error>> {
         Box::pin(async move { self.living()?.serve_service(ask).await })
     }
