@@ -12,6 +12,7 @@
 
 mod blocking;
 mod files;
+mod per_thread;
 
 pub mod config;
 pub mod secrets;
@@ -26,6 +27,8 @@ pub mod store;
 pub mod host;
 pub mod runner;
 pub mod sandbox;
+
+pub mod clib;
 
 pub mod users;
 

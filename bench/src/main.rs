@@ -135,12 +135,16 @@ enum Child {
         tier: Tier,
         #[arg(long)]
         far: Option<usize>,
+        #[arg(long, default_value_t = 0)]
+        shift: usize,
     },
     /// Call a plugin's function by its pointer.
     CallsPointer {
         work: PathBuf,
         #[arg(long)]
         copied: bool,
+        #[arg(long, default_value_t = 0)]
+        shift: usize,
     },
     /// Call another process over a bare socket.
     CallsSocket {
@@ -153,6 +157,10 @@ enum Child {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // As the agent does; whoever is compared with it gets the same.
+    if let Err(error) = modunest_agent::clib::start_anew_where_copies_are_slow() {
+        eprintln!("bench: not started anew, so large messages are copied slowly: {error}");
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -210,11 +218,11 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::HostTier { tier, components, state, count } => {
             process::answer(&host::tiers::run(*tier, components, state, *count)?)
         }
-        Child::CallsOurs { work, tier, far } => {
-            process::answer(&calls::ours::run(*tier, work, *far)?)
+        Child::CallsOurs { work, tier, far, shift } => {
+            process::answer(&calls::ours::run(*tier, work, *far, *shift)?)
         }
-        Child::CallsPointer { work, copied } => {
-            process::answer(&calls::bare::pointer(work, *copied)?)
+        Child::CallsPointer { work, copied, shift } => {
+            process::answer(&calls::bare::pointer(work, *copied, *shift)?)
         }
         Child::CallsSocket { far } => process::answer(&calls::bare::socket(*far)?),
         Child::CallsSocketEcho => calls::bare::socket_echo(),

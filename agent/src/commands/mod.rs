@@ -104,7 +104,13 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         // Commands for people keep quiet but for trouble; the daemon tells its story.
         match &self.command {
-            Command::Run(_) => modunest_runtime::logging::init(),
+            Command::Run(_) => {
+                let started = modunest_agent::clib::start_anew_where_copies_are_slow();
+                modunest_runtime::logging::init();
+                if let Err(error) = started {
+                    tracing::warn!(%error, "not started anew: large messages are copied slowly");
+                }
+            }
             _ => modunest_runtime::logging::init_with_default("error"),
         }
         let context = modunest_runtime::trace::root();

@@ -68,10 +68,16 @@ pub(super) fn deadline_ms() -> u64 {
     DEADLINE_MS.get()
 }
 
+/// Whether the call that this thread serves has a trace.
+#[inline]
+pub(super) fn is_traced() -> bool {
+    IS_TRACED.get()
+}
+
 /// The trace of the call that this thread serves.
 #[inline]
 pub(super) fn trace() -> Option<Arc<str>> {
-    IS_TRACED.get().then(|| TRACE.with_borrow(Clone::clone)).flatten()
+    is_traced().then(|| TRACE.with_borrow(Clone::clone)).flatten()
 }
 
 fn replace_trace(trace: Option<Arc<str>>) -> Option<Arc<str>> {
@@ -169,40 +175,43 @@ pub(super) async fn while_awaited<T>(
     }
 }
 
-/// Serves a call from within the one that this thread serves, for the same user. `trace` is
-/// given where it is another one.
-#[inline(always)]
-pub(super) fn deeper<T>(
+/// While this lives, the thread serves a call from within the one that it served before, for the
+/// same user and in the same trace.
+pub(super) struct Deeper {
     depth: u32,
     deadline_ms: u64,
-    trace: Option<Option<Arc<str>>>,
-    serve: impl FnOnce() -> T,
-) -> T {
-    /// Puts back what was there before, also behind a panic.
-    struct Back(u32, u64);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            DEPTH.set(self.0);
-            DEADLINE_MS.set(self.1);
-        }
+}
+
+impl Deeper {
+    #[inline(always)]
+    pub(super) fn enter(depth: u32, deadline_ms: u64) -> Self {
+        Deeper { depth: DEPTH.replace(depth), deadline_ms: DEADLINE_MS.replace(deadline_ms) }
     }
+}
+
+impl Drop for Deeper {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Not `set`, which is no single write.
+        DEPTH.replace(self.depth);
+        DEADLINE_MS.replace(self.deadline_ms);
+    }
+}
+
+/// Serves in another trace.
+pub(super) fn in_trace<T>(trace: Option<Arc<str>>, serve: impl FnOnce() -> T) -> T {
     struct BackTrace(Option<Arc<str>>);
     impl Drop for BackTrace {
         fn drop(&mut self) {
             drop(replace_trace(self.0.take()));
         }
     }
-    let _back = Back(DEPTH.replace(depth), DEADLINE_MS.replace(deadline_ms));
-    match trace {
-        None => serve(),
-        Some(trace) => {
-            let _back = BackTrace(replace_trace(trace));
-            serve()
-        }
-    }
+    let _back = BackTrace(replace_trace(trace));
+    serve()
 }
 
 /// The earlier of two deadlines, where zero is none.
+#[inline(always)]
 pub(super) fn earlier(one: u64, other: u64) -> u64 {
     match (one, other) {
         (0, deadline) | (deadline, 0) => deadline,

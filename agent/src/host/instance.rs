@@ -33,13 +33,6 @@ pub trait Instance: Send + Sync {
     /// What the plugin answered, or what became of it.
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error>;
 
-    /// The plugin itself, where it is a library in this process: a call then costs so little that
-    /// the way to it counts.
-    #[doc(hidden)]
-    fn as_native(&self) -> Option<&NativeInstance> {
-        None
-    }
-
     /// Whether [`Instance::call_async`] holds no thread while it waits.
     fn is_async(&self) -> bool {
         false
@@ -97,6 +90,25 @@ pub trait Instance: Send + Sync {
     /// How it does, seen from outside it.
     fn vitals(&self) -> Vitals {
         Vitals::in_process()
+    }
+}
+
+/// A plugin that runs, as a [`Cell`](super::Cell) has it.
+pub(super) enum Loaded {
+    /// A library in this process: a call of it costs so little that the way to it counts.
+    Library(NativeInstance),
+    /// Anything else.
+    Other(Box<dyn Instance>),
+}
+
+impl std::ops::Deref for Loaded {
+    type Target = dyn Instance;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Loaded::Library(library) => library,
+            Loaded::Other(other) => other.as_ref(),
+        }
     }
 }
 

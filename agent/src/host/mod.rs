@@ -102,7 +102,7 @@ pub fn facts() -> HostFacts {
         version: own_version(),
         #[allow(clippy::expect_used, reason = "made of the compiler's own words")]
         target: target.parse().expect("the compiler's target is a target"),
-        libc: native::libc_version(),
+        libc: crate::clib::version(),
         abi: (ABI_MIN, NATIVE_ABI),
         world: Some(COMPONENT_WORLD),
         prefers_components: false,

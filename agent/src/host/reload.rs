@@ -81,10 +81,11 @@ pub fn switch(
 ) -> Result<(), NotSwitched> {
     let pairs = pairs(previous, next)?;
     // What is lost by the new set is not lost quietly.
+    let until = Instant::now() + settings.drain_timeout;
     for pair in &pairs {
         let state = pair.new.status().state;
         if !matches!(state, State::Idle) {
-            pair.new.health().map_err(|error| not(pair, format!("is not healthy: {error}")))?;
+            asked_after_health(pair, until)?;
         }
     }
     let held = pairs.iter().filter(|pair| pair.restores);
@@ -173,10 +174,14 @@ fn hand_over(held: &[&Pair<'_>], settings: &LifecycleSettings) -> Result<(), Not
         let failed = |error| not(pair, format!("cannot take over: {error}"));
         let snapshot = until_reached(until, || pair.old.snapshot()).map_err(failed)?;
         until_reached(until, || pair.new.restore(snapshot.clone())).map_err(failed)?;
-        until_reached(until, || pair.new.health())
-            .map_err(|error| not(pair, format!("is not healthy: {error}")))?;
+        asked_after_health(pair, until)?;
     }
     Ok(())
+}
+
+fn asked_after_health(pair: &Pair<'_>, until: Instant) -> Result<(), NotSwitched> {
+    until_reached(until, || pair.new.health())
+        .map_err(|error| not(pair, format!("is not healthy: {error}")))
 }
 
 /// Asks until it is answered, or until then. The process of an instance may have ended a moment

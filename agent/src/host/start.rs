@@ -6,11 +6,12 @@ use modunest_core::archive::FileRecord;
 use modunest_core::scan::COMPONENT_NAME;
 
 use super::component::Ready;
+use super::instance::Loaded;
 use super::native::{self, LoadError, NativeInstance};
 use super::native_host;
 use super::process::Runners;
 use super::side::OwnProcess;
-use super::{Cell, Instance, Tier};
+use super::{Cell, Tier};
 use crate::store::LIBRARY_NAME;
 
 /// What a plugin is made of.
@@ -34,10 +35,12 @@ pub(super) fn start(
     cell: &Arc<Cell>,
     place: Place,
     piece: &mut Vec<u8>,
-) -> Result<Box<dyn Instance>, LoadError> {
+) -> Result<Loaded, LoadError> {
     let library = match place.code {
         Code::Library(library) => library,
-        Code::Component(component) => return component.start(cell, &place.runners),
+        Code::Component(component) => {
+            return component.start(cell, &place.runners).map(Loaded::Other);
+        }
     };
     let record = &library.ok_or(LoadError::NoLibrary(LIBRARY_NAME))?;
     let config = cell.config()?;
@@ -46,12 +49,11 @@ pub(super) fn start(
             let path = cell.folder().join(LIBRARY_NAME);
             let table = native::open(&native::sealed_copy(&path, record, piece)?)?;
             let host = native_host::table(Box::new(OwnProcess::of(cell)));
-            NativeInstance::start(table, host, &config)
-                .map(|made| Box::new(made) as Box<dyn Instance>)
+            NativeInstance::start(table, host, &config).map(Loaded::Library)
         }
         Tier::Process => {
             let made = place.runners.load_native(cell, record, &config, piece);
-            made.map(|made| Box::new(made) as Box<dyn Instance>)
+            made.map(|made| Loaded::Other(Box::new(made)))
         }
         // It has a component to be started from, not a library.
         Tier::Component | Tier::ComponentProcess => Err(LoadError::NoLibrary(COMPONENT_NAME)),

@@ -13,6 +13,7 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::ask::ServiceAsk;
 use super::cell::Parts;
+use super::instance::Loaded;
 use super::*;
 use crate::config::{Grants, HostSettings};
 use crate::embed::Hooks;
@@ -201,7 +202,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
 
 fn open(cell: &Cell) {
     cell.set(State::Loading, None);
-    cell.open(Box::new(Counting(AtomicU64::new(0)))).unwrap();
+    cell.open(Loaded::Other(Box::new(Counting(AtomicU64::new(0))))).unwrap();
 }
 
 fn service_call<'a>() -> Call<'a> {
@@ -300,7 +301,7 @@ fn the_most_specific_route_answers() {
 fn a_plugin_that_fails_again_and_again_is_left_alone() {
     let failing = cell("demo/back", "", &[]);
     failing.set(State::Loading, None);
-    failing.open(Box::new(Failing)).unwrap();
+    failing.open(Loaded::Other(Box::new(Failing))).unwrap();
     for _ in 0..5 {
         assert!(matches!(failing.call(service_call()), Err(Error::Failed(_))));
     }

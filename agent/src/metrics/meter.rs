@@ -1,4 +1,5 @@
-//! What one plugin does, counted where it is called. No lock, and one addition a call.
+//! What one plugin does, counted where it is called. No lock, and one addition a call, which is not
+//! even an atomic one where the call went well.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use modunest_sdk::Error;
 
 use super::histogram::{Histogram, Latency};
+use super::tally::Tally;
 use crate::host::Served;
 
 /// Of calls that cost less than reading a clock, one in so many is timed and stands for all of
@@ -77,9 +79,12 @@ impl Outcome {
     }
 }
 
-/// Counts what one plugin does.
+/// Counts what one plugin does. What each call adds to comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Meter {
+    answered: Tally,
+    /// Calls that ended otherwise.
     outcomes: [AtomicU64; Outcome::ALL.len()],
     latency: Histogram,
     refused: AtomicU64,
@@ -129,12 +134,37 @@ impl Meter {
         Begun { since: (weight > 0).then(Instant::now), weight }
     }
 
+    /// A call that is not timed has begun.
+    pub fn begin_untimed() -> Begun {
+        Begun { since: None, weight: 0 }
+    }
+
     /// A call ends; answers how long it took, where it was timed.
     pub fn end(&self, begun: Begun, outcome: Outcome) -> Option<Duration> {
-        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+        self.count(outcome);
         let time = begun.since?.elapsed();
         self.latency.add(time, begun.weight);
         Some(time)
+    }
+
+    /// A call that was not to be timed was answered.
+    #[inline(always)]
+    pub fn answered(&self) {
+        self.answered.add();
+    }
+
+    fn count(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered => self.answered.add(),
+            other => drop(self.outcomes[other as usize].fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    fn counted(&self, outcome: Outcome) -> u64 {
+        match outcome {
+            Outcome::Answered => self.answered.read(),
+            other => self.outcomes[other as usize].load(Ordering::Relaxed),
+        }
     }
 
     /// A call was answered, and the answer says that the plugin could not do it.
@@ -144,11 +174,10 @@ impl Meter {
 
     /// Calls that have ended, and those of them that failed, by whatever fault of the plugin's.
     pub fn served(&self) -> Served {
-        let count = |outcome: Outcome| self.outcomes[outcome as usize].load(Ordering::Relaxed);
         let failed = [Outcome::Failed, Outcome::Panicked, Outcome::Late, Outcome::Unavailable];
-        let failures: u64 = failed.into_iter().map(count).sum();
+        let failures: u64 = failed.into_iter().map(|outcome| self.counted(outcome)).sum();
         Served {
-            calls: Outcome::ALL.into_iter().map(count).sum(),
+            calls: Outcome::ALL.into_iter().map(|outcome| self.counted(outcome)).sum(),
             failures: failures + self.faults.load(Ordering::Relaxed),
         }
     }
@@ -189,7 +218,7 @@ impl Meter {
     /// What was counted until now.
     pub fn read(&self) -> Reading {
         Reading {
-            outcomes: std::array::from_fn(|at| self.outcomes[at].load(Ordering::Relaxed)),
+            outcomes: Outcome::ALL.map(|outcome| self.counted(outcome)),
             latency: self.latency.read(),
             refused: self.refused.load(Ordering::Relaxed),
             denials: self.denials.load(Ordering::Relaxed),
@@ -212,22 +241,25 @@ impl Reading {
     }
 }
 
-/// One in [`SAMPLED`] is 64, the others are 0. Each thread counts for itself: a counter that
-/// threads share would cost more than it saves.
+thread_local! {
+    /// Calls that are left untimed before the next that is not. Each thread counts for itself: a
+    /// counter that threads share would cost more than it saves.
+    static UNTIMED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether the next call is left untimed; it counts as that if it is.
+#[inline(always)]
+pub(crate) fn pass_untimed() -> bool {
+    UNTIMED.with(|untimed| untimed.replace(untimed.get().saturating_sub(1))) > 0
+}
+
+/// One in [`SAMPLED`] is 64, the others are 0.
 fn sample() -> u64 {
-    thread_local! {
-        static LEFT: Cell<u32> = const { Cell::new(0) };
+    if pass_untimed() {
+        return 0;
     }
-    LEFT.with(|left| match left.get().checked_sub(1) {
-        Some(less) => {
-            left.set(less);
-            0
-        }
-        None => {
-            left.set(SAMPLED - 1);
-            u64::from(SAMPLED)
-        }
-    })
+    UNTIMED.set(SAMPLED - 1);
+    u64::from(SAMPLED)
 }
 
 /// A call that waits for its turn.

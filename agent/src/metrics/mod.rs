@@ -6,6 +6,8 @@ mod links;
 mod meter;
 pub mod process;
 pub mod prometheus;
+mod tally;
 
 pub use histogram::{Histogram, Latency};
+pub(crate) use meter::pass_untimed;
 pub use meter::{Begun, Meter, Outcome, Reading, Waiting};

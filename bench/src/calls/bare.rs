@@ -10,7 +10,7 @@ use modunest_sdk::abi::Buffer;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::{CALLS, Measured, PAYLOADS, echo_library};
+use super::{CALLS, Measured, PAYLOADS, Payload, echo_library};
 use crate::error::Error;
 use crate::process;
 
@@ -22,7 +22,7 @@ type Echo = unsafe extern "C" fn(*const u8, usize, *mut Buffer) -> i32;
 /// Calls the plugin's function by its pointer. Its answer is read where the plugin made it, and
 /// given back to it; with `copied`, it is taken over into memory of ours before, as whoever
 /// keeps an answer has to.
-pub fn pointer(work: &Path, copied: bool) -> Result<Measured, Error> {
+pub fn pointer(work: &Path, copied: bool, shift: usize) -> Result<Measured, Error> {
     let path = echo_library(work)?;
     // SAFETY: a library that this program compiled; its constructors do nothing.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
@@ -32,7 +32,7 @@ pub fn pointer(work: &Path, copied: bool) -> Result<Measured, Error> {
     let echo = *echo.map_err(Error::wrong("a library"))?;
     let mut measured = Measured::default();
     for (size, calls) in PAYLOADS.into_iter().zip(CALLS) {
-        let payload = vec![b'x'; size];
+        let payload = Payload::new(size, shift);
         let calls = calls * MORE;
         let begun = Instant::now();
         for _ in 0..calls {

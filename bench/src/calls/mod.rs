@@ -24,6 +24,11 @@ pub const PAYLOADS: [usize; 2] = [64, 64 * 1024];
 pub const CALLS: [u32; 2] = [20_000, 4_000];
 /// Turns of each; the figures are medians over them.
 const ROUNDS: usize = 5;
+/// Turns of what stays in the process, where nanoseconds count. In each, payloads and answers lie
+/// elsewhere: how they lie to one another makes tens of nanoseconds for large ones.
+const ROUNDS_IN_PROCESS: usize = 11;
+/// How much further they lie in each turn, in bytes; no power of two, so that no two turns are alike.
+const SHIFT_BYTES: usize = 1_040;
 /// What a call in the host's process may take more than the plugin's function by its pointer.
 const ABOVE_POINTER_MAX_NS: f64 = 10.0;
 /// What a call of another process may take more than a bare round trip.
@@ -42,6 +47,32 @@ pub struct Measured {
     pub call_ns: Vec<f64>,
     /// One call by a plugin of another, in nanoseconds; of ours only.
     pub between_ns: Vec<f64>,
+}
+
+/// A payload for calls within the process, in a page of its own and so many bytes behind its start.
+/// What is allocated from now on lies as much further.
+struct Payload {
+    bytes: Vec<u8>,
+    at: usize,
+    size: usize,
+}
+
+impl Payload {
+    fn new(size: usize, shift: usize) -> Self {
+        const PAGE_BYTES: usize = 4096;
+        std::mem::forget(Vec::<u8>::with_capacity(shift));
+        let bytes = vec![b'x'; size + 2 * PAGE_BYTES];
+        let at = bytes.as_ptr().align_offset(PAGE_BYTES) + shift % PAGE_BYTES;
+        Payload { bytes, at, size }
+    }
+}
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.at..self.at + self.size]
+    }
 }
 
 /// The plugin that all measure, compiled into `work` where it is not there yet.
@@ -89,7 +120,10 @@ pub fn run() -> Result<Report, Error> {
     in_process(&mut report, work)?;
     processes(&mut report, work)?;
     component(&mut report)?;
-    report.note(format!("medians of {ROUNDS} fresh processes each; payloads there and back"));
+    report.note(format!(
+        "medians of {ROUNDS} fresh processes each, in-process {ROUNDS_IN_PROCESS}, in each of \
+         which payloads and answers lie elsewhere; payloads there and back"
+    ));
     report.note(
         "pointer: the plugin's function with what it allocates and frees, its answer read where \
          it lies, as ours is; with a copy: taken over into memory of the caller's own before; from \
@@ -105,14 +139,21 @@ pub fn run() -> Result<Report, Error> {
 
 fn in_process(report: &mut Report, work: &Path) -> Result<(), Error> {
     let (mut ours, mut between, mut pointer, mut copied) = (vec![], vec![], vec![], vec![]);
-    for _ in 0..ROUNDS {
-        let turn: Measured = ask(&["calls-ours", "in-process"], work, true)?;
-        ours.push(turn.call_ns);
-        between.push(turn.between_ns);
-        let turn: Measured = ask(&["calls-pointer"], work, true)?;
-        pointer.push(turn.call_ns);
-        let turn: Measured = ask(&["calls-pointer", "--copied"], work, true)?;
-        copied.push(turn.call_ns);
+    for round in 0..ROUNDS_IN_PROCESS {
+        let shift = (round * SHIFT_BYTES).to_string();
+        let turn = |arguments: &[&str]| -> Result<Measured, Error> {
+            ask(&[arguments, &["--shift", &shift]].concat(), work, true)
+        };
+        let turns = [
+            turn(&["calls-ours", "in-process"])?,
+            turn(&["calls-pointer"])?,
+            turn(&["calls-pointer", "--copied"])?,
+        ];
+        let [one, two, three] = turns;
+        ours.push(one.call_ns);
+        between.push(one.between_ns);
+        pointer.push(two.call_ns);
+        copied.push(three.call_ns);
     }
     for (at, payload) in PAYLOADS.into_iter().enumerate() {
         let (ours, between) = (median(&ours, at), median(&between, at));

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use super::{CALLS, Measured, PAYLOADS, echo_library};
+use super::{CALLS, Measured, PAYLOADS, Payload, echo_library};
+use modunest_sdk::abi::OwnedBuffer;
+
 use crate::error::Error;
 use crate::folders;
 use crate::plain::{self, Tier, call};
@@ -13,8 +15,8 @@ use crate::plain::{self, Tier, call};
 const BETWEEN: [u32; 2] = [200_000, 20_000];
 
 /// Measures the calls of a tier of native plugins. With `far`, the plugin's process is put on
-/// that processor.
-pub fn run(tier: Tier, work: &Path, far: Option<usize>) -> Result<Measured, Error> {
+/// that processor. For `shift` see [`Payload`].
+pub fn run(tier: Tier, work: &Path, far: Option<usize>, shift: usize) -> Result<Measured, Error> {
     let (echo, asks) = ("bench/echo", "bench/asks");
     let name = |name: &str| name.parse().map_err(Error::wrong("a plugin's name"));
     let services = |name: &str| format!("\n[[service]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
@@ -47,13 +49,14 @@ pub fn run(tier: Tier, work: &Path, far: Option<usize>) -> Result<Measured, Erro
     let mut measured = Measured::default();
     for ((size, calls), between) in PAYLOADS.into_iter().zip(CALLS).zip(BETWEEN) {
         let calls = if tier == Tier::InProcess { calls * 20 } else { calls };
-        let payload = vec![b'x'; size];
+        let payload = Payload::new(size, shift);
         // The first calls make lanes and fill caches.
         for count in [calls / 20, calls] {
             let begun = Instant::now();
             for _ in 0..count {
-                let answer = echo_cell.call(call("echo", &payload));
-                let answer = answer.map_err(Error::wrong("a call"))?;
+                let mut answer = OwnedBuffer::EMPTY;
+                let called = echo_cell.call_into(&call("echo", &payload), &mut answer);
+                called.map_err(Error::wrong("a call"))?;
                 if answer.len() != size {
                     let why = format!("{} bytes", answer.len());
                     return Err(Error::Wrong { what: "an echo", why });

@@ -10,7 +10,7 @@ use super::{Admission, Breaker, BreakerSettings, BreakerState, Outcome};
 pub struct Breakers {
     /// Whether any breaker has to be asked at all.
     noisy: AtomicBool,
-    all: Mutex<All>,
+    all: Box<Mutex<All>>,
 }
 
 struct All {
@@ -41,12 +41,18 @@ impl Breakers {
     pub fn new(settings: BreakerSettings) -> Self {
         Breakers {
             noisy: AtomicBool::new(settings.rate.is_some()),
-            all: Mutex::new(All {
+            all: Box::new(Mutex::new(All {
                 settings,
                 plugin: Breaker::new(settings),
                 services: BTreeMap::new(),
-            }),
+            })),
         }
+    }
+
+    /// Whether no breaker has anything to say, and none has to hear of a success.
+    #[inline]
+    pub fn are_quiet(&self) -> bool {
+        !self.noisy.load(Ordering::Acquire)
     }
 
     /// Whether a call may be made: `service` is the service's name where it is one. Nothing is
@@ -56,11 +62,7 @@ impl Breakers {
     /// Which breaker refuses, and until when.
     #[inline]
     pub fn admit(&self, service: Option<&str>, now: impl Fn() -> u64) -> Result<Ticket, Refused> {
-        if self.noisy.load(Ordering::Acquire) {
-            self.admit_noisy(service, now())
-        } else {
-            Ok(Ticket::default())
-        }
+        if self.are_quiet() { Ok(Ticket::default()) } else { self.admit_noisy(service, now()) }
     }
 
     #[cold]
@@ -98,7 +100,7 @@ impl Breakers {
         outcome: Outcome,
         now: impl Fn() -> u64,
     ) -> bool {
-        let is_quiet = outcome != Outcome::Failure && !self.noisy.load(Ordering::Acquire);
+        let is_quiet = outcome != Outcome::Failure && self.are_quiet();
         !is_quiet && self.record_noisy(service, ticket, outcome, now())
     }
 

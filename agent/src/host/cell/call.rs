@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modunest_core::time::Timestamp;
+use modunest_runtime::telemetry;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
@@ -11,7 +12,8 @@ use super::Cell;
 use super::gate::{Entered, Way};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket};
-use crate::host::frame::{self, DEPTH_MAX, Frame};
+use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
+use crate::host::instance::Loaded;
 use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall, drive};
 use crate::metrics::{self, Begun, Meter};
@@ -49,30 +51,78 @@ impl Cell {
     ///
     /// # Errors
     /// What the plugin answered, or why it was not called.
+    #[inline(always)]
     pub fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
-        let depth = frame::depth();
-        let deadline_ms = match self.check(&call, depth) {
-            Ok(deadline_ms) => deadline_ms,
-            Err(error) => return self.refuse(error),
-        };
-        // What is decided here stays in registers: nothing of a call that is let in at once goes
-        // through memory before the plugin has it.
-        if call.kind != RequestKind::Stream
-            && let Some(way) = self.pass()
-        {
-            return self.serve(call, depth, deadline_ms, way);
-        }
-        self.call_later(call, depth, deadline_ms)
+        let mut answer = OwnedBuffer::EMPTY;
+        self.call_into(&call, &mut answer)?;
+        Ok(answer)
     }
 
-    /// The same for a call that may have to wait.
+    /// The same, with the answer left where it belongs: to move one that was just filled, the
+    /// processor waits longer than the rest of a call takes. To be compiled into whoever calls, for
+    /// the same reason: what is called with goes from there to the plugin's request at once.
+    ///
+    /// # Errors
+    /// As [`Cell::call`].
+    #[inline(always)]
+    pub fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
+        match self.call_quietly(call, answer) {
+            Some(served) => served,
+            None => self.call_noted(*call).map(|made| *answer = made),
+        }
+    }
+
+    /// Serves a call of a library in this process of which nothing is to be noted but its end:
+    /// nothing is wrong with the plugin, nobody traces or watches the call, and it is not one of
+    /// those that are timed. What is decided here stays in registers. `None` where any of it is
+    /// otherwise; nothing has happened then.
+    #[inline(always)]
+    fn call_quietly(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Option<Result<(), Error>> {
+        let Some(Loaded::Library(library)) = self.instance.get() else { return None };
+        let depth = frame::depth();
+        let is_quiet = depth < DEPTH_MAX
+            && call.payload.len() <= MAX_MESSAGE_BYTES
+            && (call.kind == RequestKind::Service
+                || (depth > 0 && call.kind != RequestKind::Stream))
+            && call.trace.is_empty()
+            && !frame::is_traced()
+            && !telemetry::is_on()
+            && !self.is_watched
+            && self.breakers.are_quiet();
+        if !is_quiet {
+            return None;
+        }
+        let deadline_ms = frame::earlier(frame::deadline_ms(), call.deadline_ms);
+        if deadline_ms > 0 && now_ms() >= deadline_ms {
+            return None;
+        }
+        let way = self.pass()?;
+        if !metrics::pass_untimed() {
+            return None;
+        }
+        let deeper = Deeper::enter(depth + 1, deadline_ms);
+        let served = library.call_into(&Call { deadline_ms, ..*call }, answer);
+        drop(deeper);
+        match &served {
+            Ok(()) => self.meter.answered(),
+            // The call is copied only here: it need not be in memory otherwise.
+            Err(_) => self.end_quiet(*call, &served),
+        }
+        drop(way);
+        Some(served)
+    }
+
     #[cold]
-    fn call_later(
-        &self,
-        call: Call<'_>,
-        depth: u32,
-        deadline_ms: u64,
-    ) -> Result<OwnedBuffer, Error> {
+    fn end_quiet(&self, call: Call<'_>, served: &Result<(), Error>) {
+        let begun = Meter::begin_untimed();
+        let ticket = Ticket::default();
+        self.end(&call, Noted { ticket, begun, step: None, trace: None, is_same: true }, served);
+    }
+
+    /// Serves a call of which more is to be noted.
+    fn call_noted(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        let depth = frame::depth();
+        let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
         match self.enter(deadline_ms, call.kind == RequestKind::Stream) {
             Ok(Entered::Here(way)) => self.serve(call, depth, deadline_ms, way),
             Ok(Entered::Successor(successor)) => successor.call(call),
@@ -81,7 +131,6 @@ impl Cell {
     }
 
     /// Serves a call that has come in.
-    #[inline(always)]
     fn serve(
         &self,
         call: Call<'_>,
@@ -93,21 +142,15 @@ impl Cell {
             Ok(admitted) => admitted,
             Err(error) => return self.refuse(error),
         };
-        let native = instance.as_native();
-        let stays = native.is_some() || instance.stays_in_process();
-        let noted = self.begin(&call, stays, ticket, depth);
-        let other = (!noted.is_same).then(|| noted.trace.clone());
+        let noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.as_deref().unwrap_or_default();
-        let mut answer = OwnedBuffer::EMPTY;
-        let served = frame::deeper(depth + 1, deadline_ms, other, || {
-            let call = Call { deadline_ms, trace, ..call };
-            match native {
-                Some(native) => native.call_into(&call, &mut answer),
-                None => instance.call(call).map(|answered| answer = answered),
-            }
-        });
+        let make = || instance.call(Call { deadline_ms, trace, ..call });
+        let deeper = Deeper::enter(depth + 1, deadline_ms);
+        let served =
+            if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };
+        drop(deeper);
         self.end(&call, noted, &served);
-        served.map(|()| answer)
+        served
     }
 
     #[cold]
@@ -165,7 +208,6 @@ impl Cell {
     }
 
     /// Notes that a call begins. `stays` says whether it stays in this process.
-    #[inline(always)]
     fn begin(&self, call: &Call<'_>, stays: bool, ticket: Ticket, depth: u32) -> Noted {
         let outer = frame::trace();
         // As it is, or handed on by the plugin that calls, or another one.
@@ -183,7 +225,6 @@ impl Cell {
     }
 
     /// Notes how a call ended.
-    #[inline(always)]
     fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let ended = metrics::Outcome::of(answer);
@@ -227,7 +268,6 @@ impl Cell {
     }
 
     /// Whether a call is one at all; answers its deadline.
-    #[inline(always)]
     fn check(&self, call: &Call<'_>, depth: u32) -> Result<u64, Error> {
         if depth >= DEPTH_MAX || call.payload.len() > MAX_MESSAGE_BYTES {
             return Err(is_no_call(call, depth));
@@ -245,7 +285,6 @@ impl Cell {
     }
 
     /// Whether a call that has come in may be made, and of what.
-    #[inline(always)]
     fn admit_call(&self, call: &Call<'_>) -> Result<(&dyn Instance, Ticket), Error> {
         let Some(instance) = self.instance.get() else { return Err(self.not_loaded()) };
         if self.hooks.are_asked() {
@@ -253,7 +292,7 @@ impl Cell {
         }
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let ticket = self.breakers.admit(service, now_ms);
-        Ok((instance.as_ref(), ticket.map_err(|refused| self.refused(service, refused))?))
+        Ok((&**instance, ticket.map_err(|refused| self.refused(service, refused))?))
     }
 
     #[cold]

@@ -26,6 +26,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Counts calls in and out.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Gate {
     word: AtomicU64,
     last: Mutex<()>,
@@ -117,7 +118,7 @@ pub(super) struct Way<'c> {
 }
 
 impl Drop for Way<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         match &self.place {
             Some(place) => {

@@ -12,6 +12,7 @@ use modunest_sdk::{Error, Hook};
 use super::gate::lock;
 use super::{Cell, State, Status};
 use crate::host::bounded::{Late, bounded};
+use crate::host::instance::Loaded;
 use crate::host::{Call, Instance};
 
 /// Errors that wait to be told to a plugin; it hears of no more until it has heard of these.
@@ -28,7 +29,7 @@ pub(super) struct Untold {
 impl Cell {
     /// Takes the instance in and opens the plugin, unless its load was given up meanwhile. One
     /// that takes over a predecessor's state is opened by the switch.
-    pub(in crate::host) fn open(&self, instance: Box<dyn Instance>) -> Result<(), Error> {
+    pub(in crate::host) fn open(&self, instance: Loaded) -> Result<(), Error> {
         *lock(&self.hook_since) = Some(Instant::now());
         let hook = instance.call(hook_call(Hook::BeforeLoad, &[]));
         *lock(&self.hook_since) = None;
@@ -210,7 +211,7 @@ impl Cell {
             return Ok(Err(Error::Unavailable(format!("{} is not loaded", self.name))));
         };
         bounded(what, timeout, move || match cell.instance.get() {
-            Some(instance) => work(instance.as_ref()),
+            Some(instance) => work(&**instance),
             None => Err(Error::Unavailable(format!("{} is not loaded", cell.name))),
         })
     }

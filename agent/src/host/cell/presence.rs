@@ -8,35 +8,38 @@
 //! the process execute one.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, compiler_fence};
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Once, OnceLock};
 
-use super::gate::{Gate, lock};
+use super::gate::Gate;
 use crate::host::frame::DEPTH_MAX;
+use crate::per_thread::PerThread;
 
 /// Calls inside one another that a thread notes.
 const PLACES: usize = DEPTH_MAX as usize;
 
-/// The calls that one thread serves.
+/// The calls that one thread serves. The first few need one line of the processor's cache.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 struct Thread {
-    /// The gates that they went through, the outermost first; null behind the innermost.
-    gates: [AtomicPtr<Gate>; PLACES],
     /// How many there are; of interest to the thread itself alone.
     depth: AtomicUsize,
+    /// The gates that they went through, the outermost first; null behind the innermost.
+    gates: [AtomicPtr<Gate>; PLACES],
 }
 
-/// All threads that live and have served a call.
-static THREADS: Mutex<Vec<Arc<Thread>>> = Mutex::new(Vec::new());
+/// Of all threads that live and have served a call.
+static THREADS: PerThread<Thread> = PerThread::new();
 
 thread_local! {
-    /// This thread's places: null before its first call, and at its end.
-    static HERE: Cell<*const Thread> = const { Cell::new(std::ptr::null()) };
+    /// This thread's places: none before its first call, and at its end.
+    static HERE: Cell<Option<&'static Thread>> = const { Cell::new(None) };
     static OWNER: Option<Owner> = Owner::new();
 }
 
 /// Keeps a thread's places until the thread ends.
-struct Owner(Arc<Thread>);
+struct Owner(&'static Thread);
 
 impl Owner {
     /// `None` where this kernel has no such barrier.
@@ -44,49 +47,46 @@ impl Owner {
         if !has_barrier() {
             return None;
         }
-        let thread = Arc::new(Thread::default());
-        lock(&THREADS).push(thread.clone());
-        HERE.set(Arc::as_ptr(&thread));
+        let thread = THREADS.give();
+        HERE.set(Some(thread));
         Some(Owner(thread))
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        HERE.set(std::ptr::null());
-        lock(&THREADS).retain(|thread| !Arc::ptr_eq(thread, &self.0));
+        HERE.set(None);
+        // Its calls have ended before it.
+        THREADS.take_back(self.0, |_| {});
     }
 }
 
 /// A noted call, until [`Place::leave`]. It stays on its thread.
 #[derive(Debug)]
-pub(super) struct Place(*const Thread);
+pub(super) struct Place(&'static Thread, PhantomData<*const ()>);
 
 impl Place {
     /// Notes a call through `gate`, before anybody looks whether that is open; `None` where this
     /// thread cannot.
     #[inline(always)]
     pub(super) fn take(gate: &Gate) -> Option<Place> {
-        let mut here = HERE.get();
-        if here.is_null() {
-            here = first()?;
-        }
-        // SAFETY: kept by this thread's `OWNER`, which nulls the pointer when it goes.
-        let thread = unsafe { &*here };
+        let thread = match HERE.get() {
+            Some(thread) => thread,
+            None => first()?,
+        };
         let depth = thread.depth.load(Ordering::Relaxed);
         let place = thread.gates.get(depth)?;
         thread.depth.store(depth + 1, Ordering::Relaxed);
         place.store(std::ptr::from_ref(gate).cast_mut(), Ordering::Release);
         // The look follows in the program; in the processor, by the barrier of who waits.
         compiler_fence(Ordering::SeqCst);
-        Some(Place(here))
+        Some(Place(thread, PhantomData))
     }
 
     /// The innermost call of this thread ends, before anybody looks whether somebody waits.
     #[inline(always)]
     pub(super) fn leave(&self) {
-        // SAFETY: as above. Calls end on the thread on which they began, before it ends.
-        let thread = unsafe { &*self.0 };
+        let thread = self.0;
         let depth = thread.depth.load(Ordering::Relaxed).saturating_sub(1);
         thread.depth.store(depth, Ordering::Relaxed);
         if let Some(place) = thread.gates.get(depth) {
@@ -97,15 +97,15 @@ impl Place {
 }
 
 #[cold]
-fn first() -> Option<*const Thread> {
+fn first() -> Option<&'static Thread> {
     // A thread that is ending has none any more.
-    OWNER.try_with(|owner| owner.as_ref().map(|owner| Arc::as_ptr(&owner.0))).ok().flatten()
+    OWNER.try_with(|owner| owner.as_ref().map(|owner| owner.0)).ok().flatten()
 }
 
 /// Calls through `gate` that are noted now. Exact behind [`barrier`], where the gate was shut
 /// before.
 pub(super) fn count(gate: &Gate) -> u64 {
-    let threads = lock(&THREADS);
+    let threads = THREADS.lock();
     let places = threads.iter().flat_map(|thread| &thread.gates);
     let noted = places.filter(|place| std::ptr::eq(place.load(Ordering::Acquire), gate));
     noted.count() as u64

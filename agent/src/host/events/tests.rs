@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex};
 use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::*;
+use crate::host::instance::Loaded;
 use crate::host::tests::cell;
 use crate::host::{Call, Instance};
 
@@ -81,7 +82,7 @@ fn receiving(name: &str, queue: usize, from: &[&Arc<Cell>]) -> (Arc<Cell>, Arc<R
     open_mailbox(&cell, None);
     let recorder = Arc::new(Recorder::default());
     cell.set(State::Loading, None);
-    cell.open(Box::new(Receiver(recorder.clone()))).unwrap();
+    cell.open(Loaded::Other(Box::new(Receiver(recorder.clone())))).unwrap();
     (cell, recorder)
 }
 
@@ -179,7 +180,7 @@ fn a_successor_takes_the_mailbox_over() {
     let fresh = Arc::new(Recorder::default());
     fresh.let_in();
     new.set(State::Loading, None);
-    new.open(Box::new(Receiver(fresh.clone()))).unwrap();
+    new.open(Loaded::Other(Box::new(Receiver(fresh.clone())))).unwrap();
     connect(&host(&[&publisher, &new]), true);
     publish(&publisher, "4").unwrap();
     // The first is with the old instance, which deals with it before it goes.

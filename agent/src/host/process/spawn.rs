@@ -133,6 +133,7 @@ impl Zygote {
             .arg(" ".repeat(NAME_ROOM_BYTES))
             .env_clear()
             .envs(MEMORY)
+            .envs(crate::clib::environment())
             .current_dir("/")
             .stdin(Stdio::from(other))
             .stdout(Stdio::null());
