@@ -106,7 +106,7 @@ impl Step {
                 process::run(cargo(folders).args(["test", "--doc", "--workspace", "--locked"]))
             }
             Self::Test => {
-                tools::peers()?;
+                tools::peers(folders)?;
                 nextest(folders, &[])
             }
         }

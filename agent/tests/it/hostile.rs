@@ -15,15 +15,15 @@ use crate::process::{get, is_alive, plugin, runs, until};
 use crate::registry::Registry;
 
 /// A plugin that attacks, and a neighbour that is called all the time.
-struct Street {
-    agent: Agent,
+pub struct Street {
+    pub agent: Agent,
     folder: tempfile::TempDir,
     over: Arc<AtomicBool>,
     neighbour: JoinHandle<(Vec<Duration>, Vec<String>)>,
 }
 
 impl Street {
-    async fn new(macros: &[&str], change: impl FnOnce(&mut Config)) -> Street {
+    pub async fn new(macros: &[&str], change: impl FnOnce(&mut Config)) -> Street {
         let registry = Registry::start().await;
         registry.publish(hostile("demo/bad", macros, &route("/bad/{action}")));
         registry.publish(release("demo/good", "1.0.0", &[], &route("/good")));
@@ -47,12 +47,12 @@ impl Street {
         Street { agent, folder, over, neighbour }
     }
 
-    async fn act(&self, action: &str) -> (u16, String) {
+    pub async fn act(&self, action: &str) -> (u16, String) {
         get(&self.agent, &format!("/bad/{action}")).await
     }
 
     /// An action that ends the plugin's process; answers what is told of the crash.
-    async fn dies_of(&self, action: &str) -> String {
+    pub async fn dies_of(&self, action: &str) -> String {
         let before = plugin(&self.agent, "demo/bad").restarts;
         let (status, text) = self.act(action).await;
         assert!(status == 503 || status == 504, "{action}: {status} {text}");
@@ -68,7 +68,7 @@ impl Street {
 
     /// Ends it all; the neighbour must not have noticed anything.
     #[allow(clippy::print_stdout, reason = "the neighbour's p99 is shown, and not judged")]
-    async fn end(self, name: &str) {
+    pub async fn end(self, name: &str) {
         let good = plugin(&self.agent, "demo/good");
         self.over.store(true, Ordering::Relaxed);
         let (mut times, errors) = self.neighbour.await.unwrap();

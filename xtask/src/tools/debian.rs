@@ -1,10 +1,15 @@
 //! Packages of the distribution: what starts other package managers, and other people's
 //! programs that tests start.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use crate::error::Error;
 use crate::process;
+
+/// Names the newest kernel for virtual machines.
+const KERNEL: &str = "linux-image-cloud-amd64";
 
 /// Makes sure that a program can be started, by installing its Debian package if it cannot.
 ///
@@ -37,7 +42,38 @@ pub fn ensure_peers() -> Result<(), Error> {
     ensure(&mut shell("PATH=$PATH:/usr/sbin command -v nginx"), "nginx-light")?;
     ensure(&mut shell("command -v go"), "golang-go")?;
     ensure(&mut shell(TLOG), "golang-golang-x-mod-dev")?;
-    ensure(&mut shell("ls /usr/lib/*/faketime/libfaketimeMT.so.1"), "libfaketime")
+    ensure(&mut shell("ls /usr/lib/*/faketime/libfaketimeMT.so.1"), "libfaketime")?;
+    ensure(&mut shell("command -v qemu-system-x86_64"), "qemu-system-x86")?;
+    ensure(&mut shell("ls /bin/busybox && ! ldd /bin/busybox"), "busybox-static")?;
+    ensure(&mut shell("command -v cpio"), "cpio")
+}
+
+/// Unpacks Debian's kernel for virtual machines to `folder/vmlinuz`, for tests that need control
+/// groups, which the machine they run on may not let them have. It is not installed.
+pub fn unpack_kernel(folder: &Path) -> Result<(), Error> {
+    eprintln!("unpacking Debian's {KERNEL}");
+    let file = |source| Error::File { path: folder.to_owned(), source };
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(error)),
+        _ => {}
+    }
+    fs::create_dir_all(folder).map_err(file)?;
+    if download_kernel(folder).is_err() {
+        process::run(as_root("apt-get").args(["update", "-qq"]))?;
+        download_kernel(folder)?;
+    }
+    let unpack = "dpkg-deb --fsys-tarfile linux-image-*.deb | tar --extract --wildcards \
+                  --strip-components=2 './boot/vmlinuz-*' && mv vmlinuz-* vmlinuz && rm -- *.deb";
+    process::run(Command::new("sh").args(["-ec", unpack]).current_dir(folder))
+}
+
+/// The package depends on the one of today's version, which has the kernel.
+fn download_kernel(folder: &Path) -> Result<(), Error> {
+    let depends = process::output(Command::new("apt-cache").args(["depends", KERNEL]))?;
+    let mut words = depends.split_whitespace();
+    let versioned = words.find(|word| word.starts_with("linux-image-") && *word != KERNEL);
+    let versioned = versioned.unwrap_or(KERNEL);
+    process::run(Command::new("apt-get").args(["download", "-q", versioned]).current_dir(folder))
 }
 
 fn install(package: &str) -> Command {

@@ -42,20 +42,29 @@ pub fn python(folders: &Folders) -> Result<Python, Error> {
 }
 
 /// Other people's programs that tests start, after installing them if needed.
-pub fn peers() -> Result<(), Error> {
-    debian::ensure_peers()
+pub fn peers(folders: &Folders) -> Result<(), Error> {
+    debian::ensure_peers()?;
+    let kernel = kernel(folders);
+    let folder = kernel.parent().unwrap_or(&kernel);
+    stamped(folder.with_extension("stamp"), "1", || debian::unpack_kernel(folder))
+}
+
+/// A kernel that tests start in a virtual machine.
+fn kernel(folders: &Folders) -> PathBuf {
+    folders.cache.join("tools/kernel/vmlinuz")
 }
 
 /// Where tests and benchmarks find what is installed and built here.
 ///
 /// Only names places: a test that needs one which is not there says what makes it.
-pub fn environment(folders: &Folders) -> [(&'static str, PathBuf); 4] {
+pub fn environment(folders: &Folders) -> [(&'static str, PathBuf); 5] {
     let node = Node::at(folders);
     [
         ("MODUNEST_NODE", node.binary()),
         ("MODUNEST_NODE_MODULES", node.modules()),
         ("MODUNEST_WORKER", folders.worker()),
         ("MODUNEST_PYTHON", Python::at(folders).folder().to_owned()),
+        ("MODUNEST_KERNEL", kernel(folders)),
     ]
 }
 
