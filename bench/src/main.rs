@@ -138,6 +138,12 @@ enum Child {
         #[arg(long, default_value_t = 0)]
         shift: usize,
     },
+    /// Call a plugin by the pointer in its table.
+    CallsTable {
+        work: PathBuf,
+        #[arg(long, default_value_t = 0)]
+        shift: usize,
+    },
     /// Call a plugin's function by its pointer.
     CallsPointer {
         work: PathBuf,
@@ -221,6 +227,7 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::CallsOurs { work, tier, far, shift } => {
             process::answer(&calls::ours::run(*tier, work, *far, *shift)?)
         }
+        Child::CallsTable { work, shift } => process::answer(&calls::bare::table(work, *shift)?),
         Child::CallsPointer { work, copied, shift } => {
             process::answer(&calls::bare::pointer(work, *copied, *shift)?)
         }

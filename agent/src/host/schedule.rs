@@ -19,7 +19,7 @@ use super::start::{Code, Place, start};
 use super::{Cell, Host, Plan, State, Tier};
 use crate::config::HostSettings;
 
-/// How long a load in this process has it for itself. Most loads are over long before. The
+/// How long the load of a library in this process has its linker for itself. Most loads are over long before. The
 /// dynamic linker lets only one in at a time, and what the others would do meanwhile, copying
 /// and hashing their libraries, makes processors interrupt one another: that was measured, at
 /// half as much CPU time again and no time gained. What takes longer is busy with its own start,
@@ -213,10 +213,10 @@ impl Loader {
     fn start_ready(&mut self) {
         loop {
             let Some(next) = self.queue.front() else { return };
-            let waits_elsewhere = self.loads_elsewhere(next.name());
+            let needs_no_linker = self.needs_no_linker(next.name());
             let may_start = self.running.is_empty()
                 || (self.running.len() < self.slots
-                    && (waits_elsewhere
+                    && (needs_no_linker
                         || self.overtake_at().is_none_or(|at| at <= Instant::now())));
             if !may_start {
                 return;
@@ -229,7 +229,7 @@ impl Loader {
             let code = component.map_or(Code::Library(library), |c| Code::Component(Box::new(c)));
             let place = Place { tier, runners: self.runners.clone(), code };
             // A component is compiled by now: in the agent's own process, what is left to do takes
-            // microseconds.
+            // less than a millisecond.
             let is_worth_waiting = tier != Tier::Component;
             let is_lazy = !cell.manifest().life.activation.is_empty() && is_worth_waiting;
             if is_lazy && !cell.inherits() {
@@ -243,14 +243,15 @@ impl Loader {
         }
     }
 
-    /// Whether a load leaves the linker of this process alone: a runner has its own.
-    fn loads_elsewhere(&self, plugin: &PluginName) -> bool {
-        self.tiers.get(plugin).is_some_and(|tier| tier.is_confined())
+    /// Whether a load leaves the linker of this process alone: a runner has its own, and a component
+    /// is none of its business.
+    fn needs_no_linker(&self, plugin: &PluginName) -> bool {
+        self.tiers.get(plugin).is_some_and(|tier| *tier != Tier::InProcess)
     }
 
-    /// When the next load in this process may start beside those that run in it.
+    /// When the next library may be loaded beside those that are.
     fn overtake_at(&self) -> Option<Instant> {
-        let here = self.running.iter().filter(|(name, _)| !self.loads_elsewhere(name));
+        let here = self.running.iter().filter(|(name, _)| !self.needs_no_linker(name));
         here.map(|(_, (_, since))| *since + OVERTAKEN_AFTER).max()
     }
 

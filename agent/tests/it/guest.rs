@@ -52,8 +52,11 @@ pub fn run(test: &str, libraries: &[(&str, &[&str])]) -> (String, bool) {
         let content = crate::plugins::library_of(source, macros);
         put(&root, &Path::new(LIBRARIES).join(library_name(source, macros)), &content);
     }
-    let programs =
-        [(std::env::current_exe().unwrap(), "/it"), (AGENT.into(), AGENT), (BUSYBOX.into(), BUSYBOX)];
+    let programs = [
+        (std::env::current_exe().unwrap(), "/it"),
+        (AGENT.into(), AGENT),
+        (BUSYBOX.into(), BUSYBOX),
+    ];
     for (from, to) in programs {
         let to = root.join(&to[1..]);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use modunest_sdk::abi::Buffer;
+use modunest_sdk::abi::{Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, Request, RequestKind};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -19,7 +19,54 @@ const MORE: u32 = 20;
 
 type Echo = unsafe extern "C" fn(*const u8, usize, *mut Buffer) -> i32;
 
-/// Calls the plugin's function by its pointer. Its answer is read where the plugin made it, and
+/// Calls the function by which any host calls the plugin, by its pointer in the plugin's table, with
+/// a request that was made before.
+pub fn table(work: &Path, shift: usize) -> Result<Measured, Error> {
+    let path = echo_library(work)?;
+    // SAFETY: a library that this program compiled; its constructors do nothing.
+    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
+    let library = library.map_err(Error::wrong("a library"))?;
+    // SAFETY: the ABI gives this symbol this type.
+    let entry = unsafe { library.get::<EntryPoint>(ENTRY_SYMBOL) };
+    let entry = *entry.map_err(Error::wrong("a library"))?;
+    // SAFETY: answers the table of this library, which lives as long.
+    let table = unsafe { entry().as_ref() };
+    let missing = || Error::Wrong { what: "a library", why: "its table has no call".to_owned() };
+    let call = table.and_then(|table| table.call).ok_or_else(missing)?;
+    let mut measured = Measured::default();
+    for (size, calls) in PAYLOADS.into_iter().zip(CALLS) {
+        let payload = Payload::new(size, shift);
+        let request = Request {
+            size: size_of::<Request>() as u32,
+            kind: RequestKind::Service as u32,
+            target: Bytes::new(b"echo"),
+            payload: Bytes::new(&payload),
+            trace: Bytes::EMPTY,
+            caller: Bytes::EMPTY,
+            deadline_ms: 0,
+        };
+        let calls = calls * MORE;
+        let begun = Instant::now();
+        for _ in 0..calls {
+            let mut out = Buffer::EMPTY;
+            let call = std::hint::black_box(call);
+            // SAFETY: the plugin looks at no instance; the request and the buffer live through the
+            // call.
+            let code = unsafe { call(std::ptr::null_mut(), &raw const request, &raw mut out) };
+            // SAFETY: filled by the library by the ABI's rules, and nobody else has it.
+            let answer = unsafe { out.into_owned() };
+            let length = std::hint::black_box(&*answer).len();
+            if code != 0 || length != size {
+                let why = format!("code {code}, {length} bytes");
+                return Err(Error::Wrong { what: "the table's function", why });
+            }
+        }
+        measured.call_ns.push(begun.elapsed().as_nanos() as f64 / f64::from(calls));
+    }
+    Ok(measured)
+}
+
+/// Calls the plugin's own function, without the one by which hosts call it, by its pointer. Its answer is read where the plugin made it, and
 /// given back to it; with `copied`, it is taken over into memory of ours before, as whoever
 /// keeps an answer has to.
 pub fn pointer(work: &Path, copied: bool, shift: usize) -> Result<Measured, Error> {

@@ -130,7 +130,10 @@ pub fn run() -> Result<Report, Error> {
         for (peer, load_max, call_max) in limits {
             let what = format!("{count} components: load, first call");
             let load = row(what, "ms", peer, &|m| m.load_ms);
-            report.row(load.target(Target::RatioMax(load_max)));
+            // The other host is to be beaten where there are many.
+            let is_judged = peer == "wasmtime" || count == COUNT;
+            let target = Target::RatioMax(load_max);
+            report.row(if is_judged { load.target(target) } else { load });
             report.row(row("of it CPU".to_owned(), "ms", peer, &|m| m.load_cpu_ms));
             report.row(row(format!("{count} components: memory each"), "KiB", peer, &|m| {
                 m.memory_bytes / 1024.0

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use modunest_core::time::Timestamp;
-use modunest_runtime::telemetry;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
@@ -73,8 +72,8 @@ impl Cell {
     }
 
     /// Serves a call of a library in this process of which nothing is to be noted but its end:
-    /// nothing is wrong with the plugin, nobody traces or watches the call, and it is not one of
-    /// those that are timed. What is decided here stays in registers. `None` where any of it is
+    /// nothing is wrong with the plugin, the call is part of no trace, nobody watches it, and it is
+    /// not one of those that are timed. What is decided here stays in registers. `None` where any of it is
     /// otherwise; nothing has happened then.
     #[inline(always)]
     fn call_quietly(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Option<Result<(), Error>> {
@@ -86,7 +85,6 @@ impl Cell {
                 || (depth > 0 && call.kind != RequestKind::Stream))
             && call.trace.is_empty()
             && !frame::is_traced()
-            && !telemetry::is_on()
             && !self.is_watched
             && self.breakers.are_quiet();
         if !is_quiet {

@@ -77,6 +77,11 @@ impl Cache {
         Cache { folder, key: OnceLock::new() }
     }
 
+    /// Whether something is kept of a component for an engine, be it whole or not.
+    pub(super) fn has(&self, engine: &Engine, of: Digest) -> bool {
+        self.kept(of, fingerprint(engine)).is_some_and(|path| proof_of(&path).exists())
+    }
+
     /// The component of a file, compiled before or now.
     ///
     /// # Errors
@@ -168,6 +173,8 @@ impl Cache {
     /// What is kept, mapped, if it is there and whole.
     fn map_kept(&self, engine: &Engine, of: Digest, engine_digest: Digest) -> Option<Component> {
         let (path, file) = self.proven(of, engine_digest, |prover, file| {
+            // By pieces that stay in the processor's cache: to map it as well would interrupt every
+            // processor that runs us, and cost as much as the proof.
             prover.update_reader((&file).take(COMPILED_MAX_BYTES as u64))?;
             Ok(file)
         })?;

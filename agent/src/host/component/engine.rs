@@ -4,8 +4,8 @@
 //! for each store, for what finds no place there; a runner has one of the latter kind. They run
 //! the same machine code.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub(crate) struct Runtime {
     alarms: Alarms,
     running: AtomicUsize,
     asleep: AtomicBool,
+    /// Held while the thread that counts is started.
+    starting: Mutex<()>,
     counting: OnceLock<Thread>,
 }
 
@@ -136,6 +138,7 @@ impl Runtime {
             alarms: Alarms::default(),
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
+            starting: Mutex::default(),
             counting: OnceLock::new(),
         })
     }
@@ -163,13 +166,13 @@ impl Runtime {
     /// # Errors
     /// When there is no thread to be had.
     pub(super) fn count(&'static self) -> Result<(), LoadError> {
+        let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.counting.get().is_some() {
             return Ok(());
         }
         let thread = std::thread::Builder::new().name("epochs".to_owned());
         let started = thread.spawn(move || self.count_epochs());
         let handle = started.map_err(|error| LoadError::Engine(error.to_string()))?;
-        // Two at once may start one each; both count, and deadlines are met all the same.
         drop(self.counting.set(handle.thread().clone()));
         Ok(())
     }

@@ -46,24 +46,48 @@ enum Code {
     Sealed(OwnedFd),
 }
 
-impl Code {
-    fn make(
-        source: &Source,
-        tier: Tier,
-        cache: &Cache,
-        stores: usize,
-        pooled: Option<&'static Runtime>,
-    ) -> Result<Self, LoadError> {
-        if tier == Tier::ComponentProcess {
-            return cache.sealed(engine::runtime()?.engine(), source).map(Code::Sealed);
+/// Machine code before its plugin is loaded.
+enum Prepared {
+    /// Kept from before: to prove and map it, or to seal it, is part of the load.
+    Kept(Making),
+    /// Compiled just now.
+    Made(Code),
+}
+
+/// What machine code is made of, and where it is to run.
+struct Making {
+    source: Source,
+    tier: Tier,
+    stores: usize,
+    cache: Arc<Cache>,
+    pooled: Option<&'static Runtime>,
+}
+
+impl Making {
+    /// Compiles, unless that was done before.
+    fn prepare(self) -> Result<Prepared, LoadError> {
+        let engine = match self.pooled {
+            Some(runtime) => runtime.engine(),
+            None => engine::runtime()?.engine(),
+        };
+        if self.cache.has(engine, self.source.record.sha256) {
+            return Ok(Prepared::Kept(self));
         }
-        Compiled::load(source, cache, stores, pooled).map(Code::Mapped)
+        self.make().map(Prepared::Made)
+    }
+
+    fn make(self) -> Result<Code, LoadError> {
+        let Making { source, tier, stores, cache, pooled } = self;
+        if tier == Tier::ComponentProcess {
+            return cache.sealed(engine::runtime()?.engine(), &source).map(Code::Sealed);
+        }
+        Compiled::load(&source, &cache, stores, pooled).map(Code::Mapped)
     }
 }
 
 /// A component whose turn to be loaded has come.
 pub(in crate::host) struct Ready {
-    code: Result<Code, LoadError>,
+    code: Result<Prepared, LoadError>,
     settings: Settings,
     assets: Arc<Assets>,
 }
@@ -76,7 +100,7 @@ pub(in crate::host) fn prepare<W>(
     tiers: &BTreeMap<PluginName, Tier>,
     settings: &HostSettings,
 ) -> BTreeMap<PluginName, Ready> {
-    let cache = Cache::new(settings.component.cache.clone());
+    let cache = Arc::new(Cache::new(settings.component.cache.clone()));
     let used: BTreeSet<Digest> =
         components.values().map(|unpacked| unpacked.source.record.sha256).collect();
     if let Err(error) = cache.retain(|digest| used.contains(&digest)) {
@@ -106,9 +130,9 @@ pub(in crate::host) fn prepare<W>(
 /// Answers in the order of what is wanted.
 fn make_all(
     wanted: &[(PluginName, Tier, Unpacked)],
-    cache: &Cache,
+    cache: &Arc<Cache>,
     settings: &ComponentSettings,
-) -> Vec<Result<Code, LoadError>> {
+) -> Vec<Result<Prepared, LoadError>> {
     let here = wanted.iter().filter(|(_, tier, _)| *tier == Tier::Component);
     let stores: usize = here.map(|(name, ..)| settings.stores_of(name)).sum();
     let pooled = if stores > 0 { engine::pooled(stores) } else { None };
@@ -119,8 +143,9 @@ fn make_all(
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((name, tier, unpacked)) = wanted.get(at) else { return done };
-            let stores = settings.stores_of(name);
-            done.push((at, Code::make(&unpacked.source, *tier, cache, stores, pooled)));
+            let (source, tier) = (unpacked.source.clone(), *tier);
+            let (stores, cache) = (settings.stores_of(name), cache.clone());
+            done.push((at, Making { source, tier, stores, cache, pooled }.prepare()));
         }
     };
     let mut done = std::thread::scope(|scope| {
@@ -150,7 +175,11 @@ impl Ready {
         runners: &Runners,
     ) -> Result<Box<dyn Instance>, LoadError> {
         let config = cell.config()?;
-        let started = match self.code? {
+        let code = match self.code? {
+            Prepared::Kept(making) => making.make()?,
+            Prepared::Made(code) => code,
+        };
+        let started = match code {
             Code::Mapped(compiled) => {
                 let side = Arc::new(OwnProcess::of(cell));
                 ComponentInstance::start(compiled, self.settings, &config, side, self.assets)
