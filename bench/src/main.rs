@@ -129,26 +129,16 @@ enum Child {
     HostSeal { plugins: PathBuf },
     /// Load plugins into one tier.
     HostTier { tier: Tier, components: PathBuf, state: PathBuf, count: usize },
-    /// Call plugins of one tier.
+    /// Call plugins of one tier, in processes of their own.
     CallsOurs {
         work: PathBuf,
         tier: Tier,
         #[arg(long)]
         far: Option<usize>,
-        #[arg(long, default_value_t = 0)]
-        shift: usize,
     },
-    /// Call a plugin by the pointer in its table.
-    CallsTable {
+    /// Call a plugin in this process, by the host and by its pointers.
+    CallsWithin {
         work: PathBuf,
-        #[arg(long, default_value_t = 0)]
-        shift: usize,
-    },
-    /// Call a plugin's function by its pointer.
-    CallsPointer {
-        work: PathBuf,
-        #[arg(long)]
-        copied: bool,
         #[arg(long, default_value_t = 0)]
         shift: usize,
     },
@@ -224,13 +214,10 @@ fn run_child(child: &Child) -> Result<(), Error> {
         Child::HostTier { tier, components, state, count } => {
             process::answer(&host::tiers::run(*tier, components, state, *count)?)
         }
-        Child::CallsOurs { work, tier, far, shift } => {
-            process::answer(&calls::ours::run(*tier, work, *far, *shift)?)
+        Child::CallsOurs { work, tier, far } => {
+            process::answer(&calls::ours::run(*tier, work, *far)?)
         }
-        Child::CallsTable { work, shift } => process::answer(&calls::bare::table(work, *shift)?),
-        Child::CallsPointer { work, copied, shift } => {
-            process::answer(&calls::bare::pointer(work, *copied, *shift)?)
-        }
+        Child::CallsWithin { work, shift } => process::answer(&calls::ours::within(work, *shift)?),
         Child::CallsSocket { far } => process::answer(&calls::bare::socket(*far)?),
         Child::CallsSocketEcho => calls::bare::socket_echo(),
         Child::HostOpen { plugins } => process::answer(&host::bare::open(plugins)?),

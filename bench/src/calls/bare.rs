@@ -1,6 +1,7 @@
 //! What there is below us: the plugin's function by its pointer, and a socket between two
 //! processes.
 
+use std::ffi::c_void;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
@@ -10,97 +11,95 @@ use modunest_sdk::abi::{Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, Request, Reques
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::{CALLS, Measured, PAYLOADS, Payload, echo_library};
+use super::{CALLS, Measured, PAYLOADS, echo_library};
 use crate::error::Error;
 use crate::process;
 
-/// Calls of the pointer for each call of ours that leaves the process.
-const MORE: u32 = 20;
-
+type Call = unsafe extern "C" fn(*mut c_void, *const Request, *mut Buffer) -> i32;
 type Echo = unsafe extern "C" fn(*const u8, usize, *mut Buffer) -> i32;
 
-/// Calls the function by which any host calls the plugin, by its pointer in the plugin's table, with
-/// a request that was made before.
-pub fn table(work: &Path, shift: usize) -> Result<Measured, Error> {
-    let path = echo_library(work)?;
-    // SAFETY: a library that this program compiled; its constructors do nothing.
-    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
-    let library = library.map_err(Error::wrong("a library"))?;
-    // SAFETY: the ABI gives this symbol this type.
-    let entry = unsafe { library.get::<EntryPoint>(ENTRY_SYMBOL) };
-    let entry = *entry.map_err(Error::wrong("a library"))?;
-    // SAFETY: answers the table of this library, which lives as long.
-    let table = unsafe { entry().as_ref() };
-    let missing = || Error::Wrong { what: "a library", why: "its table has no call".to_owned() };
-    let call = table.and_then(|table| table.call).ok_or_else(missing)?;
-    let mut measured = Measured::default();
-    for (size, calls) in PAYLOADS.into_iter().zip(CALLS) {
-        let payload = Payload::new(size, shift);
-        let request = Request {
-            size: size_of::<Request>() as u32,
-            kind: RequestKind::Service as u32,
-            target: Bytes::new(b"echo"),
-            payload: Bytes::new(&payload),
-            trace: Bytes::EMPTY,
-            caller: Bytes::EMPTY,
-            deadline_ms: 0,
-        };
-        let calls = calls * MORE;
-        let begun = Instant::now();
-        for _ in 0..calls {
-            let mut out = Buffer::EMPTY;
-            let call = std::hint::black_box(call);
-            // SAFETY: the plugin looks at no instance; the request and the buffer live through the
-            // call.
-            let code = unsafe { call(std::ptr::null_mut(), &raw const request, &raw mut out) };
-            // SAFETY: filled by the library by the ABI's rules, and nobody else has it.
-            let answer = unsafe { out.into_owned() };
-            let length = std::hint::black_box(&*answer).len();
-            if code != 0 || length != size {
-                let why = format!("code {code}, {length} bytes");
-                return Err(Error::Wrong { what: "the table's function", why });
-            }
-        }
-        measured.call_ns.push(begun.elapsed().as_nanos() as f64 / f64::from(calls));
-    }
-    Ok(measured)
+/// The plugin, as a library that this program has opened by itself.
+pub struct Pointers {
+    call: Call,
+    echo: Echo,
+    /// What both belong to.
+    _library: Library,
 }
 
-/// Calls the plugin's own function, without the one by which hosts call it, by its pointer. Its answer is read where the plugin made it, and
-/// given back to it; with `copied`, it is taken over into memory of ours before, as whoever
-/// keeps an answer has to.
-pub fn pointer(work: &Path, copied: bool, shift: usize) -> Result<Measured, Error> {
-    let path = echo_library(work)?;
-    // SAFETY: a library that this program compiled; its constructors do nothing.
-    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
-    let library = library.map_err(Error::wrong("a library"))?;
-    // SAFETY: the source that it was compiled from gives this symbol this type.
-    let echo = unsafe { library.get::<Echo>(b"bench_echo\0") };
-    let echo = *echo.map_err(Error::wrong("a library"))?;
-    let mut measured = Measured::default();
-    for (size, calls) in PAYLOADS.into_iter().zip(CALLS) {
-        let payload = Payload::new(size, shift);
-        let calls = calls * MORE;
-        let begun = Instant::now();
-        for _ in 0..calls {
-            let mut out = Buffer::EMPTY;
-            // SAFETY: the payload and the buffer live through the call.
-            let code = unsafe { std::hint::black_box(echo)(payload.as_ptr(), size, &raw mut out) };
-            // SAFETY: filled by the library by the ABI's rules, and nobody else has it.
-            let answer = unsafe { out.into_owned() };
-            let length = if copied {
-                std::hint::black_box(answer.to_vec()).len()
-            } else {
-                std::hint::black_box(&*answer).len()
-            };
-            if code != 0 || length != size {
-                let why = format!("code {code}, {length} bytes");
-                return Err(Error::Wrong { what: "the bare function", why });
-            }
-        }
-        measured.call_ns.push(begun.elapsed().as_nanos() as f64 / f64::from(calls));
+impl Pointers {
+    pub fn open(work: &Path) -> Result<Self, Error> {
+        let path = echo_library(work)?;
+        // SAFETY: a library that this program compiled; its constructors do nothing.
+        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };
+        let library = library.map_err(Error::wrong("a library"))?;
+        // SAFETY: the ABI gives this symbol this type.
+        let entry = unsafe { library.get::<EntryPoint>(ENTRY_SYMBOL) };
+        let entry = *entry.map_err(Error::wrong("a library"))?;
+        // SAFETY: the source that it was compiled from gives this symbol this type.
+        let echo = unsafe { library.get::<Echo>(b"bench_echo\0") };
+        let echo = *echo.map_err(Error::wrong("a library"))?;
+        // SAFETY: answers the table of this library, which lives as long.
+        let table = unsafe { entry().as_ref() };
+        let missing =
+            || Error::Wrong { what: "a library", why: "its table has no call".to_owned() };
+        let call = table.and_then(|table| table.call).ok_or_else(missing)?;
+        Ok(Pointers { call, echo, _library: library })
     }
-    Ok(measured)
+
+    /// Calls the function by which any host calls the plugin. The answer is read where the plugin
+    /// made it, and given back to it.
+    #[inline(always)]
+    pub fn table(&self, request: &Request) -> Result<usize, Error> {
+        let mut out = Buffer::EMPTY;
+        let call = std::hint::black_box(self.call);
+        // SAFETY: the plugin looks at no instance; the request and the buffer live through the call.
+        let code = unsafe { call(std::ptr::null_mut(), request, &raw mut out) };
+        read(code, out, |answer| std::hint::black_box(answer).len())
+    }
+
+    /// Calls the plugin's own function, without the one by which hosts call it.
+    #[inline(always)]
+    pub fn work(&self, payload: &[u8]) -> Result<usize, Error> {
+        self.echo(payload, |answer| std::hint::black_box(answer).len())
+    }
+
+    /// The same, with the answer taken over into memory of ours, as whoever keeps it has to.
+    #[inline(always)]
+    pub fn copied(&self, payload: &[u8]) -> Result<usize, Error> {
+        self.echo(payload, |answer| std::hint::black_box(answer.to_vec()).len())
+    }
+
+    #[inline(always)]
+    fn echo(&self, payload: &[u8], length: impl FnOnce(&[u8]) -> usize) -> Result<usize, Error> {
+        let mut out = Buffer::EMPTY;
+        let echo = std::hint::black_box(self.echo);
+        // SAFETY: the payload and the buffer live through the call.
+        let code = unsafe { echo(payload.as_ptr(), payload.len(), &raw mut out) };
+        read(code, out, length)
+    }
+}
+
+#[inline(always)]
+fn read(code: i32, out: Buffer, length: impl FnOnce(&[u8]) -> usize) -> Result<usize, Error> {
+    // SAFETY: filled by the library by the ABI's rules, and nobody else has it.
+    let answer = unsafe { out.into_owned() };
+    if code != 0 {
+        return Err(Error::Wrong { what: "the bare function", why: format!("code {code}") });
+    }
+    Ok(length(&answer))
+}
+
+/// A request for the plugin's `echo`, as a host makes it.
+pub fn request(payload: &[u8]) -> Request {
+    Request {
+        size: size_of::<Request>() as u32,
+        kind: RequestKind::Service as u32,
+        target: Bytes::new(b"echo"),
+        payload: Bytes::new(payload),
+        trace: Bytes::EMPTY,
+        caller: Bytes::EMPTY,
+        deadline_ms: 0,
+    }
 }
 
 /// Sends to a process that sends back, over a socket that keeps messages apart. With `far`,

@@ -13,6 +13,7 @@ use std::process::Command;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::ours::Within;
 use crate::components::{self, extism};
 use crate::error::Error;
 use crate::report::{Report, Row, Target};
@@ -26,7 +27,7 @@ pub const CALLS: [u32; 2] = [20_000, 4_000];
 const ROUNDS: usize = 5;
 /// Turns of what stays in the process, where nanoseconds count. In each, payloads and answers lie
 /// elsewhere: how they lie to one another makes tens of nanoseconds for large ones.
-const ROUNDS_IN_PROCESS: usize = 11;
+const ROUNDS_WITHIN: usize = 11;
 /// How much further they lie in each turn, in bytes; no power of two, so that no two turns are alike.
 const SHIFT_BYTES: usize = 1_040;
 /// What a call in the host's process may take more than the plugin's function by its pointer.
@@ -121,8 +122,8 @@ pub fn run() -> Result<Report, Error> {
     processes(&mut report, work)?;
     component(&mut report)?;
     report.note(format!(
-        "medians of {ROUNDS} fresh processes each, in-process {ROUNDS_IN_PROCESS}, in each of \
-         which payloads and answers lie elsewhere; payloads there and back"
+        "medians of {ROUNDS} fresh processes each, in-process {ROUNDS_WITHIN}, in each of \
+         which payloads and answers lie elsewhere, and what is compared takes turns; payloads there and back"
     ));
     report.note(
         "pointer: the function by which hosts call the plugin, by its pointer in the plugin's table, \
@@ -139,40 +140,28 @@ pub fn run() -> Result<Report, Error> {
 }
 
 fn in_process(report: &mut Report, work: &Path) -> Result<(), Error> {
-    let (mut ours, mut between, mut table) = (vec![], vec![], vec![]);
-    let (mut pointer, mut copied) = (vec![], vec![]);
-    for round in 0..ROUNDS_IN_PROCESS {
+    let turns = (0..ROUNDS_WITHIN).map(|round| {
         let shift = (round * SHIFT_BYTES).to_string();
-        let turn = |arguments: &[&str]| -> Result<Measured, Error> {
-            ask(&[arguments, &["--shift", &shift]].concat(), work, true)
-        };
-        let turns = [
-            turn(&["calls-ours", "in-process"])?,
-            turn(&["calls-table"])?,
-            turn(&["calls-pointer"])?,
-            turn(&["calls-pointer", "--copied"])?,
-        ];
-        let [one, two, three, four] = turns;
-        ours.push(one.call_ns);
-        between.push(one.between_ns);
-        table.push(two.call_ns);
-        pointer.push(three.call_ns);
-        copied.push(four.call_ns);
-    }
+        ask(&["calls-within", "--shift", &shift], work, true)
+    });
+    let turns: Vec<Within> = turns.collect::<Result<_, Error>>()?;
     for (at, payload) in PAYLOADS.into_iter().enumerate() {
-        let (ours, between) = (median(&ours, at), median(&between, at));
-        let (table, pointer, copied) =
-            (median(&table, at), median(&pointer, at), median(&copied, at));
+        let of = |get: &dyn Fn(&Within) -> &Vec<f64>| {
+            stats::median(turns.iter().filter_map(|turn| get(turn).get(at).copied()).collect())
+        };
+        let (ours, between) = (of(&|turn| &turn.ours), of(&|turn| &turn.between));
+        let (table, alone) = (of(&|turn| &turn.table), of(&|turn| &turn.work));
+        let copied = of(&|turn| &turn.copied);
+        let above = turns.iter().filter_map(|turn| Some(turn.ours.get(at)? - turn.table.get(at)?));
+        let above = stats::median(above.collect());
         let what = |what: &str| format!("in-process, {payload} B: {what}");
         report.row(Row::new(what("call"), "ns", ours).against("pointer", table));
-        report.row(Row::new(what("call"), "ns", ours).against("its work alone", pointer));
-        report.row(Row::new(what("call"), "ns", ours).against("work, a copy", copied));
         let target = Target::AtMost(ABOVE_POINTER_MAX_NS);
-        report.row(Row::new(what("above the pointer"), "ns", ours - table).target(target));
-        report.row(Row::new(what("above its work alone"), "ns", ours - pointer));
-        report.row(
-            Row::new(what("from plugin to plugin"), "ns", between).against("pointer", pointer),
-        );
+        report.row(Row::new(what("above the pointer"), "ns", above).target(target));
+        report.row(Row::new(what("call"), "ns", ours).against("its work alone", alone));
+        report.row(Row::new(what("call"), "ns", ours).against("work, a copy", copied));
+        report
+            .row(Row::new(what("from plugin to plugin"), "ns", between).against("pointer", table));
     }
     Ok(())
 }

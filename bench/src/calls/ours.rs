@@ -2,43 +2,104 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CALLS, Measured, PAYLOADS, Payload, echo_library};
+use modunest_agent::host::{Cell, Host};
 use modunest_sdk::abi::OwnedBuffer;
+use serde::{Deserialize, Serialize};
 
+use super::bare::{self, Pointers};
+use super::{CALLS, Measured, PAYLOADS, Payload, echo_library};
 use crate::error::Error;
-use crate::folders;
 use crate::plain::{self, Tier, call};
+use crate::{folders, stats};
 
+/// The plugin that echoes, and the one that calls it.
+const ECHO: &str = "bench/echo";
+const ASKS: &str = "bench/asks";
 /// Calls from one plugin to another that one measurement makes.
 const BETWEEN: [u32; 2] = [200_000, 20_000];
+/// Parts of a measurement within the process: what is compared takes turns, so that a processor
+/// that is slower for a while is so for all.
+const PARTS: u32 = 40;
+/// Calls of one part, by payload.
+const CALLS_OF_PART: [u32; 2] = [10_000, 1_000];
 
-/// Measures the calls of a tier of native plugins. With `far`, the plugin's process is put on
-/// that processor. For `shift` see [`Payload`].
-pub fn run(tier: Tier, work: &Path, far: Option<usize>, shift: usize) -> Result<Measured, Error> {
-    let (echo, asks) = ("bench/echo", "bench/asks");
-    let name = |name: &str| name.parse().map_err(Error::wrong("a plugin's name"));
-    let services = |name: &str| format!("\n[[service]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
-    let uses = format!(
-        "\n[dependencies]\n\"{echo}\" = \"^1\"\n\n[[import]]\nplugin = \"{echo}\"\nservice = \"echo\"\n{}",
-        services("ask")
-    );
-    let library = echo_library(work)?;
-    let library = std::fs::read(&library).map_err(Error::io(&library))?;
-    let prepared = vec![
-        plain::native(&name(echo)?, &services("echo"), &library, work)?,
-        plain::native(&name(asks)?, &uses, &library, work)?,
-    ];
-    let host = plain::load(prepared, &tier.settings(work)?, work)?;
-    let cell = |name: &str| {
-        let missing = || Error::Wrong { what: "a plugin", why: format!("{name} is gone") };
-        let name = name.parse().map_err(Error::wrong("a plugin's name"))?;
-        host.cell(&name).ok_or_else(missing)
-    };
-    let (echo_cell, asks_cell) = (cell(echo)?, cell(asks)?);
+/// What one process has measured of calls within it, by payload, in nanoseconds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Within {
+    /// By the host.
+    pub ours: Vec<f64>,
+    /// By the pointer in the plugin's table.
+    pub table: Vec<f64>,
+    /// The plugin's work alone.
+    pub work: Vec<f64>,
+    /// The same, with the answer copied.
+    pub copied: Vec<f64>,
+    /// One call by a plugin of another.
+    pub between: Vec<f64>,
+}
+
+/// Measures calls within the process. For `shift` see [`Payload`].
+pub fn within(work: &Path, shift: usize) -> Result<Within, Error> {
+    let host = load(Tier::InProcess, work)?;
+    let (echo, asks) = (cell(&host, ECHO)?, cell(&host, ASKS)?);
+    let pointers = Pointers::open(work)?;
+    let mut within = Within::default();
+    for ((size, calls), between) in PAYLOADS.into_iter().zip(CALLS_OF_PART).zip(BETWEEN) {
+        let payload = Payload::new(size, shift);
+        let request = bare::request(&payload);
+        let mut parts: [Vec<f64>; 4] = Default::default();
+        for _ in 0..=PARTS {
+            let took = [
+                time(calls, size, || {
+                    let mut answer = OwnedBuffer::EMPTY;
+                    let called = echo.call_into(&call("echo", &payload), &mut answer);
+                    called.map(|()| answer.len()).map_err(Error::wrong("a call"))
+                })?,
+                time(calls, size, || pointers.table(&request))?,
+                time(calls, size, || pointers.work(&payload))?,
+                time(calls, size, || pointers.copied(&payload))?,
+            ];
+            parts.iter_mut().zip(took).for_each(|(part, took)| part.push(took));
+        }
+        // The first part fills caches.
+        let [ours, table, work, copied] = parts.map(|part| stats::median(part[1..].to_vec()));
+        within.ours.push(ours);
+        within.table.push(table);
+        within.work.push(work);
+        within.copied.push(copied);
+        within.between.push(ask(&asks, between, size)?);
+    }
+    Ok(within)
+}
+
+/// Nanoseconds that one of so many calls takes, which answers as many bytes as it was given.
+#[inline(always)]
+fn time(
+    calls: u32,
+    size: usize,
+    mut make: impl FnMut() -> Result<usize, Error>,
+) -> Result<f64, Error> {
+    let begun = Instant::now();
+    for _ in 0..calls {
+        let length = make()?;
+        if length != size {
+            let why = format!("{length} bytes");
+            return Err(Error::Wrong { what: "an echo", why });
+        }
+    }
+    Ok(begun.elapsed().as_nanos() as f64 / f64::from(calls))
+}
+
+/// Measures the calls of a tier whose plugins have processes. With `far`, they are put on that
+/// processor.
+pub fn run(tier: Tier, work: &Path, far: Option<usize>) -> Result<Measured, Error> {
+    let host = load(tier, work)?;
+    let (echo, asks) = (cell(&host, ECHO)?, cell(&host, ASKS)?);
     if let Some(far) = far {
-        for pid in [echo_cell, asks_cell].map(|cell| cell.vitals().and_then(|seen| seen.pid)) {
+        for pid in [&echo, &asks].map(|cell| cell.vitals().and_then(|seen| seen.pid)) {
             let pid = pid.ok_or_else(|| Error::Wrong {
                 what: "a plugin's process",
                 why: format!("there is none in the tier {}", tier.word()),
@@ -48,34 +109,49 @@ pub fn run(tier: Tier, work: &Path, far: Option<usize>, shift: usize) -> Result<
     }
     let mut measured = Measured::default();
     for ((size, calls), between) in PAYLOADS.into_iter().zip(CALLS).zip(BETWEEN) {
-        let calls = if tier == Tier::InProcess { calls * 20 } else { calls };
-        let payload = Payload::new(size, shift);
+        let payload = vec![b'x'; size];
+        let mut make = || {
+            let answer = echo.call(call("echo", &payload)).map_err(Error::wrong("a call"))?;
+            Ok(answer.len())
+        };
         // The first calls make lanes and fill caches.
-        for count in [calls / 20, calls] {
-            let begun = Instant::now();
-            for _ in 0..count {
-                let mut answer = OwnedBuffer::EMPTY;
-                let called = echo_cell.call_into(&call("echo", &payload), &mut answer);
-                called.map_err(Error::wrong("a call"))?;
-                if answer.len() != size {
-                    let why = format!("{} bytes", answer.len());
-                    return Err(Error::Wrong { what: "an echo", why });
-                }
-            }
-            let took = begun.elapsed().as_nanos() as f64 / f64::from(count);
-            if count == calls {
-                measured.call_ns.push(took);
-            }
-        }
-        let between = if tier == Tier::InProcess { between } else { between / 20 };
-        let numbers = [between, u32::try_from(size).unwrap_or(u32::MAX)];
-        let mut payload: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        payload.extend_from_slice(echo.as_bytes());
-        let answer = asks_cell.call(call("ask", &payload)).map_err(Error::wrong("a call"))?;
-        let text = String::from_utf8_lossy(&answer);
-        measured.between_ns.push(text.parse().map_err(Error::wrong("a measurement"))?);
+        time(calls / 20, size, &mut make)?;
+        measured.call_ns.push(time(calls, size, make)?);
+        measured.between_ns.push(ask(&asks, between / 20, size)?);
     }
     Ok(measured)
+}
+
+/// Both plugins, in a tier.
+fn load(tier: Tier, work: &Path) -> Result<Host, Error> {
+    let name = |name: &str| name.parse().map_err(Error::wrong("a plugin's name"));
+    let services = |name: &str| format!("\n[[service]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
+    let uses = format!(
+        "\n[dependencies]\n\"{ECHO}\" = \"^1\"\n\n[[import]]\nplugin = \"{ECHO}\"\nservice = \"echo\"\n{}",
+        services("ask")
+    );
+    let library = echo_library(work)?;
+    let library = std::fs::read(&library).map_err(Error::io(&library))?;
+    let prepared = vec![
+        plain::native(&name(ECHO)?, &services("echo"), &library, work)?,
+        plain::native(&name(ASKS)?, &uses, &library, work)?,
+    ];
+    plain::load(prepared, &tier.settings(work)?, work)
+}
+
+fn cell(host: &Host, name: &str) -> Result<Arc<Cell>, Error> {
+    let missing = || Error::Wrong { what: "a plugin", why: format!("{name} is gone") };
+    let name = name.parse().map_err(Error::wrong("a plugin's name"))?;
+    host.cell(&name).cloned().ok_or_else(missing)
+}
+
+/// Nanoseconds of one of so many calls that a plugin makes of another.
+fn ask(asks: &Cell, calls: u32, size: usize) -> Result<f64, Error> {
+    let numbers = [calls, u32::try_from(size).unwrap_or(u32::MAX)];
+    let mut payload: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    payload.extend_from_slice(ECHO.as_bytes());
+    let answer = asks.call(call("ask", &payload)).map_err(Error::wrong("a call"))?;
+    String::from_utf8_lossy(&answer).parse().map_err(Error::wrong("a measurement"))
 }
 
 /// Puts all threads of a process on a processor.
