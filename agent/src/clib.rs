@@ -1,5 +1,5 @@
-//! The C library of this machine: its version, and how a process is started so that it copies as
-//! fast as the processor can.
+//! The C library of this machine: its version, how a process is started so that it copies as fast
+//! as the processor can, and how a thread is kept from growing its heap by single pages.
 //!
 //! Up to 2.39, glibc copies from 2 KiB on by `rep movsb`, which Zen 3 and Zen 4 do up to twenty
 //! times slower than a loop where the target lies a few bytes behind the source within its page
@@ -47,6 +47,20 @@ pub fn start_anew_where_copies_are_slow() -> std::io::Result<()> {
 /// What a process with an environment of its own is given, so that it copies as fast as it can.
 pub(crate) fn environment() -> Option<(&'static str, OsString)> {
     if are_copies_slow() { Some((VARIABLE, with_setting(None)?)) } else { None }
+}
+
+/// Lets this thread allocate so many bytes without a change to the process's map of memory. glibc
+/// grows the heap of a thread by a page at a time, and for each of these steps all threads wait that
+/// touch memory for the first time; what it has grown to once, it need not grow to again. None of it
+/// is used until somebody does.
+pub(crate) fn make_room(bytes: usize) {
+    /// Below what is mapped by itself (`M_MMAP_THRESHOLD` of mallopt(3)).
+    const PIECE_BYTES: usize = 96 * 1024;
+    /// Half of the largest heap of a thread.
+    const MOST_BYTES: usize = 32 * 1024 * 1024;
+    let pieces = bytes.min(MOST_BYTES) / PIECE_BYTES;
+    let pieces: Vec<Vec<u8>> = (0..pieces).map(|_| Vec::with_capacity(PIECE_BYTES)).collect();
+    drop(std::hint::black_box(pieces));
 }
 
 /// The variable's value with the setting; `None` where it has one already.

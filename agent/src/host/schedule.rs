@@ -17,6 +17,7 @@ use super::native::LoadError;
 use super::process::Runners;
 use super::start::{Code, Place, start};
 use super::{Cell, Host, Plan, State, Tier};
+use crate::clib;
 use crate::config::HostSettings;
 
 /// How long the load of a library in this process has its linker for itself. Most loads are over long before. The
@@ -25,6 +26,9 @@ use crate::config::HostSettings;
 /// half as much CPU time again and no time gained. What takes longer is busy with its own start,
 /// and others overtake it.
 const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
+
+/// What the engine keeps on the heap for one component, about: that of the tests takes two thirds.
+const COMPONENT_HEAP_BYTES: usize = 128 * 1024;
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
@@ -177,6 +181,8 @@ fn watch(work: &Arc<Work>) {
 /// that another took its place.
 fn load_jobs(work: &Work) {
     let mut piece = Vec::new();
+    let room = work.lock().room_of_thread();
+    clib::make_room(room);
     let mut loader = work.lock();
     while !loader.over {
         let Some(job) = loader.jobs.pop_front() else {
@@ -241,6 +247,13 @@ impl Loader {
             self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
             self.jobs.push_back(Job { cell, place });
         }
+    }
+
+    /// Bytes that a thread may allocate for its part of what is still to be loaded in this process.
+    fn room_of_thread(&self) -> usize {
+        let here = |name: &&PluginName| self.tiers.get(*name) == Some(&Tier::Component);
+        let components = self.components.keys().filter(here).count();
+        components.div_ceil(self.slots.max(1)) * COMPONENT_HEAP_BYTES
     }
 
     /// Whether a load leaves the linker of this process alone: a runner has its own, and a component

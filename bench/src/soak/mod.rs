@@ -39,6 +39,8 @@ const EXCUSED: Duration = Duration::from_secs(5);
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// How long all is left alone before it is measured at rest: idle threads end after ten seconds.
 const REST: Duration = Duration::from_secs(12);
+/// How often it is looked again then, a second apart; the look with the fewest threads counts.
+const LOOKS_AT_REST: usize = 5;
 /// What may be more at the end than at the start, and still counts as level: an allocator does
 /// not give back every page.
 const LEVEL_RATIO: f64 = 1.05;
@@ -111,7 +113,13 @@ async fn at_rest(fleet: &Fleet) -> Result<Sample, Error> {
     fleet.until_quiet().await?;
     tokio::time::sleep(REST).await;
     fleet.until_quiet().await?;
-    Sample::take(fleet.agent.id())
+    // Questions after health start threads for a moment, and with them their stacks.
+    let mut calmest = Sample::take(fleet.agent.id())?;
+    for _ in 0..LOOKS_AT_REST {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        calmest = calmest.calmer(Sample::take(fleet.agent.id())?);
+    }
+    Ok(calmest)
 }
 
 /// Calls, replaces and kills for a time; answers what was seen meanwhile.

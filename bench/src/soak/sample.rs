@@ -53,6 +53,11 @@ impl Sample {
             children: children.len() as f64,
         })
     }
+
+    /// The one of both with fewer threads.
+    pub fn calmer(self, other: Sample) -> Sample {
+        if other.threads < self.threads { other } else { self }
+    }
 }
 
 /// Descriptors by what they are, without their numbers.

@@ -1,5 +1,6 @@
 //! Looking after a plugin that runs: its health, its restart, and what is said of its release.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -18,12 +19,26 @@ impl Cell {
         }
         let mut asked = lock(&self.asked);
         let every = self.lifecycle.health.every;
-        // The first question comes after the first pause: it has been asked at its load.
-        let is_due = !every.is_zero() && asked.get_or_insert(now).elapsed() >= every;
+        // It has been asked at its load, so the first question may wait. Each waits for another
+        // part of the pause: plugins that were loaded together are not asked together for ever.
+        let is_due = match *asked {
+            Some(last) => !every.is_zero() && now.duration_since(last) >= every,
+            None => {
+                *asked = now.checked_sub(every.mul_f64(self.part_of_pause()));
+                false
+            }
+        };
         if is_due {
             *asked = Some(now);
         }
         is_due
+    }
+
+    /// Between zero and one, by its name.
+    fn part_of_pause(&self) -> f64 {
+        let mut hasher = DefaultHasher::new();
+        self.name.hash(&mut hasher);
+        hasher.finish() as f64 / u64::MAX as f64
     }
 
     /// Asks after its health and takes the answer in. Answers why it is to be restarted, if it
