@@ -73,8 +73,8 @@ impl Cell {
 
     /// Serves a call of a library in this process of which nothing is to be noted but its end:
     /// nothing is wrong with the plugin, the call is part of no trace, nobody watches it, and it is
-    /// not one of those that are timed. What is decided here stays in registers. `None` where any of it is
-    /// otherwise; nothing has happened then.
+    /// not one of those that are timed. What is decided here stays in registers. `None` where any
+    /// of it is otherwise; nothing has happened then.
     #[inline(always)]
     fn call_quietly(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Option<Result<(), Error>> {
         let Some(Loaded::Library(library)) = self.instance.get() else { return None };
