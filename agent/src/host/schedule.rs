@@ -20,11 +20,11 @@ use super::{Cell, Host, Plan, State, Tier};
 use crate::clib;
 use crate::config::HostSettings;
 
-/// How long the load of a library in this process has its linker for itself. Most loads are over long before. The
-/// dynamic linker lets only one in at a time, and what the others would do meanwhile, copying
-/// and hashing their libraries, makes processors interrupt one another: that was measured, at
-/// half as much CPU time again and no time gained. What takes longer is busy with its own start,
-/// and others overtake it.
+/// How long the load of a library in this process has its linker for itself. Most loads are over
+/// long before. The dynamic linker lets only one in at a time, and what the others would do
+/// meanwhile, copying and hashing their libraries, makes processors interrupt one another: that was
+/// measured, at half as much CPU time again and no time gained. What takes longer is busy with its
+/// own start, and others overtake it.
 const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 /// What the engine keeps on the heap for one component, about: that of the tests takes two thirds.
