@@ -1,4 +1,4 @@
-//! The C library of this machine: its version, how a process is started so that it copies as fast
+//! The C library of this machine: how a process is started so that it copies as fast
 //! as the processor can, and how a thread is kept from growing its heap by single pages.
 //!
 //! Up to 2.39, glibc copies from 2 KiB on by `rep movsb`, which Zen 3 and Zen 4 do up to twenty
@@ -7,14 +7,14 @@
 //! often lies so, and then the copies take most of a call. Nothing in the process can choose
 //! otherwise: the library decides at its start, by a variable of the environment.
 
-#[cfg(target_env = "gnu")]
-use std::ffi::CStr;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use modunest_core::relation::LibcFloor;
+
+use crate::host::libc_version;
 
 /// Settings of glibc (ld.so(8)), between colons.
 const VARIABLE: &str = "GLIBC_TUNABLES";
@@ -85,7 +85,7 @@ fn is_value(rest: &[u8]) -> bool {
 }
 
 fn are_copies_slow() -> bool {
-    version().is_some_and(|version| version < MENDED) && processor().is_some_and(is_slow)
+    libc_version().is_some_and(|version| version < MENDED) && processor().is_some_and(is_slow)
 }
 
 /// Its vendor, and its family.
@@ -109,21 +109,6 @@ fn processor() -> Option<Processor> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn processor() -> Option<Processor> {
-    None
-}
-
-/// Of the C library; `None` where it is not glibc.
-pub(crate) fn version() -> Option<LibcFloor> {
-    #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: answers a NUL-terminated text that lives as long as the process.
-        let text = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-        let text = text.to_str().ok()?;
-        // A third number, where there is one, is a development version's.
-        let mut parts = text.split('.');
-        format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
-    }
-    #[cfg(not(target_env = "gnu"))]
     None
 }
 

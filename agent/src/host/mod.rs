@@ -70,6 +70,7 @@ pub(crate) use instance::OwnedCall;
 pub use instance::{Call, Instance};
 pub use links::LinkStatus;
 pub use native::LoadError;
+pub(crate) use native::libc_version;
 pub use operations::{FileAccess, Resources};
 pub use plan::{Plan, Prepared, prepare};
 pub use process::{Crash, RestartPolicy};
@@ -102,7 +103,7 @@ pub fn facts() -> HostFacts {
         version: own_version(),
         #[allow(clippy::expect_used, reason = "made of the compiler's own words")]
         target: target.parse().expect("the compiler's target is a target"),
-        libc: crate::clib::version(),
+        libc: libc_version(),
         abi: (ABI_MIN, NATIVE_ABI),
         world: Some(COMPONENT_WORLD),
         prefers_components: false,

@@ -4,7 +4,7 @@
 //! A library is never unmapped: it may have registered destructors, handed out pointers or
 //! started threads.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use modunest_core::archive::FileRecord;
 use modunest_core::digest::{Digest, Hasher};
+use modunest_core::relation::LibcFloor;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{
     ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, MAX_MESSAGE_BYTES,
@@ -95,6 +96,21 @@ impl LoadError {
             other => other,
         }
     }
+}
+
+/// The C library's version on this machine; `None` where it is not glibc.
+pub(crate) fn libc_version() -> Option<LibcFloor> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: answers a NUL-terminated text that lives as long as the process.
+        let text = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+        let text = text.to_str().ok()?;
+        // A third number, where there is one, is a development version's.
+        let mut parts = text.split('.');
+        format!("{}.{}", parts.next()?, parts.next()?).parse().ok()
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
 }
 
 /// Opens the library in `memory`, which is sealed and proven, and answers its table.
