@@ -1,5 +1,5 @@
-//! The C library of this machine: how a process is started so that it copies as fast
-//! as the processor can, and how a thread is kept from growing its heap by single pages.
+//! The C library of this machine: how a process is started so that it copies as fast as the
+//! processor can, and how a thread is kept from growing its heap by single pages.
 //!
 //! Up to 2.39, glibc copies from 2 KiB on by `rep movsb`, which Zen 3 and Zen 4 do up to twenty
 //! times slower than a loop where the target lies a few bytes behind the source within its page
@@ -46,7 +46,7 @@ pub fn start_anew_where_copies_are_slow() -> std::io::Result<()> {
 
 /// What a process with an environment of its own is given, so that it copies as fast as it can.
 pub(crate) fn environment() -> Option<(&'static str, OsString)> {
-    if are_copies_slow() { Some((VARIABLE, with_setting(None)?)) } else { None }
+    are_copies_slow().then(|| (VARIABLE, format!("{SETTING}={NEVER}").into()))
 }
 
 /// Lets this thread allocate so many bytes without a change to the process's map of memory. glibc
@@ -66,7 +66,9 @@ pub(crate) fn make_room(bytes: usize) {
 /// The variable's value with the setting; `None` where it has one already.
 fn with_setting(now: Option<&OsStr>) -> Option<OsString> {
     let now = now.unwrap_or_default();
-    let is_set = |part: &[u8]| part.strip_prefix(SETTING.as_bytes()).is_some_and(is_value);
+    let is_set = |part: &[u8]| {
+        part.strip_prefix(SETTING.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
     if now.as_bytes().split(|byte| *byte == b':').any(is_set) {
         return None;
     }
@@ -74,14 +76,8 @@ fn with_setting(now: Option<&OsStr>) -> Option<OsString> {
     if !now.is_empty() {
         value.push(":");
     }
-    value.push(SETTING);
-    value.push("=");
-    value.push(NEVER);
+    value.push(format!("{SETTING}={NEVER}"));
     Some(value)
-}
-
-fn is_value(rest: &[u8]) -> bool {
-    rest.first() == Some(&b'=')
 }
 
 fn are_copies_slow() -> bool {

@@ -4,7 +4,9 @@
 //! for ever, and another thread's once it has ended. There are as many as there were threads at one
 //! time.
 
+use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::LocalKey;
 
 /// One `T` for each thread that asked for it.
 pub(crate) struct PerThread<T: 'static>(Mutex<All<T>>);
@@ -20,26 +22,50 @@ impl<T: Default> PerThread<T> {
         PerThread(Mutex::new(All { given: Vec::new(), left: Vec::new() }))
     }
 
-    /// One for a thread that begins, as the thread before it has left it.
-    pub(crate) fn give(&self) -> &'static T {
+    /// Gives this thread one, as the thread before it has left it, and puts it where it is looked
+    /// up: `here`. At the thread's end, `leave` is through with it before it is another's.
+    pub(crate) fn give(
+        &'static self,
+        here: &'static LocalKey<Cell<Option<&'static T>>>,
+        leave: fn(&T),
+    ) -> Given<T> {
         let mut all = self.lock();
         let given = all.left.pop().unwrap_or_else(|| Box::leak(Box::default()));
         all.given.push(given);
-        given
+        here.set(Some(given));
+        Given { of: self, given, here, leave }
     }
+}
 
-    /// It is nobody's any more, once `leave` is through with it.
-    pub(crate) fn take_back(&self, given: &'static T, leave: impl FnOnce(&T)) {
-        let mut all = self.lock();
-        leave(given);
-        all.given.retain(|one| !std::ptr::eq(*one, given));
-        all.left.push(given);
-    }
-
+impl<T> PerThread<T> {
     /// Keeps others from looking at them, and from changing what is changed behind this lock.
     pub(crate) fn lock(&self) -> MutexGuard<'_, All<T>> {
         // It is never left half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a thread was given, until it ends. To be kept in a variable of the thread.
+pub(crate) struct Given<T: 'static> {
+    of: &'static PerThread<T>,
+    given: &'static T,
+    here: &'static LocalKey<Cell<Option<&'static T>>>,
+    leave: fn(&T),
+}
+
+impl<T> Given<T> {
+    pub(crate) fn get(&self) -> &'static T {
+        self.given
+    }
+}
+
+impl<T> Drop for Given<T> {
+    fn drop(&mut self) {
+        self.here.set(None);
+        let mut all = self.of.lock();
+        (self.leave)(self.given);
+        all.given.retain(|one| !std::ptr::eq(*one, self.given));
+        all.left.push(self.given);
     }
 }
 

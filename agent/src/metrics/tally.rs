@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::per_thread::PerThread;
+use crate::per_thread::{Given, PerThread};
 
 /// Counters that one thread counts apart at most. Numbers of counters follow one another, so
 /// those of the plugins of a small host have a place each.
@@ -54,28 +54,7 @@ static THREADS: PerThread<Thread> = PerThread::new();
 thread_local! {
     /// This thread's places: none before it counts for the first time, and at its end.
     static HERE: Cell<Option<&'static Thread>> = const { Cell::new(None) };
-    static OWNER: Owner = Owner::new();
-}
-
-/// Keeps places for a thread until it ends.
-struct Owner(&'static Thread);
-
-impl Owner {
-    fn new() -> Self {
-        let thread = THREADS.give();
-        HERE.set(Some(thread));
-        Owner(thread)
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        HERE.set(None);
-        let hand_in = |thread: &Thread| {
-            thread.places.iter().for_each(|place| place.hand_to(0, None));
-        };
-        THREADS.take_back(self.0, hand_in);
-    }
+    static GIVEN: Given<Thread> = THREADS.give(&HERE, Thread::hand_in);
 }
 
 impl Place {
@@ -99,6 +78,11 @@ impl Place {
 }
 
 impl Thread {
+    /// What was counted goes where all see it.
+    fn hand_in(&self) {
+        self.places.iter().for_each(|place| place.hand_to(0, None));
+    }
+
     #[inline(always)]
     fn place(&self, number: u64) -> &Place {
         &self.places[number as usize % PLACES]
@@ -125,8 +109,8 @@ impl Tally {
 
     #[cold]
     fn add_without_place(&self) {
-        let counted = OWNER.try_with(|Owner(thread)| {
-            let place = thread.place(self.number);
+        let counted = GIVEN.try_with(|given| {
+            let place = given.get().place(self.number);
             let misses = place.misses.load(Ordering::Relaxed) + 1;
             let gets_it = misses >= MISSES_MAX;
             place.misses.store(if gets_it { 0 } else { misses }, Ordering::Relaxed);

@@ -1,6 +1,8 @@
 //! A Debian kernel of its own for a test, where the machine's cannot be had as the test needs it:
 //! an emulated computer whose memory holds this very test, the agent, and nothing else.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -72,7 +74,6 @@ pub fn run(test: &str, libraries: &[(&str, &[&str])]) -> (String, bool) {
     // Clients of HTTP read them, whether they need any or not.
     put(&root, Path::new(CERTIFICATES), &std::fs::read(CERTIFICATES).unwrap());
     put(&root, Path::new("/init"), INIT.as_bytes());
-    succeeds(Command::new("chmod").arg("0755").arg(root.join("init")));
     let archive = work.path().join("initramfs");
     let pack = "find . | cpio --quiet --create --format=newc --owner=+0:+0";
     let packed = std::fs::File::create(&archive).unwrap();
@@ -103,7 +104,7 @@ fn put(root: &Path, path: &Path, content: &[u8]) {
     let path = root.join(path.strip_prefix("/").unwrap());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, content).unwrap();
-    succeeds(Command::new("chmod").arg("0755").arg(path));
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 
 /// What the dynamic linker would load, itself among it.

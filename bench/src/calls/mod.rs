@@ -21,7 +21,7 @@ use crate::{folders, process, stats};
 
 /// Bytes of the payloads of calls, there and back.
 pub const PAYLOADS: [usize; 2] = [64, 64 * 1024];
-/// Calls of one measurement, by payload; of those that stay in the process, more.
+/// Calls of one measurement between processes, by payload.
 pub const CALLS: [u32; 2] = [20_000, 4_000];
 /// Turns of each; the figures are medians over them.
 const ROUNDS: usize = 5;
@@ -123,14 +123,15 @@ pub fn run() -> Result<Report, Error> {
     component(&mut report)?;
     report.note(format!(
         "medians of {ROUNDS} fresh processes each, in-process {ROUNDS_WITHIN}, in each of \
-         which payloads and answers lie elsewhere, and what is compared takes turns; payloads there and back"
+         which payloads and answers lie elsewhere, and what is compared takes turns; payloads there \
+         and back"
     ));
     report.note(
         "pointer: the function by which hosts call the plugin, by its pointer in the plugin's table, \
          with a request made before; its work alone: the echo without that function, with what it \
          allocates and frees, its answer read where it lies, as ours is; a copy: taken over into \
-         memory of the caller's own before; from plugin to plugin, the import, the grant and the operator's rules are looked up at each \
-         call",
+         memory of the caller's own before; from plugin to plugin, the import, the grant and the \
+         operator's rules are looked up at each call",
     );
     report.note(
         "socket: send and receive of the whole payload between two processes, nothing else; one \

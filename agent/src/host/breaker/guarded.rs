@@ -10,6 +10,7 @@ use super::{Admission, Breaker, BreakerSettings, BreakerState, Outcome};
 pub struct Breakers {
     /// Whether any breaker has to be asked at all.
     noisy: AtomicBool,
+    /// Elsewhere, so that the word above can lie beside what else each call looks at.
     all: Box<Mutex<All>>,
 }
 

@@ -59,7 +59,8 @@ impl Cell {
 
     /// The same, with the answer left where it belongs: to move one that was just filled, the
     /// processor waits longer than the rest of a call takes. To be compiled into whoever calls, for
-    /// the same reason: what is called with goes from there to the plugin's request at once.
+    /// the same reason: what is called with goes from there to the plugin's request at once. Behind
+    /// an error, what lies there means nothing.
     ///
     /// # Errors
     /// As [`Cell::call`].

@@ -14,7 +14,7 @@ use std::sync::{Once, OnceLock};
 
 use super::gate::Gate;
 use crate::host::frame::DEPTH_MAX;
-use crate::per_thread::PerThread;
+use crate::per_thread::{Given, PerThread};
 
 /// Calls inside one another that a thread notes.
 const PLACES: usize = DEPTH_MAX as usize;
@@ -35,30 +35,8 @@ static THREADS: PerThread<Thread> = PerThread::new();
 thread_local! {
     /// This thread's places: none before its first call, and at its end.
     static HERE: Cell<Option<&'static Thread>> = const { Cell::new(None) };
-    static OWNER: Option<Owner> = Owner::new();
-}
-
-/// Keeps a thread's places until the thread ends.
-struct Owner(&'static Thread);
-
-impl Owner {
-    /// `None` where this kernel has no such barrier.
-    fn new() -> Option<Owner> {
-        if !has_barrier() {
-            return None;
-        }
-        let thread = THREADS.give();
-        HERE.set(Some(thread));
-        Some(Owner(thread))
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        HERE.set(None);
-        // Its calls have ended before it.
-        THREADS.take_back(self.0, |_| {});
-    }
+    /// None where this kernel has no such barrier. Its calls have ended before it.
+    static GIVEN: Option<Given<Thread>> = has_barrier().then(|| THREADS.give(&HERE, |_| {}));
 }
 
 /// A noted call, until [`Place::leave`]. It stays on its thread.
@@ -99,7 +77,7 @@ impl Place {
 #[cold]
 fn first() -> Option<&'static Thread> {
     // A thread that is ending has none any more.
-    OWNER.try_with(|owner| owner.as_ref().map(|owner| owner.0)).ok().flatten()
+    GIVEN.try_with(|given| given.as_ref().map(Given::get)).ok().flatten()
 }
 
 /// Calls through `gate` that are noted now. Exact behind [`barrier`], where the gate was shut
