@@ -18,19 +18,19 @@
 //! to read again, and no plugin's own.
 
 use std::fs::{self, File};
-use std::hash::Hash as _;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use modunest_core::digest::{Digest, Hasher};
+use modunest_core::digest::Digest;
 use modunest_core::scan::COMPONENT_MAX_BYTES;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::Source;
+use super::engine::Runtime;
 use crate::files;
 use crate::host::LoadError;
 
@@ -55,21 +55,6 @@ pub(crate) struct Cache {
     key: OnceLock<Option<[u8; KEY_BYTES]>>,
 }
 
-/// What stands for an engine: feeds what it hashes to SHA-256.
-#[derive(Default)]
-struct Fingerprint(Hasher);
-
-impl std::hash::Hasher for Fingerprint {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    // Nobody asks: the fingerprint is the SHA-256.
-    fn finish(&self) -> u64 {
-        0
-    }
-}
-
 impl Cache {
     /// A cache below a folder, which is made when there is something to keep; `None` keeps
     /// nothing.
@@ -78,8 +63,8 @@ impl Cache {
     }
 
     /// Whether something is kept of a component for an engine, be it whole or not.
-    pub(super) fn has(&self, engine: &Engine, of: Digest) -> bool {
-        self.kept(of, fingerprint(engine)).is_some_and(|path| proof_of(&path).exists())
+    pub(super) fn has(&self, runtime: &Runtime, of: Digest) -> bool {
+        self.kept(of, runtime.fingerprint()).is_some_and(|path| proof_of(&path).exists())
     }
 
     /// The component of a file, compiled before or now.
@@ -88,17 +73,18 @@ impl Cache {
     /// When the file is not what it must be, or cannot be compiled.
     pub(super) fn component(
         &self,
-        engine: &Engine,
+        runtime: &Runtime,
         source: &Source,
     ) -> Result<Component, LoadError> {
-        let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
-        if let Some(component) = self.map_kept(engine, of, engine_digest) {
+        let of = source.record.sha256;
+        if let Some(component) = self.map_kept(runtime, of) {
             return Ok(component);
         }
-        let code = self.compile(engine, engine_digest, source)?;
-        match self.map_kept(engine, of, engine_digest) {
+        let code = self.compile(runtime, source)?;
+        match self.map_kept(runtime, of) {
             Some(component) => Ok(component),
-            None => map(engine, &code).map_err(|error| LoadError::Compile(format!("{error:#}"))),
+            None => map(runtime.engine(), &code)
+                .map_err(|error| LoadError::Compile(format!("{error:#}"))),
         }
     }
 
@@ -107,26 +93,21 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::component`], or when the system has no memory for it.
-    pub(super) fn sealed(&self, engine: &Engine, source: &Source) -> Result<OwnedFd, LoadError> {
-        let (of, engine_digest) = (source.record.sha256, fingerprint(engine));
-        let sealed = match self.read_kept(of, engine_digest) {
+    pub(super) fn sealed(&self, runtime: &Runtime, source: &Source) -> Result<OwnedFd, LoadError> {
+        let sealed = match self.read_kept(source.record.sha256, runtime.fingerprint()) {
             Some(code) => files::sealed(CODE_NAME, &code),
-            None => files::sealed(CODE_NAME, &self.compile(engine, engine_digest, source)?),
+            None => files::sealed(CODE_NAME, &self.compile(runtime, source)?),
         };
         sealed.map_err(|error| LoadError::Io { path: source.path.clone(), source: error })
     }
 
     /// Compiles a file, and keeps what comes of it.
-    fn compile(
-        &self,
-        engine: &Engine,
-        engine_digest: Digest,
-        source: &Source,
-    ) -> Result<Vec<u8>, LoadError> {
-        let of = source.record.sha256;
+    fn compile(&self, runtime: &Runtime, source: &Source) -> Result<Vec<u8>, LoadError> {
+        let (of, engine_digest) = (source.record.sha256, runtime.fingerprint());
         let bytes = read_proven(source)?;
         let started = std::time::Instant::now();
-        let code = engine
+        let code = runtime
+            .engine()
             .precompile_component(&bytes)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
         tracing::debug!(component = %of, bytes = bytes.len(), code = code.len(), ms = started.elapsed().as_millis(), "compiled");
@@ -171,14 +152,14 @@ impl Cache {
     }
 
     /// What is kept, mapped, if it is there and whole.
-    fn map_kept(&self, engine: &Engine, of: Digest, engine_digest: Digest) -> Option<Component> {
-        let (path, file) = self.proven(of, engine_digest, |prover, file| {
+    fn map_kept(&self, runtime: &Runtime, of: Digest) -> Option<Component> {
+        let (path, file) = self.proven(of, runtime.fingerprint(), |prover, file| {
             // By pieces that stay in the processor's cache: to map it as well would interrupt every
             // processor that runs us, and cost as much as the proof.
             prover.update_reader((&file).take(COMPILED_MAX_BYTES as u64))?;
             Ok(file)
         })?;
-        let mapped = map_file(engine, &file);
+        let mapped = map_file(runtime.engine(), &file);
         mapped
             .inspect_err(|error| {
                 tracing::warn!(file = %path.display(), error = %format!("{error:#}"), "a compiled component cannot be used and is made anew");
@@ -293,13 +274,6 @@ fn read_proven(source: &Source) -> Result<Vec<u8>, LoadError> {
     Ok(bytes)
 }
 
-/// What stands for an engine.
-fn fingerprint(engine: &Engine) -> Digest {
-    let mut fingerprint = Fingerprint::default();
-    engine.precompile_compatibility_hash().hash(&mut fingerprint);
-    fingerprint.0.finish()
-}
-
 /// Maps what [`Cache::sealed`] answered, in a runner, or what [`Cache::proven`] has read, from
 /// the file itself: the parts of it that nobody changes are one copy for all who map it, and
 /// memories begin with its pages.
@@ -336,9 +310,9 @@ mod tests {
     fn what_was_compiled_is_used_again_and_what_was_changed_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let compiled = folder.path().join("compiled");
-        let engine = Engine::new(&engine::config()).unwrap();
+        let runtime = Runtime::new(&engine::config(), None).unwrap();
         let source = probe(folder.path());
-        Cache::new(Some(compiled.clone())).component(&engine, &source).unwrap();
+        Cache::new(Some(compiled.clone())).component(&runtime, &source).unwrap();
         let [code, _, key] = &names(&compiled)[..] else { panic!("{:?}", names(&compiled)) };
         assert_eq!(key, "key");
         let code = compiled.join(code);
@@ -347,7 +321,7 @@ mod tests {
         // The component itself is not read again.
         fs::rename(&source.path, folder.path().join("away")).unwrap();
         let cache = Cache::new(Some(compiled.clone()));
-        assert!(cache.component(&engine, &source).is_ok());
+        assert!(cache.component(&runtime, &source).is_ok());
 
         // Anything but the bytes that were written is made anew, which needs the component.
         let mut damaged = good.clone();
@@ -355,22 +329,22 @@ mod tests {
         damaged[middle] ^= 1;
         for bad in [&damaged[..], &good[..good.len() / 2], b""] {
             fs::write(&code, bad).unwrap();
-            let refused = Cache::new(Some(compiled.clone())).component(&engine, &source);
+            let refused = Cache::new(Some(compiled.clone())).component(&runtime, &source);
             assert!(matches!(refused, Err(LoadError::Io { .. })));
         }
         fs::write(&code, &good).unwrap();
         for bad in [&[0; PROOF_BYTES][..], b""] {
             fs::write(proof_of(&code), bad).unwrap();
-            let refused = Cache::new(Some(compiled.clone())).component(&engine, &source);
+            let refused = Cache::new(Some(compiled.clone())).component(&runtime, &source);
             assert!(matches!(refused, Err(LoadError::Io { .. })));
         }
         fs::remove_file(compiled.join("key")).unwrap();
-        let other_key = Cache::new(Some(compiled.clone())).component(&engine, &source);
+        let other_key = Cache::new(Some(compiled.clone())).component(&runtime, &source);
         assert!(matches!(other_key, Err(LoadError::Io { .. })));
 
         // Another component's code does not pass for this one's.
         fs::rename(folder.path().join("away"), &source.path).unwrap();
-        cache.component(&engine, &source).unwrap();
+        cache.component(&runtime, &source).unwrap();
         let mut other = source.clone();
         other.record.sha256 = Digest::of(b"other");
         let name = code.file_name().unwrap().to_str().unwrap();
@@ -378,7 +352,7 @@ mod tests {
         let other_code = compiled.join(format!("{}-{engine_name}", other.record.sha256));
         fs::copy(&code, &other_code).unwrap();
         fs::copy(proof_of(&code), proof_of(&other_code)).unwrap();
-        let refused = cache.component(&engine, &other);
+        let refused = cache.component(&runtime, &other);
         assert!(matches!(refused, Err(LoadError::Changed { .. })));
 
         cache.retain(|digest| digest == source.record.sha256).unwrap();

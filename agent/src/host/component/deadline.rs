@@ -5,8 +5,42 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::engine::{Running, Runtime};
+
+/// When something must have ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deadline {
+    /// In Unix milliseconds.
+    At(u64),
+    /// So long after the first look at the clock, which is when it begins to wait or has computed
+    /// for an epoch: what ends before costs none.
+    Within(Duration),
+}
+
+impl Deadline {
+    /// A caller's, in Unix milliseconds; where that is zero, so long from now.
+    pub(super) fn of(deadline_ms: u64, timeout: Duration) -> Self {
+        if deadline_ms > 0 { Deadline::At(deadline_ms) } else { Deadline::Within(timeout) }
+    }
+
+    /// In Unix milliseconds, the same from the first look on.
+    pub(super) fn at_ms(&mut self) -> u64 {
+        let at_ms = match *self {
+            Deadline::At(at_ms) => at_ms,
+            Deadline::Within(timeout) => now_ms().saturating_add(timeout.as_millis() as u64),
+        };
+        *self = Deadline::At(at_ms);
+        at_ms
+    }
+
+    /// Whether the clock has passed it.
+    pub(super) fn has_passed(&mut self) -> bool {
+        let at_ms = self.at_ms();
+        now_ms() >= at_ms
+    }
+}
 
 /// The clock has passed the deadline.
 #[derive(Debug, thiserror::Error)]
@@ -76,24 +110,24 @@ impl Drop for Alarm {
 /// does not wait costs no look at the clock.
 pub(super) async fn until<T>(
     runtime: &'static Runtime,
-    deadline_ms: u64,
+    deadline: &mut Deadline,
     future: impl Future<Output = T>,
 ) -> Result<T, Expired> {
     let mut future = pin!(future);
     let mut alarm: Option<Alarm> = None;
     poll_fn(|context| {
-        if alarm.is_some() && now_ms() >= deadline_ms {
+        if alarm.is_some() && deadline.has_passed() {
             return Poll::Ready(Err(Expired));
         }
         if let Poll::Ready(answer) = future.as_mut().poll(context) {
             return Poll::Ready(Ok(answer));
         }
-        alarm.get_or_insert_with(|| Alarm::set(runtime, deadline_ms)).is_for(context.waker());
+        alarm.get_or_insert_with(|| Alarm::set(runtime, deadline.at_ms())).is_for(context.waker());
         Poll::Pending
     })
     .await
 }
 
-pub(super) fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     modunest_runtime::clock::now().as_millis()
 }

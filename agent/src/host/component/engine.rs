@@ -4,11 +4,13 @@
 //! for each store, for what finds no place there; a runner has one of the latter kind. They run
 //! the same machine code.
 
+use std::hash::Hash as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
+use modunest_core::digest::{Digest, Hasher};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine};
 
@@ -38,9 +40,25 @@ const EPOCH: Duration = Duration::from_millis(10);
 /// Epochs without a call after which the counting thread sleeps until there is one.
 const IDLE_EPOCHS: u32 = 100;
 
+/// What stands for an engine: feeds what it hashes to SHA-256.
+#[derive(Default)]
+struct Fingerprint(Hasher);
+
+impl std::hash::Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    // Nobody asks: the fingerprint is the SHA-256.
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
 /// What compiles and runs components.
 pub(crate) struct Runtime {
     engine: Engine,
+    fingerprint: OnceLock<Digest>,
     linker: Linker<State>,
     pool: Option<Pool>,
     alarms: Alarms,
@@ -133,6 +151,7 @@ impl Runtime {
         Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(text)?;
         Ok(Runtime {
             engine,
+            fingerprint: OnceLock::new(),
             linker,
             pool,
             alarms: Alarms::default(),
@@ -145,6 +164,16 @@ impl Runtime {
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Stands for everything of the engine that compiled code depends on. It costs as much as to
+    /// map a component, so it is made once.
+    pub(super) fn fingerprint(&self) -> Digest {
+        *self.fingerprint.get_or_init(|| {
+            let mut fingerprint = Fingerprint::default();
+            self.engine.precompile_compatibility_hash().hash(&mut fingerprint);
+            fingerprint.0.finish()
+        })
     }
 
     pub(super) fn linker(&self) -> &Linker<State> {

@@ -11,6 +11,7 @@ use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer};
 use serde::{Deserialize, Serialize};
 
 use super::bindings::modunest::plugin::{host, types};
+use super::deadline::Deadline;
 use super::limits::Limits;
 use crate::files;
 use crate::host::ask::OwnedAsk;
@@ -27,8 +28,8 @@ pub(super) struct State {
     pub(super) side: Arc<dyn HostSide>,
     pub(super) assets: Arc<Assets>,
     pub(super) limits: Limits,
-    /// When the call that runs must have ended, in Unix milliseconds.
-    pub(super) deadline_ms: u64,
+    /// When the call that runs must have ended.
+    pub(super) deadline: Deadline,
     /// What it said before it trapped.
     pub(super) last_words: Option<String>,
 }

@@ -9,16 +9,16 @@ use std::time::Duration;
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Hook};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use zeroize::Zeroizing;
 
 use super::Compiled;
 use super::bindings::Plugin;
 use super::bindings::modunest::plugin::types;
-use super::deadline::{Expired, now_ms, until};
+use super::deadline::{Deadline, Expired, until};
 use super::imports::{Assets, State};
 use super::limits::Limits;
+use super::turns::{Turn, Turns};
 use crate::host::drive::{self, Serving, block_on};
 use crate::host::side::HostSide;
 use crate::host::{Call, Instance, LoadError, Tier, Vitals, frame};
@@ -45,15 +45,16 @@ pub(crate) struct ComponentInstance {
     config: Zeroizing<Vec<u8>>,
     side: Arc<dyn HostSide>,
     assets: Arc<Assets>,
-    /// Stores that serve no call now; `None` for one that trapped.
-    idle: Mutex<Vec<Option<Box<Running>>>>,
-    /// A permit for each of them: calls take theirs in the order in which they came.
-    turns: Semaphore,
+    /// Its stores.
+    turns: Turns<Place>,
     memory_bytes: Arc<AtomicU64>,
     last_trap: Mutex<Option<String>>,
     /// Behind the stores, which are gone before their places are another plugin's.
     compiled: Compiled,
 }
+
+/// Where a store is; `None` where it trapped.
+type Place = Option<Box<Running>>;
 
 struct Running {
     store: Store<State>,
@@ -107,8 +108,7 @@ impl ComponentInstance {
             config: Zeroizing::new(config.to_vec()),
             side,
             assets,
-            idle: Mutex::default(),
-            turns: Semaphore::new(settings.stores.max(1)),
+            turns: Turns::default(),
             memory_bytes: Arc::default(),
             last_trap: Mutex::default(),
             compiled,
@@ -116,7 +116,7 @@ impl ComponentInstance {
         for _ in 0..settings.stores.max(1) {
             let made = block_on(serving(instance.number, instance.make()));
             let running = made.map_err(LoadError::Start)?;
-            lock(&instance.idle).push(Some(running));
+            instance.turns.give(Some(running));
         }
         Ok(instance)
     }
@@ -130,31 +130,31 @@ impl ComponentInstance {
     /// Whether no call is being served.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        lock(&self.idle).len() == self.settings.stores
+        self.turns.free() == self.settings.stores
     }
 
     /// Makes a store with the plugin in it.
     async fn make(&self) -> Result<Box<Running>, Error> {
-        let deadline_ms = after(self.settings.load_timeout);
+        let mut deadline = Deadline::Within(self.settings.load_timeout);
         let state = State {
             side: self.side.clone(),
             assets: self.assets.clone(),
             limits: Limits::new(self.settings.memory_max_bytes, self.memory_bytes.clone()),
-            deadline_ms,
+            deadline,
             last_words: None,
         };
         let _counted = self.compiled.runtime.enter();
         let mut store = Store::new(self.compiled.pre.engine(), state);
         store.limiter(|state| &mut state.limits);
-        store.epoch_deadline_callback(|store| {
-            if now_ms() >= store.data().deadline_ms {
+        store.epoch_deadline_callback(|mut store| {
+            if store.data_mut().deadline.has_passed() {
                 return Err(wasmtime::Error::new(Expired));
             }
             drive::computes();
             Ok(UpdateDeadline::Yield(1))
         });
         store.set_epoch_deadline(1);
-        let made = until(self.compiled.runtime, deadline_ms, async {
+        let made = until(self.compiled.runtime, &mut deadline, async {
             let plugin = self.compiled.pre.instantiate_async(&mut store).await?;
             let instance = plugin.modunest_plugin_instance();
             let created = instance.call_create(&mut store, &self.config).await?;
@@ -178,16 +178,16 @@ impl ComponentInstance {
             Error::Unavailable(format!("it trapped, and could not be started anew: {error}"))
         };
         let mut running = self.make().await.map_err(unavailable)?;
-        let deadline_ms = after(self.settings.load_timeout);
+        let mut deadline = Deadline::Within(self.settings.load_timeout);
         let hook = Call {
             kind: RequestKind::Lifecycle,
             target: Hook::BeforeLoad.name(),
             payload: &[],
             trace: "",
             caller: "",
-            deadline_ms,
+            deadline_ms: deadline.at_ms(),
         };
-        match self.run(&mut running, deadline_ms, Ask::Call(hook)).await {
+        match self.run(&mut running, deadline, Ask::Call(hook)).await {
             Ran::Answered(Ok(_) | Err(Error::Unsupported(_))) => Ok(running),
             Ran::Answered(Err(error)) | Ran::Trapped(error) => Err(unavailable(error)),
         }
@@ -195,25 +195,28 @@ impl ComponentInstance {
 
     /// Runs a function of the plugin, in its turn.
     async fn serve(&self, deadline_ms: u64, ask: Ask<'_>) -> Result<Vec<u8>, Error> {
-        let deadline_ms =
-            if deadline_ms > 0 { deadline_ms } else { after(self.settings.call_timeout) };
+        let mut deadline = Deadline::of(deadline_ms, self.settings.call_timeout);
         if self.settings.stores <= 1 {
             refuse_return(self.number)?;
         }
         // What is rare has a place of its own, and what is pinned is not moved again: a call would
         // move kilobytes otherwise.
-        let mut turn = match self.turn_now() {
+        let mut turn = match self.turns.take_now() {
             Some(turn) => turn,
-            None => Box::pin(self.turn(deadline_ms)).await?,
+            None => Box::pin(self.turn(&mut deadline)).await?,
         };
         let served = pin!(async {
-            let mut running = match turn.store.take() {
+            let mut running = match turn.place.take() {
                 Some(running) => running,
-                None => Box::pin(self.make_anew()).await?,
+                None => {
+                    // Whoever calls waits for that as well.
+                    deadline.at_ms();
+                    Box::pin(self.make_anew()).await?
+                }
             };
-            match self.run(&mut running, deadline_ms, ask).await {
+            match self.run(&mut running, deadline, ask).await {
                 Ran::Answered(answer) => {
-                    turn.store = Some(running);
+                    turn.place = Some(running);
                     answer
                 }
                 Ran::Trapped(error) => Err(error),
@@ -222,35 +225,21 @@ impl ComponentInstance {
         serving(self.number, served).await
     }
 
-    /// A store that serves no call, if there is one that nobody waits for.
-    fn turn_now(&self) -> Option<Turn<'_>> {
-        self.turns.try_acquire().ok().map(|permit| self.turn_with(permit))
-    }
-
     /// Waits for a store that serves no call.
-    async fn turn(&self, deadline_ms: u64) -> Result<Turn<'_>, Error> {
-        let waited = frame::while_awaited(async {
-            // Nobody closes it.
-            self.turns.acquire().await.map_err(|closed| Error::Failed(closed.to_string()))
-        });
-        let permit = until(self.compiled.runtime, deadline_ms, waited).await;
+    async fn turn(&self, deadline: &mut Deadline) -> Result<Turn<'_, Place>, Error> {
+        let waited = frame::while_awaited(self.turns.take());
+        let turn = until(self.compiled.runtime, deadline, waited).await;
         let late = || Error::DeadlineExceeded("while it waited for its turn".to_owned());
-        permit.map_err(|Expired| late())?.map(|permit| self.turn_with(permit))
+        turn.map_err(|Expired| late())?
     }
 
-    fn turn_with<'i>(&'i self, permit: SemaphorePermit<'i>) -> Turn<'i> {
-        // There is one for each permit.
-        let store = lock(&self.idle).pop().flatten();
-        Turn { instance: self, store, _permit: permit }
-    }
-
-    async fn run(&self, running: &mut Running, deadline_ms: u64, ask: Ask<'_>) -> Ran {
+    async fn run(&self, running: &mut Running, mut deadline: Deadline, ask: Ask<'_>) -> Ran {
         let _counted = self.compiled.runtime.enter();
-        running.store.data_mut().deadline_ms = deadline_ms;
+        running.store.data_mut().deadline = deadline;
         running.store.set_epoch_deadline(1);
         let answered = {
             let performed = pin!(perform(running, ask));
-            until(self.compiled.runtime, deadline_ms, performed).await
+            until(self.compiled.runtime, &mut deadline, performed).await
         };
         match answered.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
             Ok(Ok(answer)) if answer.len() > MAX_MESSAGE_BYTES => {
@@ -299,21 +288,6 @@ enum Ran {
     Trapped(Error),
 }
 
-/// A store that is out for a call. It goes back whatever happens, without its plugin if that
-/// trapped.
-struct Turn<'i> {
-    instance: &'i ComponentInstance,
-    store: Option<Box<Running>>,
-    /// Behind the store, which is there for whoever gets it next.
-    _permit: SemaphorePermit<'i>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        lock(&self.instance.idle).push(self.store.take());
-    }
-}
-
 /// Serves for an instance, through which the chain of calls goes meanwhile.
 async fn serving<T>(instance: u64, future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
@@ -350,10 +324,6 @@ fn error_of(failure: &types::Failure) -> Error {
     let text = &failure.text[..failure.text.floor_char_boundary(MAX_ERROR_TEXT_BYTES)];
     Error::from_status(failure.status, text)
         .unwrap_or_else(|| Error::Failed(format!("it failed without a status: {text}")))
-}
-
-fn after(timeout: Duration) -> u64 {
-    now_ms().saturating_add(timeout.as_millis() as u64)
 }
 
 /// What these locks hold is never left half-changed.

@@ -66,11 +66,11 @@ struct Making {
 impl Making {
     /// Compiles, unless that was done before.
     fn prepare(self) -> Result<Prepared, LoadError> {
-        let engine = match self.pooled {
-            Some(runtime) => runtime.engine(),
-            None => engine::runtime()?.engine(),
+        let runtime = match self.pooled {
+            Some(runtime) => runtime,
+            None => engine::runtime()?,
         };
-        if self.cache.has(engine, self.source.record.sha256) {
+        if self.cache.has(runtime, self.source.record.sha256) {
             return Ok(Prepared::Kept(self));
         }
         self.make().map(Prepared::Made)
@@ -79,7 +79,7 @@ impl Making {
     fn make(self) -> Result<Code, LoadError> {
         let Making { source, tier, stores, cache, pooled } = self;
         if tier == Tier::ComponentProcess {
-            return cache.sealed(engine::runtime()?.engine(), &source).map(Code::Sealed);
+            return cache.sealed(engine::runtime()?, &source).map(Code::Sealed);
         }
         Compiled::load(&source, &cache, stores, pooled).map(Code::Mapped)
     }

@@ -2,7 +2,7 @@
 //!
 //! The story: [`engine`] is what runs them, and [`pool`] where their memory comes from; [`cache`]
 //! keeps what was compiled on this machine; [`instance`] is the plugin, one or more stores with
-//! calls queued before them; [`imports`] is what it may ask for, through a
+//! calls queued before them, which take [`turns`]; [`imports`] is what it may ask for, through a
 //! [`HostSide`](super::side::HostSide) like every other tier; [`limits`] and [`deadline`] keep its
 //! memory and its time within bounds.
 //!
@@ -27,13 +27,13 @@
 //! A thread counts epochs while calls run. At each, a call that computes looks at the clock: it
 //! traps behind its deadline, and lets others have its thread before. What waits is woken at its
 //! deadline and given up, so the time that host calls take counts. A call without a deadline gets
-//! the host's call timeout.
+//! the host's call timeout, from its first wait or epoch on.
 //!
 //! # Traps
 //!
 //! A trap ends the call, as a panic does in the other tiers, and the store, whose memory may be
-//! half-changed. A call that was given up counts as one. The next call, or hook, makes the plugin anew: `create`, then `before-load`.
-//! State that it kept is lost, and the restart is counted.
+//! half-changed. A call that was given up counts as one. The next call, or hook, makes the plugin
+//! anew: `create`, then `before-load`. State that it kept is lost, and the restart is counted.
 //!
 //! # Two homes
 //!
@@ -55,6 +55,7 @@ mod load;
 mod pool;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -133,7 +134,7 @@ impl Compiled {
             }
         }
         let runtime = engine::runtime()?;
-        Self::link(cache.component(runtime.engine(), source)?, runtime, None)
+        Self::link(cache.component(runtime, source)?, runtime, None)
     }
 
     /// Loads a component into a pool, if that has places for it.
@@ -143,7 +144,7 @@ impl Compiled {
         cache: &Cache,
         stores: usize,
     ) -> Result<Option<Self>, LoadError> {
-        let component = cache.component(runtime.engine(), source)?;
+        let component = cache.component(runtime, source)?;
         let places = runtime.pool().and_then(|pool| pool.reserve(&component, stores));
         let Some(places) = places else {
             tracing::info!(component = %source.record.sha256, stores, "the pool of components' memory has no place for it; it is mapped for it alone");

@@ -136,6 +136,7 @@ mod tests {
 
     use wasmtime::{Instance, Module, Store};
 
+    use super::super::deadline::Deadline;
     use super::super::engine::{self, Runtime};
     use super::super::imports::{Assets, State};
     use super::super::limits::Limits;
@@ -161,7 +162,7 @@ mod tests {
             side: Arc::<Noting>::default(),
             assets: Arc::new(Assets { folder: "/nowhere".into(), files: Default::default() }),
             limits: Limits::new(u64::MAX, Arc::<AtomicU64>::default()),
-            deadline_ms: u64::MAX,
+            deadline: Deadline::At(u64::MAX),
             last_words: None,
         }
     }
