@@ -350,10 +350,10 @@ fn what_is_sealed_for_a_runner_runs_without_a_compiler() {
     let folder = tempfile::tempdir().unwrap();
     let source = probe(folder.path());
     let cache = Cache::new(Some(folder.path().join("compiled")));
-    let engine = engine::runtime().unwrap().engine();
+    let runtime = engine::runtime().unwrap();
     // Compiled now, and the second time kept.
     for _ in 0..2 {
-        let code = cache.sealed(engine, &source).unwrap();
+        let code = cache.sealed(runtime, &source).unwrap();
         let compiled = Compiled::open(&code).unwrap();
         let assets = Assets { folder: "/nowhere".into(), files: FileList::default() };
         let side = Arc::<Noting>::default();
