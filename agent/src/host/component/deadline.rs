@@ -20,7 +20,7 @@ pub(super) enum Deadline {
 }
 
 impl Deadline {
-    /// A caller's, in Unix milliseconds; where that is zero, so long from now.
+    /// A caller's, in Unix milliseconds; where that is zero, the timeout's.
     pub(super) fn of(deadline_ms: u64, timeout: Duration) -> Self {
         if deadline_ms > 0 { Deadline::At(deadline_ms) } else { Deadline::Within(timeout) }
     }

@@ -15,7 +15,7 @@ pub(super) struct Turns<T: Default>(Mutex<Places<T>>);
 struct Places<T> {
     /// Nobody has them; if there are any, nobody waits.
     free: Vec<T>,
-    /// Who waits, the first in front. Some may have given up.
+    /// Who waits, the first in front.
     callers: VecDeque<oneshot::Sender<T>>,
 }
 
@@ -104,10 +104,15 @@ struct Waiting<'t, T: Default> {
 
 impl<T: Default> Drop for Waiting<'_, T> {
     fn drop(&mut self) {
-        // What was handed over and not taken is the next one's.
+        if self.handed.is_terminated() {
+            return;
+        }
         self.handed.close();
-        if let Ok(place) = self.handed.try_recv() {
-            self.turns.give(place);
+        match self.handed.try_recv() {
+            // What was handed over and not taken is the next one's.
+            Ok(place) => self.turns.give(place),
+            // A place may be out for long, and nobody else removes who gave up.
+            Err(_) => self.turns.lock().callers.retain(|caller| !caller.is_closed()),
         }
     }
 }
@@ -161,6 +166,7 @@ mod tests {
         let mut last = pin!(turns.take());
         assert!(poll(last.as_mut()).is_none());
         drop(before);
+        assert_eq!(turns.lock().callers.len(), 2);
         drop(taken);
         // Handed over, and not taken.
         drop(handed);
