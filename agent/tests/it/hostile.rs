@@ -180,7 +180,7 @@ async fn what_is_used_up_is_the_plugins_own() {
     })
     .await;
     assert_eq!(street.act("files").await, (200, "bounded".to_owned()));
-    assert_eq!(street.act("threads").await, (200, "1".to_owned()));
+    assert_eq!(street.act("threads").await, (200, "bounded".to_owned()));
     // Where memory ends, the runner itself may be the one that finds none.
     let (status, text) = street.act("memory").await;
     assert!(status == 503 || (status, text.as_str()) == (200, "bounded"), "{status} {text}");
