@@ -64,6 +64,15 @@ pub(super) fn block_on_until<T>(
     until: Option<Instant>,
     future: impl Future<Output = T>,
 ) -> Option<T> {
+    let mut future = pin!(future);
+    let mut poll = |waker: &Waker| {
+        let _may = MayBlock(MAY_BLOCK.replace(true));
+        future.as_mut().poll(&mut Context::from_waker(waker))
+    };
+    // Most never wait, and need nobody who wakes them.
+    if let Poll::Ready(answer) = poll(Waker::noop()) {
+        return Some(answer);
+    }
     // One that is inside another has a parker of its own, so that neither takes the other's word.
     let (parker, waker) = PARKER.take().unwrap_or_else(|| {
         let thread = std::thread::current();
@@ -71,14 +80,8 @@ pub(super) fn block_on_until<T>(
         let waker = Waker::from(parker.clone());
         (parker, waker)
     });
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
     loop {
-        let polled = {
-            let _may = MayBlock(MAY_BLOCK.replace(true));
-            future.as_mut().poll(&mut context)
-        };
-        if let Poll::Ready(answer) = polled {
+        if let Poll::Ready(answer) = poll(&waker) {
             PARKER.set(Some((parker, waker)));
             return Some(answer);
         }

@@ -6,7 +6,7 @@
 
 use std::hash::Hash as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -37,8 +37,9 @@ pub(in crate::host) const ADDRESSES_OF_MEMORY_BYTES: u64 = 5 * 1024 * 1024 * 102
 /// How often running calls look at the clock. Deadlines are met this late at most.
 const EPOCH: Duration = Duration::from_millis(10);
 
-/// Epochs without a call after which the counting thread sleeps until there is one.
-const IDLE_EPOCHS: u32 = 100;
+/// Every so many epochs, the counting thread looks whether any call runs, and sleeps until there is
+/// one.
+const EPOCHS_COUNTED: u32 = 100;
 
 /// What stands for an engine: feeds what it hashes to SHA-256.
 #[derive(Default)]
@@ -62,6 +63,9 @@ pub(crate) struct Runtime {
     linker: Linker<State>,
     pool: Option<Pool>,
     alarms: Alarms,
+    /// What may be serving calls.
+    served: Mutex<Vec<Weak<dyn Serves>>>,
+    /// What runs beside them.
     running: AtomicUsize,
     asleep: AtomicBool,
     /// Held while the thread that counts is started.
@@ -155,6 +159,7 @@ impl Runtime {
             linker,
             pool,
             alarms: Alarms::default(),
+            served: Mutex::default(),
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             starting: Mutex::default(),
@@ -207,39 +212,71 @@ impl Runtime {
     }
 
     fn count_epochs(&self) {
-        let mut idle = 0;
         loop {
-            std::thread::sleep(EPOCH);
-            self.engine.increment_epoch();
-            self.alarms.ring();
-            idle = if self.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
-            if idle >= IDLE_EPOCHS {
-                self.asleep.store(true, Ordering::SeqCst);
-                // A call that began before the line above did not see it.
-                while self.running.load(Ordering::SeqCst) == 0 && self.asleep.load(Ordering::SeqCst)
-                {
-                    std::thread::park();
-                }
-                self.asleep.store(false, Ordering::SeqCst);
-                idle = 0;
+            for _ in 0..EPOCHS_COUNTED {
+                std::thread::sleep(EPOCH);
+                self.engine.increment_epoch();
+                self.alarms.ring();
             }
+            self.asleep.store(true, Ordering::SeqCst);
+            // A call that began before the line above did not see it.
+            while self.asleep.load(Ordering::SeqCst) && !self.is_needed() {
+                std::thread::park();
+            }
+            self.asleep.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Counts a call in, so that epochs pass while it runs.
-    pub(super) fn enter(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::SeqCst);
+    /// Whether nobody counts.
+    #[cfg(test)]
+    pub(super) fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
+    /// Whether anything runs that epochs are for.
+    fn is_needed(&self) -> bool {
+        let mut any = self.running.load(Ordering::SeqCst) > 0;
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).retain(|one| {
+            let one = one.upgrade();
+            any |= one.as_ref().is_some_and(|one| one.is_serving());
+            one.is_some()
+        });
+        any
+    }
+
+    /// From now on, epochs pass while this serves: whoever begins to calls [`Runtime::wake`] then.
+    pub(super) fn serves(&self, one: &Arc<impl Serves + 'static>) {
+        let one: Weak<dyn Serves> = Arc::downgrade(&(one.clone() as Arc<dyn Serves>));
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    }
+
+    /// Has epochs pass, behind something that [`Runtime::is_needed`] sees.
+    pub(super) fn wake(&self) {
         if self.asleep.load(Ordering::SeqCst)
             && self.asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = self.counting.get()
         {
             thread.unpark();
         }
+    }
+
+    /// The same for what is no call.
+    pub(super) fn enter(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        self.wake();
         Running(self)
     }
 }
 
-/// A call that runs.
+/// What serves calls, each from a moment on when a lock was held that [`Serves::is_serving`] holds
+/// as well: so either that sees the call, or the call sees that nobody counts. The calls need no
+/// counter of their own that all of them write.
+pub(super) trait Serves: Send + Sync {
+    /// Whether a call is being served.
+    fn is_serving(&self) -> bool;
+}
+
+/// Something that runs.
 pub(super) struct Running<'r>(&'r Runtime);
 
 impl Drop for Running<'_> {

@@ -16,6 +16,7 @@ use super::Compiled;
 use super::bindings::Plugin;
 use super::bindings::modunest::plugin::types;
 use super::deadline::{Deadline, Expired, until};
+use super::engine::Serves;
 use super::imports::{Assets, State};
 use super::limits::Limits;
 use super::turns::{Turn, Turns};
@@ -45,8 +46,7 @@ pub(crate) struct ComponentInstance {
     config: Zeroizing<Vec<u8>>,
     side: Arc<dyn HostSide>,
     assets: Arc<Assets>,
-    /// Its stores.
-    turns: Turns<Place>,
+    stores: Stores,
     memory_bytes: Arc<AtomicU64>,
     last_trap: Mutex<Option<String>>,
     /// Behind the stores, which are gone before their places are another plugin's.
@@ -55,6 +55,22 @@ pub(crate) struct ComponentInstance {
 
 /// Where a store is; `None` where it trapped.
 type Place = Option<Box<Running>>;
+
+/// The stores of an instance, which are gone when this is, whoever looks at them just then.
+#[derive(Default)]
+struct Stores(Arc<Turns<Place>>);
+
+impl Drop for Stores {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Serves for Turns<Place> {
+    fn is_serving(&self) -> bool {
+        self.are_taken()
+    }
+}
 
 struct Running {
     store: Store<State>,
@@ -108,7 +124,7 @@ impl ComponentInstance {
             config: Zeroizing::new(config.to_vec()),
             side,
             assets,
-            turns: Turns::default(),
+            stores: Stores::default(),
             memory_bytes: Arc::default(),
             last_trap: Mutex::default(),
             compiled,
@@ -116,8 +132,9 @@ impl ComponentInstance {
         for _ in 0..settings.stores.max(1) {
             let made = block_on(serving(instance.number, instance.make()));
             let running = made.map_err(LoadError::Start)?;
-            instance.turns.give(Some(running));
+            instance.stores.0.add(Some(running));
         }
+        instance.compiled.runtime.serves(&instance.stores.0);
         Ok(instance)
     }
 
@@ -130,7 +147,7 @@ impl ComponentInstance {
     /// Whether no call is being served.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        self.turns.free() == self.settings.stores
+        !self.stores.0.are_taken()
     }
 
     /// Makes a store with the plugin in it.
@@ -187,7 +204,7 @@ impl ComponentInstance {
             caller: "",
             deadline_ms: deadline.at_ms(),
         };
-        match self.run(&mut running, deadline, Ask::Call(hook)).await {
+        match self.run(&mut running, deadline, &Ask::Call(hook)).await {
             Ran::Answered(Ok(_) | Err(Error::Unsupported(_))) => Ok(running),
             Ran::Answered(Err(error)) | Ran::Trapped(error) => Err(unavailable(error)),
         }
@@ -201,10 +218,11 @@ impl ComponentInstance {
         }
         // What is rare has a place of its own, and what is pinned is not moved again: a call would
         // move kilobytes otherwise.
-        let mut turn = match self.turns.take_now() {
+        let mut turn = match self.stores.0.take_now() {
             Some(turn) => turn,
             None => Box::pin(self.turn(&mut deadline)).await?,
         };
+        self.compiled.runtime.wake();
         let served = pin!(async {
             let mut running = match turn.place.take() {
                 Some(running) => running,
@@ -214,7 +232,7 @@ impl ComponentInstance {
                     Box::pin(self.make_anew()).await?
                 }
             };
-            match self.run(&mut running, deadline, ask).await {
+            match self.run(&mut running, deadline, &ask).await {
                 Ran::Answered(answer) => {
                     turn.place = Some(running);
                     answer
@@ -227,14 +245,13 @@ impl ComponentInstance {
 
     /// Waits for a store that serves no call.
     async fn turn(&self, deadline: &mut Deadline) -> Result<Turn<'_, Place>, Error> {
-        let waited = frame::while_awaited(self.turns.take());
+        let waited = frame::while_awaited(self.stores.0.take());
         let turn = until(self.compiled.runtime, deadline, waited).await;
         let late = || Error::DeadlineExceeded("while it waited for its turn".to_owned());
         turn.map_err(|Expired| late())?
     }
 
-    async fn run(&self, running: &mut Running, mut deadline: Deadline, ask: Ask<'_>) -> Ran {
-        let _counted = self.compiled.runtime.enter();
+    async fn run(&self, running: &mut Running, mut deadline: Deadline, ask: &Ask<'_>) -> Ran {
         running.store.data_mut().deadline = deadline;
         running.store.set_epoch_deadline(1);
         let answered = {
@@ -296,12 +313,12 @@ async fn serving<T>(instance: u64, future: impl Future<Output = T>) -> T {
 
 async fn perform(
     running: &mut Running,
-    ask: Ask<'_>,
+    ask: &Ask<'_>,
 ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
     let Running { store, plugin } = running;
     let plugin = plugin.modunest_plugin_instance();
     let nothing = |answer: Result<(), types::Failure>| answer.map(|()| Vec::new());
-    match ask {
+    match *ask {
         Ask::Call(call) => {
             let request = types::Request {
                 kind: call.kind as u32,

@@ -296,6 +296,22 @@ async fn calls_have_their_turns_in_the_order_in_which_they_came() {
     assert_eq!(*served.lock().unwrap(), (0..10).collect::<Vec<_>>());
 }
 
+#[test]
+fn epochs_rest_while_nothing_is_served_and_pass_while_anything_is() {
+    let plugin = start();
+    while !compiled().runtime.is_asleep() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // It is woken, and does not fall asleep at its next look, which is a second later.
+    let late = plugin.call(within("spin", Duration::from_millis(1500)));
+    assert!(matches!(late, Err(Error::DeadlineExceeded(_))), "{late:?}");
+    // What is gone keeps nobody awake.
+    drop(plugin);
+    while !compiled().runtime.is_asleep() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn is_idle(plugin: &ComponentInstance) -> bool {
     plugin.is_idle()
 }

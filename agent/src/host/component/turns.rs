@@ -13,6 +13,8 @@ pub(super) struct Turns<T: Default>(Mutex<Places<T>>);
 
 #[derive(Debug)]
 struct Places<T> {
+    /// How many there are, free or not.
+    all: usize,
     /// Nobody has them; if there are any, nobody waits.
     free: Vec<T>,
     /// Who waits, the first in front.
@@ -29,11 +31,34 @@ pub(super) struct Turn<'t, T: Default> {
 
 impl<T: Default> Default for Turns<T> {
     fn default() -> Self {
-        Turns(Mutex::new(Places { free: Vec::new(), callers: VecDeque::new() }))
+        Turns(Mutex::new(Places { all: 0, free: Vec::new(), callers: VecDeque::new() }))
     }
 }
 
 impl<T: Default> Turns<T> {
+    /// One more to take.
+    pub(super) fn add(&self, place: T) {
+        self.lock().all += 1;
+        self.give(place);
+    }
+
+    /// Whether any is taken. The lock that is held for it orders this among all that take and
+    /// give back.
+    pub(super) fn are_taken(&self) -> bool {
+        let places = self.lock();
+        places.free.len() < places.all
+    }
+
+    /// Drops all that are free.
+    pub(super) fn clear(&self) {
+        let free = {
+            let mut places = self.lock();
+            places.all -= places.free.len();
+            std::mem::take(&mut places.free)
+        };
+        drop(free);
+    }
+
     /// What is free, if anything is; then nobody waits for it.
     pub(super) fn take_now(&self) -> Option<Turn<'_, T>> {
         let place = self.lock().free.pop()?;
@@ -61,7 +86,7 @@ impl<T: Default> Turns<T> {
     }
 
     /// Hands a place to who waits longest, or makes it free.
-    pub(super) fn give(&self, mut place: T) {
+    fn give(&self, mut place: T) {
         loop {
             let caller = {
                 let mut places = self.lock();
@@ -76,12 +101,6 @@ impl<T: Default> Turns<T> {
                 Err(unwanted) => place = unwanted,
             }
         }
-    }
-
-    /// How many are free.
-    #[cfg(test)]
-    pub(super) fn free(&self) -> usize {
-        self.lock().free.len()
     }
 
     /// What it holds is never left half-changed.
@@ -134,7 +153,7 @@ mod tests {
 
     fn with(places: &[&'static str]) -> Turns<Option<&'static str>> {
         let turns = Turns::default();
-        places.iter().for_each(|place| turns.give(Some(*place)));
+        places.iter().for_each(|place| turns.add(Some(*place)));
         turns
     }
 
@@ -153,7 +172,7 @@ mod tests {
         assert_eq!(taken.place, Some("one"));
         drop(taken);
         assert_eq!(poll(second.as_mut()).unwrap().unwrap().place, Some("one"));
-        assert_eq!(turns.free(), 1);
+        assert!(!turns.are_taken());
     }
 
     #[test]
@@ -171,7 +190,7 @@ mod tests {
         // Handed over, and not taken.
         drop(handed);
         assert_eq!(poll(last).unwrap().unwrap().place, Some("one"));
-        assert_eq!(turns.free(), 1);
+        assert!(!turns.are_taken());
     }
 
     #[test]
@@ -179,8 +198,19 @@ mod tests {
         let turns = with(&["one", "two"]);
         let mut taken = turns.take_now().unwrap();
         assert_eq!(taken.place.take(), Some("two"));
+        assert!(turns.are_taken());
         drop(taken);
-        assert_eq!(turns.free(), 2);
+        assert!(!turns.are_taken());
         assert_eq!(turns.take_now().unwrap().place, None);
+    }
+
+    #[test]
+    fn what_was_free_is_dropped_at_once() {
+        let shared = std::sync::Arc::new(());
+        let turns = Turns::default();
+        turns.add(Some(shared.clone()));
+        turns.clear();
+        assert_eq!(std::sync::Arc::strong_count(&shared), 1);
+        assert!(!turns.are_taken() && turns.take_now().is_none());
     }
 }
