@@ -1,5 +1,6 @@
 //! The C library of this machine: how a process is started so that it copies as fast as the
-//! processor can, and how a thread is kept from growing its heap by single pages.
+//! processor can, how a thread is kept from growing its heap by single pages, and how memory that
+//! was used once goes back to the system.
 //!
 //! Up to 2.39, glibc copies from 2 KiB on by `rep movsb`, which Zen 3 and Zen 4 do up to twenty
 //! times slower than a loop where the target lies a few bytes behind the source within its page
@@ -61,6 +62,17 @@ pub(crate) fn make_room(bytes: usize) {
     let pieces = bytes.min(MOST_BYTES) / PIECE_BYTES;
     let pieces: Vec<Vec<u8>> = (0..pieces).map(|_| Vec::with_capacity(PIECE_BYTES)).collect();
     drop(std::hint::black_box(pieces));
+}
+
+/// Gives pages back to the system on which nothing is allocated any more (malloc_trim(3)). glibc
+/// keeps them, in as many heaps as threads have met one another, and so a process takes more the
+/// longer it allocates and frees. Takes milliseconds, in which other threads wait for their heap.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it changes nothing that is allocated, and any thread may call it.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// The variable's value with the setting; `None` where it has one already.
@@ -137,5 +149,25 @@ mod tests {
         {
             assert!(!is_slow(other));
         }
+    }
+
+    /// Memory of this process that is backed by no file, in KiB (proc_pid_smaps(5)).
+    fn anonymous_kib() -> u64 {
+        let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn what_nothing_is_allocated_on_goes_back_to_the_system() {
+        // Small enough to come from the heap, of which what is kept is the last: behind it nothing
+        // can be given back by glibc itself.
+        let mut pieces: Vec<Vec<u8>> = (0..64 * 1024).map(|_| vec![1; 1024]).collect();
+        let last = pieces.pop();
+        drop(pieces);
+        let before = anonymous_kib();
+        give_back();
+        assert!(anonymous_kib() + 48 * 1024 < before, "{} of {before} KiB", anonymous_kib());
+        drop(last);
     }
 }

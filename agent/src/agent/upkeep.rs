@@ -12,11 +12,14 @@ use tokio::sync::watch;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::blocking;
+use crate::clib;
 use crate::host::drive::drive;
 use crate::host::{Cell, Decision, Host, OwnedCall};
 
 /// How often is looked. Schedules have minutes, health has seconds.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often memory is given back to the system, where anything left some behind.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 /// Minutes that are made up for after a pause, such as a laptop's sleep: the last one only.
 const MINUTES_MADE_UP: u64 = 1;
 
@@ -30,6 +33,7 @@ impl Inner {
         let running = Running::default();
         let settling = Settling::default();
         let mut minute = modunest_runtime::clock::now().as_secs() / 60;
+        let (mut given_back, mut left_behind) = (Instant::now(), false);
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return,
@@ -47,8 +51,15 @@ impl Inner {
             }
             minute = now;
             let swept = blocking::run(move || host.stop_spent(Instant::now(), STOP_TIMEOUT));
-            if let Err(error) = swept.await {
-                tracing::warn!(%error, "replaced instances were not stopped");
+            match swept.await {
+                Ok(any) => left_behind |= any,
+                Err(error) => tracing::warn!(%error, "replaced instances were not stopped"),
+            }
+            if left_behind && given_back.elapsed() >= GIVE_BACK_EVERY {
+                (given_back, left_behind) = (Instant::now(), false);
+                if let Err(error) = blocking::run(clib::give_back).await {
+                    tracing::warn!(%error, "memory was not given back");
+                }
             }
         }
     }

@@ -212,18 +212,20 @@ impl Host {
         }
     }
 
-    /// Stops replaced instances that were kept for long enough.
-    pub fn stop_spent(&self, now: Instant, timeout: Duration) {
+    /// Stops replaced instances that were kept for long enough. Answers whether there were any.
+    pub fn stop_spent(&self, now: Instant, timeout: Duration) -> bool {
         let mut spent = Vec::new();
         self.standby().retain(|(cell, until)| {
             let is_spent = *until <= now;
             spent.extend(is_spent.then(|| cell.clone()));
             !is_spent
         });
+        let any = !spent.is_empty();
         for cell in spent {
             tracing::info!(plugin = %cell.name(), version = %cell.version(), "the replaced instance is stopped");
             cell.stop(Instant::now() + timeout);
         }
+        any
     }
 
     /// Stops every plugin that `successor` does not go on with, users before what they use:
