@@ -49,7 +49,7 @@ pub(crate) fn write<T: Serialize>(value: &T) -> std::io::Result<OwnedFd> {
     files::sealed("modunest-setup", &serde_json::to_vec(value)?)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 pub(crate) fn read<T: DeserializeOwned>(file: OwnedFd) -> std::io::Result<T> {
     let mut file = File::from(file);
     std::io::Seek::rewind(&mut file)?;

@@ -1,7 +1,7 @@
 //! What a runner gives up before it opens a plugin's library or maps its code, so that not even a
 //! constructor runs with more: descriptors, privileges, resources, files, and system calls.
 //!
-//! [`probe`] says what the kernel can enforce; [`enforce`] puts it in force, for the calling
+//! [`probe()`] says what the kernel can enforce; [`enforce`] puts it in force, for the calling
 //! process and for good. It must be called while the process has one thread. What a policy
 //! leaves out is denied.
 

@@ -28,12 +28,13 @@ pub fn run(folder: &Path, state: &Path, count: usize) -> Result<Measured, Error>
             for cell in host.cells() {
                 cell.call(call(SERVICE, b"x")).map_err(Error::wrong("a call"))?;
             }
-            Ok(host)
-        },
-        |host, payload| {
-            let cell = names.first().and_then(|first| host.cell(first));
+            let first = names.first().and_then(|first| host.cell(first)).cloned();
             let missing = || Error::Wrong { what: "a component", why: "it is gone".to_owned() };
-            let answer = cell.ok_or_else(missing)?.call(call(SERVICE, payload));
+            let first = first.ok_or_else(missing)?;
+            Ok((host, first))
+        },
+        |(_, cell), payload| {
+            let answer = cell.call(call(SERVICE, payload));
             Ok(answer.map_err(Error::wrong("a call"))?.into_vec())
         },
     )
