@@ -24,7 +24,7 @@ pub const PAYLOADS: [usize; 2] = [64, 64 * 1024];
 /// Calls of one measurement between processes, by payload.
 pub const CALLS: [u32; 2] = [20_000, 4_000];
 /// Turns of each; the figures are medians over them.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 /// Turns of what stays in the process, where nanoseconds count. In each, payloads and answers lie
 /// elsewhere: how they lie to one another makes tens of nanoseconds for large ones.
 const ROUNDS_WITHIN: usize = 11;

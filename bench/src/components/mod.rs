@@ -25,8 +25,9 @@ pub const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-prob
 pub const COUNT: usize = 500;
 /// Numbers of components whose memory is measured.
 const COUNTS: [usize; 3] = [10, 100, COUNT];
-/// Turns of each; the figures are medians over them.
-const ROUNDS: usize = 5;
+/// Turns of each; the figures are medians over them. Processors change their speed for seconds, which
+/// a few turns in a row do not show.
+const ROUNDS: usize = 9;
 /// Bytes of the payloads of calls.
 const PAYLOADS: [usize; 2] = [64, 64 * 1024];
 /// Calls of one measurement, by payload.
