@@ -124,6 +124,7 @@ fn processor() -> Option<Processor> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::metrics::process;
 
     #[test]
     fn what_others_have_set_stays_and_what_they_have_decided_holds() {
@@ -151,13 +152,6 @@ mod tests {
         }
     }
 
-    /// Memory of this process that is backed by no file, in KiB (proc_pid_smaps(5)).
-    fn anonymous_kib() -> u64 {
-        let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
-    }
-
     #[test]
     fn what_nothing_is_allocated_on_goes_back_to_the_system() {
         // Small enough to come from the heap, of which what is kept is the last: behind it nothing
@@ -165,9 +159,10 @@ mod tests {
         let mut pieces: Vec<Vec<u8>> = (0..64 * 1024).map(|_| vec![1; 1024]).collect();
         let last = pieces.pop();
         drop(pieces);
-        let before = anonymous_kib();
+        let before = process::own().unwrap().resident_bytes;
         give_back();
-        assert!(anonymous_kib() + 48 * 1024 < before, "{} of {before} KiB", anonymous_kib());
+        let after = process::own().unwrap().resident_bytes;
+        assert!(after + 48 * 1024 * 1024 < before, "{after} of {before} bytes");
         drop(last);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use modunest_agent::config::{HostSettings, Pattern};
-use modunest_agent::host::{Call, Host, Plan, Prepared, Resources, State, load_all};
+use modunest_agent::host::{Call, Cell, Host, Plan, Prepared, Resources, State, load_all};
 use modunest_agent::store::{Installed, Proven};
 use modunest_core::archive::{FileList, FileRecord};
 use modunest_core::digest::Digest;
@@ -152,6 +152,12 @@ pub fn load(prepared: Vec<Prepared>, settings: &HostSettings, state: &Path) -> R
         }
     }
     Ok(host)
+}
+
+/// A plugin of a host.
+pub fn cell<'h>(host: &'h Host, name: &PluginName) -> Result<&'h Arc<Cell>, Error> {
+    let missing = || Error::Wrong { what: "a plugin", why: format!("{name} is gone") };
+    host.cell(name).ok_or_else(missing)
 }
 
 /// A call of a service, as the host itself makes it.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Instant;
 
 use modunest_agent::host::{Cell, Host};
+use modunest_core::name::PluginName;
 use modunest_sdk::abi::OwnedBuffer;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct Within {
 /// Measures calls within the process. For `shift` see [`Payload`].
 pub fn within(work: &Path, shift: usize) -> Result<Within, Error> {
     let host = load(Tier::InProcess, work)?;
-    let (echo, asks) = (cell(&host, ECHO)?, cell(&host, ASKS)?);
+    let (echo, asks) = (plain::cell(&host, &name(ECHO)?)?, plain::cell(&host, &name(ASKS)?)?);
     let pointers = Pointers::open(work)?;
     let mut within = Within::default();
     for ((size, calls), between) in PAYLOADS.into_iter().zip(CALLS_OF_PART).zip(BETWEEN) {
@@ -70,7 +70,7 @@ pub fn within(work: &Path, shift: usize) -> Result<Within, Error> {
         within.table.push(table);
         within.work.push(work);
         within.copied.push(copied);
-        within.between.push(ask(&asks, between, size)?);
+        within.between.push(ask(asks, between, size)?);
     }
     Ok(within)
 }
@@ -97,9 +97,9 @@ fn time(
 /// processor.
 pub fn run(tier: Tier, work: &Path, far: Option<usize>) -> Result<Measured, Error> {
     let host = load(tier, work)?;
-    let (echo, asks) = (cell(&host, ECHO)?, cell(&host, ASKS)?);
+    let (echo, asks) = (plain::cell(&host, &name(ECHO)?)?, plain::cell(&host, &name(ASKS)?)?);
     if let Some(far) = far {
-        for pid in [&echo, &asks].map(|cell| cell.vitals().and_then(|seen| seen.pid)) {
+        for pid in [echo, asks].map(|cell| cell.vitals().and_then(|seen| seen.pid)) {
             let pid = pid.ok_or_else(|| Error::Wrong {
                 what: "a plugin's process",
                 why: format!("there is none in the tier {}", tier.word()),
@@ -117,14 +117,17 @@ pub fn run(tier: Tier, work: &Path, far: Option<usize>) -> Result<Measured, Erro
         // The first calls make lanes and fill caches.
         time(calls / 20, size, &mut make)?;
         measured.call_ns.push(time(calls, size, make)?);
-        measured.between_ns.push(ask(&asks, between / 20, size)?);
+        measured.between_ns.push(ask(asks, between / 20, size)?);
     }
     Ok(measured)
 }
 
+fn name(name: &str) -> Result<PluginName, Error> {
+    name.parse().map_err(Error::wrong("a plugin's name"))
+}
+
 /// Both plugins, in a tier.
 fn load(tier: Tier, work: &Path) -> Result<Host, Error> {
-    let name = |name: &str| name.parse().map_err(Error::wrong("a plugin's name"));
     let services = |name: &str| format!("\n[[service]]\nname = \"{name}\"\nversion = \"1.0.0\"\n");
     let uses = format!(
         "\n[dependencies]\n\"{ECHO}\" = \"^1\"\n\n[[import]]\nplugin = \"{ECHO}\"\nservice = \"echo\"\n{}",
@@ -137,12 +140,6 @@ fn load(tier: Tier, work: &Path) -> Result<Host, Error> {
         plain::native(&name(ASKS)?, &uses, &library, work)?,
     ];
     plain::load(prepared, &tier.settings(work)?, work)
-}
-
-fn cell(host: &Host, name: &str) -> Result<Arc<Cell>, Error> {
-    let missing = || Error::Wrong { what: "a plugin", why: format!("{name} is gone") };
-    let name = name.parse().map_err(Error::wrong("a plugin's name"))?;
-    host.cell(&name).cloned().ok_or_else(missing)
 }
 
 /// Nanoseconds of one of so many calls that a plugin makes of another.

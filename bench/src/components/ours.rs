@@ -28,9 +28,7 @@ pub fn run(folder: &Path, state: &Path, count: usize) -> Result<Measured, Error>
             for cell in host.cells() {
                 cell.call(call(SERVICE, b"x")).map_err(Error::wrong("a call"))?;
             }
-            let first = names.first().and_then(|first| host.cell(first)).cloned();
-            let missing = || Error::Wrong { what: "a component", why: "it is gone".to_owned() };
-            let first = first.ok_or_else(missing)?;
+            let first = plain::cell(&host, &name(0)?)?.clone();
             Ok((host, first))
         },
         |(_, cell), payload| {

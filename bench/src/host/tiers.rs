@@ -60,7 +60,7 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
     let host = plain::load(prepared, &settings, state)?;
     for (number, name) in names.iter().enumerate() {
         let wrong = |why: String| Error::Wrong { what: "a loaded plugin", why };
-        let cell = host.cell(name).ok_or_else(|| wrong(format!("{name} is missing")))?;
+        let cell = plain::cell(&host, name)?;
         let (service, payload, expected) = match tier {
             Tier::Component => (components::SERVICE, &b"x"[..], "x".to_owned()),
             Tier::InProcess | Tier::Process => (plugins::SERVICE, &b""[..], number.to_string()),

@@ -246,7 +246,7 @@ impl Runtime {
 
     /// From now on, epochs pass while this serves: whoever begins to calls [`Runtime::wake`] then.
     pub(super) fn serves(&self, one: &Arc<impl Serves + 'static>) {
-        let one: Weak<dyn Serves> = Arc::downgrade(&(one.clone() as Arc<dyn Serves>));
+        let one = Arc::downgrade(one);
         self.served.lock().unwrap_or_else(PoisonError::into_inner).push(one);
     }
 

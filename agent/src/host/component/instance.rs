@@ -147,7 +147,7 @@ impl ComponentInstance {
     /// Whether no call is being served.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        !self.stores.0.are_taken()
+        self.stores.0.free() == self.settings.stores
     }
 
     /// Makes a store with the plugin in it.

@@ -103,6 +103,12 @@ impl<T: Default> Turns<T> {
         }
     }
 
+    /// How many are free.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.lock().free.len()
+    }
+
     /// What it holds is never left half-changed.
     fn lock(&self) -> MutexGuard<'_, Places<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -172,7 +178,7 @@ mod tests {
         assert_eq!(taken.place, Some("one"));
         drop(taken);
         assert_eq!(poll(second.as_mut()).unwrap().unwrap().place, Some("one"));
-        assert!(!turns.are_taken());
+        assert_eq!(turns.free(), 1);
     }
 
     #[test]
@@ -190,7 +196,7 @@ mod tests {
         // Handed over, and not taken.
         drop(handed);
         assert_eq!(poll(last).unwrap().unwrap().place, Some("one"));
-        assert!(!turns.are_taken());
+        assert_eq!(turns.free(), 1);
     }
 
     #[test]
@@ -201,6 +207,7 @@ mod tests {
         assert!(turns.are_taken());
         drop(taken);
         assert!(!turns.are_taken());
+        assert_eq!(turns.free(), 2);
         assert_eq!(turns.take_now().unwrap().place, None);
     }
 
