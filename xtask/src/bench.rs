@@ -60,6 +60,7 @@ pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) ->
         // of them again.
         let mut program = Command::new(folders.target.join("release/modunest-bench"));
         if matches!(bench, Bench::Calls | Bench::Components | Bench::All) {
+            program.env("MODUNEST_ECHO", echo(folders)?);
             program.env("MODUNEST_EXTISM_ECHO", extism_echo(folders)?);
         }
         process::run(
@@ -80,6 +81,15 @@ pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) ->
     Ok(())
 }
 
+/// The plugin that our components are measured with, built as its author would.
+fn echo(folders: &Folders) -> Result<PathBuf, Error> {
+    let mut build = Command::new(folders.target.join("release/modunest"));
+    build.args(["build", "--only", "wasm"]).current_dir(folders.repository.join("bench/echo"));
+    Toolchain::find(folders)?.apply(&mut build, folders, [])?;
+    process::run(&mut build)?;
+    Ok(built(folders, "echo.component.wasm"))
+}
+
 /// The plugin that the other host runs, made with that host's own kit.
 fn extism_echo(folders: &Folders) -> Result<PathBuf, Error> {
     let mut build = Command::new("cargo");
@@ -92,5 +102,10 @@ fn extism_echo(folders: &Folders) -> Result<PathBuf, Error> {
     ]);
     Toolchain::find(folders)?.apply(&mut build, folders, [])?;
     process::run(&mut build)?;
-    Ok(wasm::target(folders).join(wasm::TARGET).join("release/extism_echo.wasm"))
+    Ok(built(folders, "extism_echo.wasm"))
+}
+
+/// Where a release build for wasm32 leaves a file.
+fn built(folders: &Folders, file: &str) -> PathBuf {
+    wasm::target(folders).join(wasm::TARGET).join("release").join(file)
 }

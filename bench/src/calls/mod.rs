@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use self::ours::Within;
+use crate::components::turns::{Peer, Turns};
 use crate::components::{self, extism};
 use crate::error::Error;
 use crate::report::{Report, Row, Target};
@@ -201,37 +202,17 @@ fn processes(report: &mut Report, work: &Path) -> Result<(), Error> {
 }
 
 fn component(report: &mut Report) -> Result<(), Error> {
-    let (folder, state) = (components::folder(1)?, folders::memory()?);
+    let folder = components::plugins::folder(&components::plugins::echo()?, 1)?;
+    let state = folders::memory()?;
     components::bare::compile(folder.path(), 1)?;
-    let peer = extism::library()?;
-    let (mut ours, mut bare, mut theirs) = (vec![], vec![], vec![]);
-    for round in 0..=ROUNDS {
-        let turn = |child: &str| -> Result<components::Measured, Error> {
-            let mut command = process::own(&[child], Some(NEAR))?;
-            command.arg(folder.path()).arg(state.path()).arg("1");
-            if child == extism::CHILD {
-                command.arg("--library").arg(&peer);
-            }
-            process::ask(command)
-        };
-        let turns = [turn("components-ours")?, turn("components-bare")?, turn(extism::CHILD)?];
-        // The first turn of each fills the caches: ours and theirs compile.
-        if round > 0 {
-            let [one, two, three] = turns.map(|turn| turn.call_ns);
-            ours.push(one);
-            bare.push(two);
-            theirs.push(three);
-        }
-    }
+    let library = extism::library()?;
+    let turns = Turns::take(folder.path(), state.path(), &library, 1, Some(NEAR))?;
     for (at, payload) in PAYLOADS.into_iter().enumerate() {
-        let row = |name: &str, turns: &[Vec<f64>]| {
-            Row::new(format!("component, {payload} B: call"), "ns", median(&ours, at))
-                .against(name, median(turns, at))
-        };
-        let target = Target::RatioMax(components::CALL_RATIO_MAX);
-        report.row(row("wasmtime", &bare).target(target));
-        let target = Target::RatioMax(components::PEER_CALL_RATIO_MAX);
-        report.row(row("extism", &theirs).target(target));
+        for peer in Peer::ALL {
+            let what = format!("component, {payload} B: call");
+            let row = turns.row(what, "ns", peer, &|measured| measured.call_ns[at]);
+            report.row(row.target(peer.call_target()));
+        }
     }
     report.note(extism::NOTE);
     Ok(())

@@ -7,7 +7,8 @@ use futures_util::FutureExt as _;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
 
-use super::{Measured, SERVICE, compiled, component, measure};
+use super::plugins::{compiled, component};
+use super::{Measured, SERVICE, measure};
 use crate::error::Error;
 
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]

@@ -9,7 +9,8 @@ use std::process::Command;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use super::{Measured, measure, numbered};
+use super::plugins::{built, numbered};
+use super::{Measured, measure};
 use crate::error::Error;
 use crate::folders;
 
@@ -85,11 +86,7 @@ pub fn library() -> Result<PathBuf, Error> {
 
 /// The plugin, as `cargo xtask bench` has compiled it.
 pub fn echo() -> Result<Vec<u8>, Error> {
-    let path = std::env::var_os(ECHO_VARIABLE).map(PathBuf::from).ok_or_else(|| Error::Wrong {
-        what: "extism's echo",
-        why: format!("{ECHO_VARIABLE} does not name it; run by `cargo xtask bench`"),
-    })?;
-    std::fs::read(&path).map_err(Error::io(&path))
+    built(ECHO_VARIABLE)
 }
 
 /// Loads, calls each once, and then the first again and again.

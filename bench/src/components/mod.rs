@@ -2,25 +2,27 @@
 //! functions, against bare wasmtime with the same code, and against another plugin host; the
 //! cost of a call; memory a plugin.
 //!
-//! Each measurement is a process of its own, and ours and theirs take turns. All components are
-//! the probe of the agent's tests, each with a number of its own, so that nothing is shared.
+//! Each measurement is a process of its own, and ours and theirs take turns. All run the same echo,
+//! each copy with a number of its own, so that nothing is shared; and then ours and bare wasmtime a
+//! larger component, the probe of the agent's tests.
 
 pub mod bare;
 pub mod extism;
 pub mod ours;
+pub mod plugins;
+pub mod turns;
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use self::plugins::PROBE;
+use self::turns::{Peer, Turns};
 use crate::error::Error;
 use crate::host::process_cpu_time;
-use crate::report::{Report, Row, Target};
-use crate::{folders, process, stats};
+use crate::report::Report;
+use crate::{folders, process};
 
-/// The component whose source is in `agent/tests/components/probe`.
-pub const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-probe.wasm");
 /// Components of the largest run.
 pub const COUNT: usize = 500;
 /// Numbers of components whose memory is measured.
@@ -35,10 +37,10 @@ const CALLS: [u32; 2] = [20_000, 2_000];
 /// What a load with its first call may take more than bare wasmtime.
 const LOAD_RATIO_MAX: f64 = 2.0;
 /// What a call may take more than bare wasmtime.
-pub const CALL_RATIO_MAX: f64 = 1.5;
+const CALL_RATIO_MAX: f64 = 1.5;
 /// What a load and a call may take of what another plugin host takes.
 const PEER_LOAD_RATIO_MAX: f64 = 0.2;
-pub const PEER_CALL_RATIO_MAX: f64 = 0.1;
+const PEER_CALL_RATIO_MAX: f64 = 0.1;
 /// The service that is called.
 pub const SERVICE: &str = "echo";
 
@@ -55,100 +57,49 @@ pub struct Measured {
     pub memory_bytes: f64,
 }
 
-/// So many components: `N.wasm`, and `N.cwasm` once [`bare::compile`] has made it.
-pub fn folder(count: usize) -> Result<tempfile::TempDir, Error> {
-    let folder = folders::memory()?;
-    for number in 0..count {
-        let path = component(folder.path(), number);
-        std::fs::write(&path, numbered(PROBE, number)).map_err(Error::io(&path))?;
-    }
-    Ok(folder)
-}
-
-/// A component or module with a custom section that holds a number.
-fn numbered(bytes: &[u8], number: usize) -> Vec<u8> {
-    let name = b"number";
-    let digits = format!("{number:06}");
-    let mut bytes = bytes.to_vec();
-    // A custom section: zero, the length of what follows, the name with its length.
-    bytes.extend([0, (1 + name.len() + digits.len()) as u8, name.len() as u8]);
-    bytes.extend(name);
-    bytes.extend(digits.as_bytes());
-    bytes
-}
-
-/// Where a component is.
-pub fn component(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("{number}.wasm"))
-}
-
-fn compiled(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("{number}.cwasm"))
-}
-
 /// Measures all.
 pub fn run() -> Result<Report, Error> {
     let mut report = Report::begin("components");
-    let folder = folder(COUNT)?;
-    let state = folders::memory()?;
-    bare::compile(folder.path(), COUNT)?;
-    let peer = extism::library()?;
-    extism::echo()?;
-    let turn = |which: &str, count: usize| -> Result<Measured, Error> {
-        let mut command = process::own(&[which], None)?;
-        command.arg(folder.path()).arg(state.path()).arg(count.to_string());
-        if which == extism::CHILD {
-            command.arg("--library").arg(&peer);
-        }
-        process::ask(command)
-    };
-    for count in COUNTS {
-        let (mut ours, mut bare, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        // The first turn of each fills the caches: ours and the other host's compile.
-        for round in 0..=ROUNDS {
-            let turns = [
-                turn("components-ours", count)?,
-                turn("components-bare", count)?,
-                turn(extism::CHILD, count)?,
-            ];
-            if round > 0 {
-                let [one, two, three] = turns;
-                ours.push(one);
-                bare.push(two);
-                theirs.push(three);
-            }
-        }
-        let median = |all: &[Measured], get: &dyn Fn(&Measured) -> f64| {
-            stats::median(all.iter().map(get).collect())
-        };
-        let row = |what: String, unit, peer: &str, get: &dyn Fn(&Measured) -> f64| {
-            let theirs = if peer == "wasmtime" { &bare } else { &theirs };
-            Row::new(what, unit, median(&ours, get)).against(peer, median(theirs, get))
-        };
-        let limits = [("wasmtime", LOAD_RATIO_MAX, CALL_RATIO_MAX)];
-        let limits =
-            limits.into_iter().chain([("extism", PEER_LOAD_RATIO_MAX, PEER_CALL_RATIO_MAX)]);
-        for (peer, load_max, call_max) in limits {
-            let what = format!("{count} components: load, first call");
-            let load = row(what, "ms", peer, &|m| m.load_ms);
-            // The other host is to be beaten where there are many.
-            let is_judged = peer == "wasmtime" || count == COUNT;
-            let target = Target::RatioMax(load_max);
-            report.row(if is_judged { load.target(target) } else { load });
-            report.row(row("of it CPU".to_owned(), "ms", peer, &|m| m.load_cpu_ms));
-            report.row(row(format!("{count} components: memory each"), "KiB", peer, &|m| {
-                m.memory_bytes / 1024.0
-            }));
-            if count == COUNT {
+    let echo = plugins::echo()?;
+    let theirs = extism::echo()?;
+    let library = extism::library()?;
+    let runs = [("echo", echo.as_slice(), &COUNTS[..]), ("probe", PROBE, &[COUNT])];
+    for (plugin, bytes, counts) in runs {
+        let folder = plugins::folder(bytes, COUNT)?;
+        let state = folders::memory()?;
+        bare::compile(folder.path(), COUNT)?;
+        for &count in counts {
+            let turns = Turns::take(folder.path(), state.path(), &library, count, None)?;
+            for peer in Peer::ALL {
+                let row = |what: &str, unit, get: &dyn Fn(&Measured) -> f64| {
+                    let what = format!("{count} of the {plugin}: {what}");
+                    turns.row(what, unit, peer, get)
+                };
+                // The other host runs an echo, and is to be beaten where there are many.
+                let is_alike = peer == Peer::Wasmtime || plugin == "echo";
+                let is_judged = is_alike && (peer == Peer::Wasmtime || count == COUNT);
+                let load = row("load, first call", "ms", &|m| m.load_ms);
+                report.row(if is_judged { load.target(peer.load_target()) } else { load });
+                report.row(row("of it CPU", "ms", &|m| m.load_cpu_ms));
+                report.row(row("memory each", "KiB", &|m| m.memory_bytes / 1024.0));
+                if count != COUNT {
+                    continue;
+                }
                 for (at, payload) in PAYLOADS.iter().enumerate() {
                     let what = format!("call, {payload} B there and back");
-                    let call = row(what, "ns", peer, &|m| m.call_ns[at]);
-                    report.row(call.target(Target::RatioMax(call_max)));
+                    let call = row(&what, "ns", &|m| m.call_ns[at]);
+                    report.row(if is_alike { call.target(peer.call_target()) } else { call });
                 }
             }
         }
     }
     report.note(format!("medians of {ROUNDS} fresh processes each"));
+    report.note(format!(
+        "echo: {} B made with our kit, {} B with extism's; probe: {} B, beside extism's echo",
+        echo.len(),
+        theirs.len(),
+        PROBE.len(),
+    ));
     report.note(
         "wasmtime: read, Component::deserialize, instantiate, create, call, on one thread; no \
          proof of the code, no limits, no deadline; ours: load_all, on all processors",

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use modunest_core::name::PluginName;
 
-use super::{Measured, SERVICE, component, measure};
+use super::plugins::component;
+use super::{Measured, SERVICE, measure};
 use crate::error::Error;
 use crate::plain::{self, Tier, call};
 

@@ -8,7 +8,7 @@ use modunest_core::relation::{BuildTarget, COMPONENT_WORLD};
 use modunest_core::scan::{COMPONENT_NAME, LIBRARY_NAME};
 
 use crate::calls::echo_library;
-use crate::components::PROBE;
+use crate::components::plugins::PROBE;
 use crate::error::Error;
 use crate::host::plugins::{self, letters};
 use crate::plain::{self, Tier};

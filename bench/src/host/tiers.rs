@@ -43,7 +43,7 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
     let libraries = plugins::folder()?;
     for number in 0..count {
         let (name, path) = if tier == Tier::Component {
-            (components::ours::name(number)?, components::component(components, number))
+            (components::ours::name(number)?, components::plugins::component(components, number))
         } else {
             (plugins::name(number)?, plugins::library(&libraries, number))
         };
@@ -86,7 +86,7 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
 
 /// Measures all tiers with all numbers of plugins.
 pub fn report(report: &mut Report) -> Result<(), Error> {
-    let folder = components::folder(plugins::COUNT)?;
+    let folder = components::plugins::folder(components::plugins::PROBE, plugins::COUNT)?;
     for tier in Tier::ALL {
         let state = folders::memory()?;
         for count in COUNTS {
