@@ -83,7 +83,8 @@ pub struct PluginStatus {
     /// Of these, those that panicked.
     pub panics: u64,
     /// The same calls by how they ended: `answered`, `failed`, `panicked`, `late`,
-    /// `unavailable`, `unknown`, `invalid`, `denied`. What never happened is left out.
+    /// `unavailable`, `unknown`, `invalid`, `denied`, and `abandoned` where they failed because
+    /// their clients went away. What never happened is left out.
     pub outcomes: BTreeMap<String, u64>,
     /// How long calls took; absent before the first that was timed.
     pub latency: Option<LatencyStatus>,

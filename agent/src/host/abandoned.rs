@@ -22,6 +22,11 @@ impl Abandoned {
         self.told.notify_waiters();
     }
 
+    /// Whether nobody waits any more.
+    pub(super) fn is_so(&self) -> bool {
+        self.is_so.load(Ordering::SeqCst)
+    }
+
     /// What a future answers, unless the call is abandoned before.
     pub(super) async fn unless<T>(
         &self,
@@ -30,7 +35,7 @@ impl Abandoned {
         // It hears what is told from here on.
         let told = pin!(self.told.notified());
         let future = pin!(future);
-        if self.is_so.load(Ordering::SeqCst) {
+        if self.is_so() {
             return Err(gone());
         }
         match select(future, told).await {

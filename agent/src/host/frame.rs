@@ -80,6 +80,11 @@ pub(super) fn trace() -> Option<Arc<str>> {
     is_traced().then(|| TRACE.with_borrow(Clone::clone)).flatten()
 }
 
+/// Whether nobody waits any more for the call that this thread serves.
+pub(super) fn is_abandoned() -> bool {
+    ABANDONED.with_borrow(|abandoned| abandoned.as_ref().is_some_and(|one| one.is_so()))
+}
+
 fn replace_trace(trace: Option<Arc<str>>) -> Option<Arc<str>> {
     IS_TRACED.set(trace.is_some());
     TRACE.replace(trace)

@@ -43,8 +43,8 @@ fn begin_collected(cell: &Cell, call: &Call<'_>, trace: &str) -> Option<Box<Step
 }
 
 /// Says how it ended.
-pub(super) fn end<T>(step: &mut Step, answer: &Result<T, Error>) {
-    step.span.set("modunest.outcome", Outcome::of(answer).as_str());
+pub(super) fn end<T>(step: &mut Step, outcome: Outcome, answer: &Result<T, Error>) {
+    step.span.set("modunest.outcome", outcome.as_str());
     if let Err(error) = answer {
         step.span.fail(error.text());
     }

@@ -35,11 +35,13 @@ pub enum Outcome {
     Invalid,
     /// The caller may not do that.
     Denied,
+    /// Its client went away, and it failed of that. It says nothing about the plugin.
+    Abandoned,
 }
 
 impl Outcome {
     /// All of them, as they are shown.
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 9] = [
         Outcome::Answered,
         Outcome::Failed,
         Outcome::Panicked,
@@ -48,9 +50,10 @@ impl Outcome {
         Outcome::Unknown,
         Outcome::Invalid,
         Outcome::Denied,
+        Outcome::Abandoned,
     ];
 
-    /// How a call with this answer ended.
+    /// How a call with this answer ended, for a client that still waits.
     pub fn of<T>(answer: &Result<T, Error>) -> Outcome {
         match answer {
             Ok(_) => Outcome::Answered,
@@ -75,6 +78,7 @@ impl Outcome {
             Outcome::Unknown => "unknown",
             Outcome::Invalid => "invalid",
             Outcome::Denied => "denied",
+            Outcome::Abandoned => "abandoned",
         }
     }
 }
@@ -173,11 +177,13 @@ impl Meter {
     }
 
     /// Calls that have ended, and those of them that failed, by whatever fault of the plugin's.
+    /// Those whose clients went away are neither.
     pub fn served(&self) -> Served {
         let failed = [Outcome::Failed, Outcome::Panicked, Outcome::Late, Outcome::Unavailable];
         let failures: u64 = failed.into_iter().map(|outcome| self.counted(outcome)).sum();
+        let ended = Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Abandoned);
         Served {
-            calls: Outcome::ALL.into_iter().map(|outcome| self.counted(outcome)).sum(),
+            calls: ended.map(|outcome| self.counted(outcome)).sum(),
             failures: failures + self.faults.load(Ordering::Relaxed),
         }
     }
@@ -300,7 +306,12 @@ mod tests {
         assert_eq!(reading.count(Outcome::Unknown), 2);
         assert_eq!(reading.latency.count(), answers.len() as u64);
         meter.fault();
-        assert_eq!(meter.served(), Served { calls: answers.len() as u64, failures: 5 });
+        let served = Served { calls: answers.len() as u64, failures: 5 };
+        assert_eq!(meter.served(), served);
+        // What its clients do is not held for or against it.
+        let _ = meter.end(Meter::begin(true), Outcome::Abandoned);
+        assert_eq!(meter.read().count(Outcome::Abandoned), 1);
+        assert_eq!(meter.served(), served);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::homes::{Home, component};
 use crate::plugins::{release, route};
 use crate::process::plugin;
 use crate::registry::Registry;
+use crate::upkeep::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -161,6 +162,34 @@ async fn a_client_that_goes_away_frees_the_store_and_costs_no_state() {
     client.abort();
     let counted = tokio::time::timeout(PATIENCE, host.count()).await;
     assert_eq!(counted.expect("the store is free"), "2");
+    host.agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_go_away_open_no_breaker() {
+    const LEAVE: usize = 6;
+    let host = Host::start(|config| config.host.call_timeout = 10 * PATIENCE).await;
+    let failures = modunest_agent::config::LifecycleSettings::default().breaker.failures;
+    assert!(LEAVE > failures as usize, "{failures}");
+    assert_eq!(host.count().await, "1");
+    let running = async |count: u64| {
+        let is_so = async || plugin(&host.agent, "demo/waits").running == count;
+        wait_for("the calls", is_so).await;
+    };
+    // One has the only store, and the others wait for it.
+    let held = tokio::spawn(host.wait());
+    host.until_came(1).await;
+    let queued: Vec<_> = (0..LEAVE).map(|_| tokio::spawn(host.wait())).collect();
+    running(LEAVE as u64 + 1).await;
+    queued.iter().for_each(tokio::task::JoinHandle::abort);
+    running(1).await;
+    let seen = plugin(&host.agent, "demo/waits");
+    assert_eq!((seen.breaker.as_str(), seen.errors), ("closed", 0), "{seen:?}");
+    assert_eq!(seen.outcomes["abandoned"], LEAVE as u64, "{seen:?}");
+    assert!(!seen.outcomes.contains_key("late"), "{seen:?}");
+    held.abort();
+    let counted = tokio::time::timeout(PATIENCE, host.count()).await;
+    assert_eq!(counted.expect("the plugin answers"), "2");
     host.agent.shutdown().await;
 }
 

@@ -91,7 +91,7 @@ pub enum Outcome {
     Success,
     /// It failed, panicked, was late, or broke off.
     Failure,
-    /// It was not made after all.
+    /// It was not made after all, or its client went away before its end.
     Abandoned,
 }
 

@@ -226,19 +226,25 @@ impl Cell {
     /// Notes how a call ended.
     fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
         let service = (call.kind == RequestKind::Service).then_some(call.target);
-        let ended = metrics::Outcome::of(answer);
+        let is_left = answer.as_ref().is_err_and(|error| is_left(call, error));
+        let ended =
+            if is_left { metrics::Outcome::Abandoned } else { metrics::Outcome::of(answer) };
         let took = self.meter.end(noted.begun, ended);
         if self.hooks.is_observed() {
             self.tell_call(call, ended, took);
         }
         if let Some(mut step) = noted.step {
-            spans::end(&mut step, answer);
+            spans::end(&mut step, ended, answer);
         }
-        if self.breakers.record(service, noted.ticket, outcome(answer), now_ms) {
+        let outcome = if is_left { Outcome::Abandoned } else { outcome(answer) };
+        if self.breakers.record(service, noted.ticket, outcome, now_ms) {
             self.tell_opened(service.unwrap_or_default());
         }
-        if let Err(error @ (Error::Failed(_) | Error::Panicked(_))) = answer {
-            self.tell_failed(call, error);
+        match answer {
+            Err(error @ (Error::Failed(_) | Error::Panicked(_))) if !is_left => {
+                self.tell_failed(call, error);
+            }
+            _ => {}
         }
     }
 
@@ -340,6 +346,23 @@ impl Drop for Open<'_> {
         let text = "nobody waited for its end".to_owned();
         self.cell.end::<OwnedBuffer>(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
     }
+}
+
+/// Whether a call failed because its client went away: what it waited for ended with an error then,
+/// which is no fault of the plugin's. Behind the call's deadline that would have been its end
+/// anyway, and a panic is the plugin's own answer to an error.
+#[cold]
+fn is_left(call: &Call<'_>, error: &Error) -> bool {
+    let failed = match error {
+        Error::Failed(_) | Error::Unavailable(_) | Error::DeadlineExceeded(_) => true,
+        Error::Panicked(_)
+        | Error::Unsupported(_)
+        | Error::InvalidInput(_)
+        | Error::NotFound(_)
+        | Error::Denied(_) => false,
+    };
+    let deadline_ms = frame::earlier(frame::deadline_ms(), call.deadline_ms);
+    failed && frame::is_abandoned() && (deadline_ms == 0 || now_ms() < deadline_ms)
 }
 
 /// What a breaker makes of an answer: refusals that are the caller's own fault, or that any
