@@ -309,7 +309,16 @@ fn a_plugin_that_fails_again_and_again_is_left_alone() {
     assert!(text.starts_with("echo of demo/back failed too often and is left alone"), "{text}");
     let reading = failing.meter().read();
     assert_eq!((reading.calls(), reading.count(Outcome::Failed), reading.refused), (5, 5, 1));
-    assert_eq!(failing.breakers().states().0.state(), BreakerState::Open);
+    let (plugin, services) = failing.breakers().states();
+    assert_eq!(services, [("echo".to_owned(), BreakerState::Open)]);
+    // Its other calls go on, until they fail as often.
+    assert_eq!(plugin.state(), BreakerState::Closed);
+    let event = Call { kind: RequestKind::Event, ..service_call() };
+    for _ in 0..4 {
+        assert!(matches!(failing.call(event), Err(Error::Failed(_))));
+    }
+    let Err(Error::Unavailable(text)) = failing.call(event) else { panic!("it opened") };
+    assert!(text.starts_with("demo/back failed too often and is left alone"), "{text}");
     // What the caller did wrong is not held against it.
     let denying = cell("demo/back", "", &[]);
     open(&denying);

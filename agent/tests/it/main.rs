@@ -3,6 +3,7 @@
 
 mod admin;
 mod attacks;
+mod breakers;
 mod canary;
 mod capabilities;
 mod cgroup;

@@ -21,6 +21,11 @@ struct All {
     services: BTreeMap<String, Breaker>,
 }
 
+/// The service of a call to `service` or `service/method`.
+pub(in crate::host) fn service_of(target: &str) -> &str {
+    target.split_once('/').map_or(target, |(service, _)| service)
+}
+
 /// An admitted call, to be handed back with its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
@@ -56,8 +61,8 @@ impl Breakers {
         !self.noisy.load(Ordering::Acquire)
     }
 
-    /// Whether a call may be made: `service` is the service's name where it is one. Nothing is
-    /// locked and no clock is read while all goes well.
+    /// Whether a call may be made: `service` is what is called where that is one, with or without
+    /// a method. Nothing is locked and no clock is read while all goes well.
     ///
     /// # Errors
     /// Which breaker refuses, and until when.
@@ -68,6 +73,7 @@ impl Breakers {
 
     #[cold]
     fn admit_noisy(&self, service: Option<&str>, now_ms: u64) -> Result<Ticket, Refused> {
+        let service = service.map(service_of);
         let mut all = self.lock();
         let mut ticket = Ticket::default();
         if let Some(breaker) = service.and_then(|service| all.services.get_mut(service)) {
@@ -116,14 +122,9 @@ impl Breakers {
         let mut guard = self.lock();
         let all = &mut *guard;
         let before = all.openings();
-        all.plugin.record(now_ms, ticket.plugin_probe, outcome);
-        if let Some(service) = service {
-            if outcome == Outcome::Failure && !all.services.contains_key(service) {
-                all.services.insert(service.to_owned(), Breaker::new(all.settings));
-            }
-            if let Some(breaker) = all.services.get_mut(service) {
-                breaker.record(now_ms, ticket.service_probe, outcome);
-            }
+        match service.map(service_of) {
+            Some(service) => all.record_service(service, ticket, outcome, now_ms),
+            None => all.plugin.record(now_ms, ticket.plugin_probe, outcome),
         }
         let quiet = all.plugin.is_quiet() && all.services.values().all(Breaker::is_quiet);
         let opened = all.openings() > before;
@@ -153,6 +154,22 @@ impl Breakers {
 }
 
 impl All {
+    fn record_service(&mut self, service: &str, ticket: Ticket, outcome: Outcome, now_ms: u64) {
+        let failed = outcome == Outcome::Failure;
+        if failed && !self.services.contains_key(service) {
+            self.services.insert(service.to_owned(), Breaker::new(self.settings));
+        }
+        let breaker = self.services.get_mut(service);
+        let is_known = failed && breaker.as_ref().is_some_and(|breaker| breaker.is_failing());
+        if let Some(breaker) = breaker {
+            breaker.record(now_ms, ticket.service_probe, outcome);
+        }
+        // The service's breaker deals with what it has begun to count; a probe is one all the same.
+        if !is_known || ticket.plugin_probe {
+            self.plugin.record_apart(now_ms, ticket.plugin_probe, outcome);
+        }
+    }
+
     fn openings(&self) -> u64 {
         self.plugin.openings() + self.services.values().map(Breaker::openings).sum::<u64>()
     }

@@ -3,6 +3,10 @@
 //!
 //! Pure: the time comes in, the decision goes out. [`Breaker`] is one machine; [`Breakers`]
 //! are those of a plugin, one for all of its calls and one for each service.
+//!
+//! A service that fails is its own breaker's to deal with. The plugin's hears of the first failure
+//! in a row of each service and of nothing more, so it takes several services that fail at the same
+//! time, or routes, events and guards, which have no breaker of their own, to open it.
 
 mod guarded;
 #[cfg(test)]
@@ -10,6 +14,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use guarded::service_of;
 pub use guarded::{Breakers, Refused, Ticket};
 
 /// Calls that a rate looks back on at most: one bit each.
@@ -143,6 +148,15 @@ impl Breaker {
 
     /// Takes note of how an admitted call ended; `probe` says whether it was one.
     pub fn record(&mut self, now_ms: u64, probe: bool, outcome: Outcome) {
+        self.take(now_ms, probe, outcome, self.settings.rate);
+    }
+
+    /// The same for a call of which another breaker keeps the rate.
+    pub(super) fn record_apart(&mut self, now_ms: u64, probe: bool, outcome: Outcome) {
+        self.take(now_ms, probe, outcome, None);
+    }
+
+    fn take(&mut self, now_ms: u64, probe: bool, outcome: Outcome, rate: Option<Rate>) {
         match (self.phase, probe, outcome) {
             (Phase::HalfOpen { succeeded, .. }, true, Outcome::Success) => {
                 let succeeded = succeeded + 1;
@@ -157,18 +171,18 @@ impl Breaker {
                 self.phase = Phase::HalfOpen { succeeded, probing: false };
             }
             (Phase::Closed { in_a_row }, _, Outcome::Success | Outcome::Failure) => {
-                self.note(now_ms, in_a_row, outcome == Outcome::Failure);
+                self.note(now_ms, in_a_row, outcome == Outcome::Failure, rate);
             }
             // The end of a call from before it opened, or of none.
             (Phase::Open { .. } | Phase::HalfOpen { .. } | Phase::Closed { .. }, _, _) => {}
         }
     }
 
-    fn note(&mut self, now_ms: u64, in_a_row: u32, failed: bool) {
+    fn note(&mut self, now_ms: u64, in_a_row: u32, failed: bool, rate: Option<Rate>) {
         let in_a_row = if failed { in_a_row.saturating_add(1) } else { 0 };
         self.phase = Phase::Closed { in_a_row };
         let mut opens = in_a_row >= self.settings.failures;
-        if let Some(Rate { percent, window }) = self.settings.rate {
+        if let Some(Rate { percent, window }) = rate {
             let window = window.clamp(1, WINDOW_MAX);
             let kept = u64::MAX >> (WINDOW_MAX - window);
             self.history = (self.history << 1 | u64::from(failed)) & kept;
@@ -205,6 +219,11 @@ impl Breaker {
         }
     }
 
+    /// Whether the last call that it counted failed, or calls are kept away because of that.
+    fn is_failing(&self) -> bool {
+        self.phase != Phase::Closed { in_a_row: 0 }
+    }
+
     /// How often it opened.
     pub fn openings(&self) -> u64 {
         self.openings
@@ -212,6 +231,6 @@ impl Breaker {
 
     /// Whether nothing is held against anybody: a success would change nothing.
     pub fn is_quiet(&self) -> bool {
-        self.phase == Phase::Closed { in_a_row: 0 } && self.settings.rate.is_none()
+        !self.is_failing() && self.settings.rate.is_none()
     }
 }

@@ -65,26 +65,119 @@ fn a_service_is_left_alone_while_the_others_go_on() {
         breakers.record(Some(service), ticket, outcome, || now_ms);
         Ok::<_, Refused>(())
     };
-    for now_ms in 0..3 {
-        call("bad", Outcome::Failure, now_ms).unwrap();
-        call("good", Outcome::Success, now_ms).unwrap();
+    // In a row, by whatever methods, and nothing that goes well in between.
+    for (now_ms, target) in ["bad/get", "bad/put", "bad"].into_iter().enumerate() {
+        call(target, Outcome::Failure, now_ms as u64).unwrap();
     }
-    let refused = call("bad", Outcome::Success, 50).unwrap_err();
+    let refused = call("bad/get", Outcome::Success, 50).unwrap_err();
     assert_eq!(refused, Refused { by_service: true, retry_at_ms: 102 });
-    call("good", Outcome::Success, 50).unwrap();
     let (plugin, services) = breakers.states();
     assert_eq!(plugin.state(), BreakerState::Closed);
     assert_eq!(services, [("bad".to_owned(), BreakerState::Open)]);
-    // All services failing in turn open the plugin's.
-    for now_ms in 60..63 {
-        call(["one", "two", "three"][now_ms as usize - 60], Outcome::Failure, now_ms).unwrap();
+    call("good", Outcome::Success, 50).unwrap();
+    // Its probes fail as well, and that is its own matter, too.
+    for now_ms in [102, 202, 302, 402] {
+        call("bad", Outcome::Failure, now_ms).unwrap();
+        assert!(call("bad", Outcome::Success, now_ms + 99).unwrap_err().by_service);
     }
-    assert!(!call("good", Outcome::Success, 70).unwrap_err().by_service);
-    // A probe of the service that the plugin's breaker refuses is not lost.
-    assert!(!call("bad", Outcome::Success, 103).unwrap_err().by_service);
-    call("bad", Outcome::Success, 170).unwrap();
+    call("good", Outcome::Success, 410).unwrap();
+    call("bad", Outcome::Success, 502).unwrap();
+    call("bad", Outcome::Success, 502).unwrap();
+    assert!(breakers.are_quiet());
+}
+
+#[test]
+fn what_fails_everywhere_is_left_alone_as_a_whole() {
+    let breakers = Breakers::new(SETTINGS);
+    let call = |service: Option<&str>, outcome, now_ms| {
+        let ticket = breakers.admit(service, || now_ms)?;
+        breakers.record(service, ticket, outcome, || now_ms);
+        Ok::<_, Refused>(())
+    };
+    // Several services in turn.
+    for (now_ms, service) in ["one", "two", "three"].into_iter().enumerate() {
+        call(Some(service), Outcome::Failure, now_ms as u64).unwrap();
+    }
+    let refused = Refused { by_service: false, retry_at_ms: 102 };
+    assert_eq!(call(Some("good"), Outcome::Success, 70), Err(refused));
+    assert_eq!(call(None, Outcome::Success, 70), Err(refused));
+    // A probe opens it anew, though it is not the first failure of its service.
+    call(Some("one"), Outcome::Failure, 102).unwrap();
+    assert_eq!(call(None, Outcome::Success, 103).unwrap_err().retry_at_ms, 202);
     breakers.reset();
     assert!(breakers.states().0.is_quiet() && breakers.states().1.is_empty());
+    // A service and what has no breaker of its own.
+    call(Some("one"), Outcome::Failure, 300).unwrap();
+    call(None, Outcome::Failure, 301).unwrap();
+    call(Some("one"), Outcome::Failure, 302).unwrap();
+    assert_eq!(breakers.states().0.state(), BreakerState::Closed);
+    call(None, Outcome::Failure, 303).unwrap();
+    assert_eq!(breakers.states().0.state(), BreakerState::Open);
+}
+
+#[test]
+fn a_probe_of_a_service_that_the_plugins_breaker_refuses_is_not_lost() {
+    let breakers = Breakers::new(SETTINGS);
+    let call = |service: Option<&str>, outcome, now_ms| {
+        let ticket = breakers.admit(service, || now_ms)?;
+        breakers.record(service, ticket, outcome, || now_ms);
+        Ok::<_, Refused>(())
+    };
+    (0..3).for_each(|now_ms| call(Some("bad"), Outcome::Failure, now_ms).unwrap());
+    (50..52).for_each(|now_ms| call(None, Outcome::Failure, now_ms).unwrap());
+    assert!(!call(Some("bad"), Outcome::Success, 103).unwrap_err().by_service);
+    call(Some("bad"), Outcome::Success, 170).unwrap();
+}
+
+#[test]
+fn a_rate_is_of_the_calls_that_no_other_breaker_counts() {
+    let rate = Some(Rate { percent: 50, window: 4 });
+    let breakers = Breakers::new(BreakerSettings { rate, ..SETTINGS });
+    let call = |service: Option<&str>, outcome| {
+        let ticket = breakers.admit(service, || 1)?;
+        breakers.record(service, ticket, outcome, || 1);
+        Ok::<_, Refused>(())
+    };
+    call(Some("bad"), Outcome::Failure).unwrap();
+    for _ in 0..2 {
+        call(Some("bad"), Outcome::Success).unwrap();
+        call(Some("bad"), Outcome::Failure).unwrap();
+    }
+    assert!(call(Some("bad"), Outcome::Success).unwrap_err().by_service);
+    call(Some("good"), Outcome::Success).unwrap();
+    call(None, Outcome::Success).unwrap();
+    assert_eq!(breakers.states().0.state(), BreakerState::Closed);
+}
+
+/// Opens a breaker of a preset, and closes it by its probes.
+fn presets(settings: BreakerSettings, failures: u32, open_ms: u64) {
+    let breakers = Breakers::new(settings);
+    let fails = |now_ms| {
+        let ticket = breakers.admit(None, || now_ms).unwrap();
+        breakers.record(None, ticket, Outcome::Failure, || now_ms)
+    };
+    for failure in 1..failures {
+        assert!(!fails(1_000), "{failure}");
+    }
+    assert!(fails(1_000));
+    let retry_at_ms = 1_000 + open_ms;
+    let refused = Err(Refused { by_service: false, retry_at_ms });
+    assert_eq!(breakers.admit(None, || retry_at_ms - 1), refused);
+    // One call, and as long as that has not ended no other.
+    let probe = breakers.admit(None, || retry_at_ms).unwrap();
+    assert_eq!(breakers.admit(None, || retry_at_ms), refused);
+    assert!(!breakers.record(None, probe, Outcome::Success, || retry_at_ms));
+    assert_eq!(breakers.states().0.state(), BreakerState::Closed);
+}
+
+#[test]
+fn five_failures_open_a_common_breaker_for_a_minute() {
+    presets(BreakerSettings::COMMON, 5, 60_000);
+}
+
+#[test]
+fn ten_failures_open_a_critical_breaker_for_a_quarter_of_a_minute() {
+    presets(BreakerSettings::CRITICAL, 10, 15_000);
 }
 
 /// Numbers that look random and are the same in every run (splitmix64).

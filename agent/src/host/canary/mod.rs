@@ -282,8 +282,8 @@ impl Trial {
         let status = self.canary.status();
         match status.state {
             State::Ready | State::Idle | State::Activating => {
-                let (breaker, _) = self.canary.breakers().states();
-                let is_open = breaker.state() != BreakerState::Closed;
+                let (breaker, services) = self.canary.breakers().states();
+                let is_open = breaker.state() != BreakerState::Closed || !services.is_empty();
                 is_open.then(|| "it failed so often that its circuit breaker opened".to_owned())
             }
             State::Unhealthy => Some(status.reason.unwrap_or_default()),

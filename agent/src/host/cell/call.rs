@@ -10,7 +10,7 @@ use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use super::Cell;
 use super::gate::{Entered, Way};
 use crate::embed::{CallAsk, Event};
-use crate::host::breaker::{Outcome, Refused, Ticket};
+use crate::host::breaker::{Outcome, Refused, Ticket, service_of};
 use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
 use crate::host::instance::Loaded;
 use crate::host::spans::{self, Step};
@@ -238,7 +238,7 @@ impl Cell {
         }
         let outcome = if is_left { Outcome::Abandoned } else { outcome(answer) };
         if self.breakers.record(service, noted.ticket, outcome, now_ms) {
-            self.tell_opened(service.unwrap_or_default());
+            self.tell_opened(service.map(service_of).unwrap_or_default());
         }
         match answer {
             Err(error @ (Error::Failed(_) | Error::Panicked(_))) if !is_left => {
@@ -315,7 +315,9 @@ impl Cell {
     /// What a caller hears whom a breaker keeps out.
     fn refused(&self, service: Option<&str>, refused: Refused) -> Error {
         let whose = match service {
-            Some(service) if refused.by_service => format!("{service} of {}", self.name),
+            Some(service) if refused.by_service => {
+                format!("{} of {}", service_of(service), self.name)
+            }
             _ => self.name.to_string(),
         };
         Error::Unavailable(format!(
