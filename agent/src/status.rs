@@ -100,9 +100,11 @@ pub struct PluginStatus {
     pub activation_ms: Option<f64>,
     /// Times that it was started anew after it had failed; absent where that cannot be.
     pub restarts: Option<u64>,
-    /// Its processor time in milliseconds; absent where it has no process of its own.
+    /// Its processor time in milliseconds, or that of its group's process (`runs.group`). In the
+    /// agent's own process, that of its calls, by a sample of them. Absent where nothing runs.
     pub cpu_ms: Option<u64>,
-    /// Its memory in bytes; absent where that cannot be told from the agent's.
+    /// Its memory in bytes, or that of its group's process (`runs.group`); absent where nothing
+    /// runs, and where it cannot be told from the agent's (`runs.memory_unknown`).
     pub memory_bytes: Option<u64>,
     /// Where its circuit breaker stands: `closed`, `open` or `half-open`.
     pub breaker: String,
@@ -201,10 +203,20 @@ pub struct Runs {
     /// Its process; absent where it shares the agent's, and while it is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// The trust group that shares its process; absent where it shares it with none. Memory and
+    /// processor time are those of the process, so each plugin of the group has the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Why its memory is not told; absent where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_unknown: Option<String>,
     /// What ended it last; absent where nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_crash: Option<LastCrash>,
 }
+
+/// Why the memory of a library in the agent's own process is not told.
+const MEMORY_UNKNOWN: &str = "a library in the agent's own process takes its memory from the agent's heap, which does not say whose it is";
 
 /// An end that nobody asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -219,9 +231,12 @@ pub struct LastCrash {
 
 impl From<Vitals> for Runs {
     fn from(vitals: Vitals) -> Self {
+        let is_library = vitals.tier == Tier::InProcess;
         Runs {
             confined: vitals.confined,
             pid: vitals.pid,
+            group: vitals.group,
+            memory_unknown: is_library.then(|| MEMORY_UNKNOWN.to_owned()),
             last_crash: vitals.last_crash.map(|crash| LastCrash {
                 at: crash.at.to_string(),
                 reason: crash.reason,

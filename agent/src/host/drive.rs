@@ -131,6 +131,14 @@ pub(super) fn computes() {
     COMPUTES.set(true);
 }
 
+/// Polls something; answers as well whether that gave its thread up only so that others have their
+/// turn.
+pub(super) fn computing<T>(poll: impl FnOnce() -> T) -> (T, bool) {
+    COMPUTES.set(false);
+    let polled = poll();
+    (polled, COMPUTES.get())
+}
+
 /// A call on its way, as it moves between threads.
 enum Turn<T> {
     Done(T),
@@ -140,11 +148,10 @@ enum Turn<T> {
 }
 
 fn turn<T>(call: &mut Serving<'static, T>, context: &mut Context<'_>) -> Turn<T> {
-    COMPUTES.set(false);
-    match call.as_mut().poll(context) {
-        Poll::Ready(answer) => Turn::Done(answer),
-        Poll::Pending if COMPUTES.replace(false) => Turn::Computes,
-        Poll::Pending => Turn::Waits,
+    match computing(|| call.as_mut().poll(context)) {
+        (Poll::Ready(answer), _) => Turn::Done(answer),
+        (Poll::Pending, true) => Turn::Computes,
+        (Poll::Pending, false) => Turn::Waits,
     }
 }
 

@@ -14,22 +14,27 @@ pub struct Vitals {
     pub restarts: u64,
     /// Its last end that nobody asked for.
     pub last_crash: Option<Crash>,
+    /// The trust group whose process it is in. Memory and processor time are then those of all
+    /// plugins of the group.
+    pub group: Option<String>,
     /// Memory that it holds, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Processor time that it has used, in milliseconds.
+    /// Processor time that it has used, in milliseconds. In the agent's own process, that of its
+    /// calls, by a sample of them.
     pub cpu_ms: Option<u64>,
     /// Whether everything that confines it is in force.
     pub confined: bool,
 }
 
 impl Vitals {
-    /// Of a plugin in the agent's own process, where memory and time are not told apart.
+    /// Of a plugin in the agent's own process, whose memory is not told from the agent's.
     pub fn in_process() -> Self {
         Vitals {
             tier: Tier::InProcess,
             pid: None,
             restarts: 0,
             last_crash: None,
+            group: None,
             resident_bytes: None,
             cpu_ms: None,
             confined: false,

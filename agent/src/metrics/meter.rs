@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use modunest_sdk::Error;
 
+use super::cpu::{self, Sampler, Used};
 use super::histogram::{Histogram, Latency};
 use super::tally::Tally;
 use crate::host::Served;
@@ -97,6 +98,14 @@ pub struct Meter {
     /// Answers that say themselves that something failed.
     faults: AtomicU64,
     loading: Mutex<Loading>,
+    cpu: Mutex<Cpu>,
+}
+
+/// Processor time of calls that were measured, and by them of the others.
+#[derive(Debug, Default)]
+struct Cpu {
+    sampler: Sampler,
+    ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -149,6 +158,33 @@ impl Meter {
         let time = begun.since?.elapsed();
         self.latency.add(time, begun.weight);
         Some(time)
+    }
+
+    /// Runs a call of a plugin on this thread that may be measured, where it is timed. What it
+    /// uses of the processor stands for the calls that are not.
+    pub(crate) fn run<T>(&self, begun: &Begun, run: impl FnOnce() -> T) -> T {
+        let stands_for =
+            if begun.weight > 0 { self.cpu().sampler.take(begun.weight) } else { None };
+        let Some(calls) = stands_for else { return cpu::aside(run) };
+        let (out, used) = cpu::measured(run);
+        self.used(calls, used);
+        out
+    }
+
+    fn used(&self, calls: u64, used: Used) {
+        let mut cpu = self.cpu();
+        cpu.sampler.note(used);
+        cpu.ns += used.ns * calls;
+    }
+
+    /// Processor time of the calls that came by [`Meter::run`].
+    pub(crate) fn cpu_time(&self) -> Duration {
+        Duration::from_nanos(self.cpu().ns)
+    }
+
+    fn cpu(&self) -> MutexGuard<'_, Cpu> {
+        // Numbers; a panic leaves nothing half-done.
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call that was not to be timed was answered.
@@ -251,6 +287,18 @@ thread_local! {
     /// Calls that are left untimed before the next that is not. Each thread counts for itself: a
     /// counter that threads share would cost more than it saves.
     static UNTIMED: Cell<u32> = const { Cell::new(0) };
+    /// The same while all calls are to be seen, and then the other is zero.
+    static UNTIMED_SEEN: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While a call is measured on this thread, each call from within it is to be seen, also one that
+/// is not timed: its time is another plugin's.
+pub(super) fn see_all(all: bool) {
+    if all {
+        UNTIMED_SEEN.set(UNTIMED.replace(0));
+    } else {
+        UNTIMED.set(UNTIMED_SEEN.get());
+    }
 }
 
 /// Whether the next call is left untimed; it counts as that if it is.
@@ -261,11 +309,17 @@ pub(crate) fn pass_untimed() -> bool {
 
 /// One in [`SAMPLED`] is 64, the others are 0.
 fn sample() -> u64 {
-    if pass_untimed() {
-        return 0;
+    let counted = if cpu::is_open() { &UNTIMED_SEEN } else { &UNTIMED };
+    match counted.get() {
+        0 => {
+            counted.set(SAMPLED - 1);
+            u64::from(SAMPLED)
+        }
+        left => {
+            counted.set(left - 1);
+            0
+        }
     }
-    UNTIMED.set(SAMPLED - 1);
-    u64::from(SAMPLED)
 }
 
 /// A call that waits for its turn.
@@ -323,6 +377,38 @@ mod tests {
         assert_eq!(timed.count(), 10);
         let reading = meter.read();
         assert_eq!((reading.calls(), reading.latency.count()), (calls, calls));
+    }
+
+    #[test]
+    fn what_a_measured_call_has_others_do_is_seen_and_sampled_as_ever() {
+        let meter = Meter::default();
+        let calls = SAMPLED * 4 - 10;
+        let within = || {
+            // None of them is passed by, so that their time is not the caller's.
+            assert!(!pass_untimed());
+            let begun = Meter::begin(false);
+            meter.run(&begun, || ());
+            meter.end(begun, Outcome::Answered).is_some()
+        };
+        let timed = meter.run(&Meter::begin(true), || (0..calls).filter(|_| within()).count());
+        assert_eq!(timed, 4);
+        // Behind it they are passed by again, until the next is timed.
+        assert_eq!((0..calls).filter(|_| pass_untimed()).count(), 10);
+    }
+
+    #[test]
+    fn processor_time_of_some_calls_stands_for_all() {
+        let meter = Meter::default();
+        let work = || (0..20_000u64).fold(0, |sum, number| std::hint::black_box(sum + number));
+        let ((), whole) = cpu::measured(|| {
+            for _ in 0..u64::from(SAMPLED) * 20 {
+                cpu::aside(|| meter.run(&Meter::begin(false), work));
+            }
+        });
+        let (_, alone) = cpu::measured(|| (0..1280).map(|_| work()).max());
+        let (counted, alone) = (meter.cpu_time().as_nanos() as u64, alone.ns);
+        assert!(whole.ns < alone / 4, "{whole:?}");
+        assert!((alone / 3..alone * 3).contains(&counted), "{counted} for {alone}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What is counted: per plugin in a [`Meter`], of the process in [`process`], and all of it in
+//! What is counted: per plugin in a [`Meter`], with its processor time by [`cpu`], of the process in [`process`], and all of it in
 //! Prometheus' text form by [`prometheus`].
 
+pub(crate) mod cpu;
 mod histogram;
 mod links;
 mod meter;

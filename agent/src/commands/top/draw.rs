@@ -27,9 +27,11 @@ const COLUMNS: [Shown; 12] = [
     ("P99", Some(Column::P99), 8, |row| row.p99_ms.map_or_else(nothing, time)),
     ("BUSY", None, 5, |row| busy(row)),
     ("CPU", Some(Column::Cpu), 6, |row| {
-        row.cpus.map_or_else(nothing, |c| format!("{:.0}%", c * 100.0))
+        row.cpus.map_or_else(nothing, |c| marked(row, format!("{:.0}%", c * 100.0)))
     }),
-    ("MEMORY", Some(Column::Memory), 9, |row| row.memory_bytes.map_or_else(nothing, size)),
+    ("MEMORY", Some(Column::Memory), 10, |row| {
+        row.memory_bytes.map_or_else(nothing, |bytes| marked(row, size(bytes)))
+    }),
     ("STARTS", Some(Column::Restarts), 6, |row| {
         row.restarts.map_or_else(nothing, |n| format!("+{n}"))
     }),
@@ -57,6 +59,11 @@ fn fitting(width: u16) -> Vec<Shown> {
 
 fn nothing() -> String {
     "-".to_owned()
+}
+
+/// A figure of a process, with a mark where other plugins are in it as well.
+fn marked(row: &Row, figure: String) -> String {
+    if row.group.is_some() { figure + "*" } else { figure }
 }
 
 /// Calls that are served, and behind a plus those that wait.
@@ -249,6 +256,14 @@ fn details(view: &View, row: &Row) -> Vec<String> {
     }
     let mut lines = vec![first];
     lines.extend(row.reason.as_ref().map(|reason| format!("reason: {reason}")));
+    let runs = plugin.runs.as_ref();
+    lines.extend(row.group.as_ref().map(|group| {
+        format!(
+            "* processor time and memory are those of all plugins of {group}, which share a process"
+        )
+    }));
+    let unknown = runs.and_then(|runs| runs.memory_unknown.as_ref());
+    lines.extend(unknown.map(|why| format!("no memory is told: {why}")));
     lines.extend(row.canary.as_ref().map(|canary| {
         format!(
             "tries {} since {}, beside it {} calls, {} failed; promoted after {} s and {} calls",
@@ -432,6 +447,33 @@ mod tests {
     fn a_release_that_is_tried_has_a_line_below_its_plugin() {
         insta::assert_snapshot!(screen_of_size(&mut trying(), 80, 24));
         insta::assert_snapshot!(plain(&trying()));
+    }
+
+    #[test]
+    fn figures_of_a_process_that_several_plugins_share_are_marked() {
+        let group = json!({ "runs": { "confined": true, "group": "group-0" } });
+        let library = json!({
+            "tier": "in-process", "memory_bytes": null, "restarts": null,
+            "runs": { "confined": false, "memory_unknown": "it is the agent's" },
+        });
+        let mut view = View::new(Column::Plugin, String::new());
+        let start = Instant::now();
+        for (seconds, calls) in [(0, 0), (2, 1000)] {
+            let plugins = vec![
+                plugin("demo/inside", calls, library.clone()),
+                plugin("demo/one", calls, group.clone()),
+                plugin("demo/other", calls, json!({})),
+                plugin("demo/two", calls, group.clone()),
+            ];
+            view.take(sample(start + Duration::from_secs(seconds), plugins));
+        }
+        insta::assert_snapshot!(plain(&view));
+        let screen = screen_of(&mut view);
+        assert!(screen.contains("no memory is told: it is the agent's"), "{screen}");
+        press(&mut view, KeyCode::Down);
+        let screen = screen_of(&mut view);
+        assert!(screen.contains("are those of all plugins of group-0"), "{screen}");
+        assert_eq!(view.report().plugins[1].group.as_deref(), Some("group-0"));
     }
 
     #[test]

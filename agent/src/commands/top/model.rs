@@ -51,6 +51,8 @@ pub(super) struct Row {
     /// Processors that it kept busy.
     pub(super) cpus: Option<f64>,
     pub(super) memory_bytes: Option<u64>,
+    /// The trust group whose process these two are of.
+    pub(super) group: Option<String>,
     pub(super) restarts: Option<u64>,
     pub(super) breaker: String,
     pub(super) reason: Option<String>,
@@ -237,6 +239,7 @@ fn row(now: &PluginStatus, before: Option<&PluginStatus>, interval_s: f64) -> Ro
         queued: now.queued,
         cpus: cpus.map(|(now, before)| now.saturating_sub(before) as f64 / 1e3 / interval_s),
         memory_bytes: now.memory_bytes,
+        group: now.runs.as_ref().and_then(|runs| runs.group.clone()),
         restarts: now.restarts,
         breaker: now.breaker.clone(),
         reason: now.reason.clone(),

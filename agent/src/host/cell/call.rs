@@ -15,7 +15,7 @@ use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
 use crate::host::instance::Loaded;
 use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall, drive};
-use crate::metrics::{self, Begun, Meter};
+use crate::metrics::{self, Begun, Meter, cpu};
 
 /// A call that is being served, as far as it is to be noted.
 struct Noted {
@@ -144,6 +144,11 @@ impl Cell {
         let noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.as_deref().unwrap_or_default();
         let make = || instance.call(Call { deadline_ms, trace, ..call });
+        let make = || match self.instance.get() {
+            Some(Loaded::Library(_)) => self.meter.run(&noted.begun, make),
+            // What it runs in knows better; here is only who waits.
+            _ => cpu::aside(make),
+        };
         let deeper = Deeper::enter(depth + 1, deadline_ms);
         let served =
             if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };

@@ -324,7 +324,13 @@ impl Cell {
 
     /// How it does, seen from outside it; `None` where it is not loaded.
     pub fn vitals(&self) -> Option<Vitals> {
-        self.instance.get().map(|instance| instance.vitals())
+        let instance = self.instance.get()?;
+        let mut vitals = instance.vitals();
+        if let Loaded::Library(_) = instance {
+            // Its calls are measured where they are made.
+            vitals.cpu_ms = Some(self.meter.cpu_time().as_millis() as u64);
+        }
+        Some(vitals)
     }
 
     /// Another state: opens or shuts the gate with it, and wakes who waits for it.

@@ -23,6 +23,7 @@ use super::turns::{Turn, Turns};
 use crate::host::drive::{self, Serving, block_on};
 use crate::host::side::HostSide;
 use crate::host::{Call, Instance, LoadError, Tier, Vitals, frame};
+use crate::metrics::cpu::{self, Sampler, Used};
 
 /// What an operator says of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,7 @@ pub(crate) struct ComponentInstance {
     assets: Arc<Assets>,
     stores: Stores,
     memory_bytes: Arc<AtomicU64>,
+    cpu_ns: AtomicU64,
     last_trap: Mutex<Option<String>>,
     /// Behind the stores, which are gone before their places are another plugin's.
     compiled: Compiled,
@@ -75,6 +77,7 @@ impl Serves for Turns<Place> {
 struct Running {
     store: Store<State>,
     plugin: Plugin,
+    sampler: Sampler,
 }
 
 /// A function of a plugin, and what it is called with.
@@ -126,11 +129,12 @@ impl ComponentInstance {
             assets,
             stores: Stores::default(),
             memory_bytes: Arc::default(),
+            cpu_ns: AtomicU64::new(0),
             last_trap: Mutex::default(),
             compiled,
         };
         for _ in 0..settings.stores.max(1) {
-            let made = block_on(serving(instance.number, instance.make()));
+            let (made, _) = block_on(instance.serving(Some(1), instance.make()));
             let running = made.map_err(LoadError::Start)?;
             instance.stores.0.add(Some(running));
         }
@@ -180,7 +184,7 @@ impl ComponentInstance {
         match made.await.unwrap_or_else(|expired| Err(wasmtime::Error::new(expired))) {
             Ok((plugin, created)) => {
                 created.map_err(|failure| error_of(&failure))?;
-                Ok(Box::new(Running { store, plugin }))
+                Ok(Box::new(Running { store, plugin, sampler: Sampler::default() }))
             }
             Err(error) => Err(self.trapped(store.data(), &error)),
         }
@@ -223,24 +227,64 @@ impl ComponentInstance {
             None => Box::pin(self.turn(&mut deadline)).await?,
         };
         self.compiled.runtime.wake();
-        let served = pin!(async {
-            let mut running = match turn.place.take() {
-                Some(running) => running,
-                None => {
-                    // Whoever calls waits for that as well.
-                    deadline.at_ms();
-                    Box::pin(self.make_anew()).await?
+        // One that is made anew is measured, as it was when it was made.
+        let stands_for = turn.place.as_mut().map_or(Some(1), |running| running.sampler.take(1));
+        let (answer, used) = {
+            let served = pin!(async {
+                let mut running = match turn.place.take() {
+                    Some(running) => running,
+                    None => {
+                        // Whoever calls waits for that as well.
+                        deadline.at_ms();
+                        Box::pin(self.make_anew()).await?
+                    }
+                };
+                match self.run(&mut running, deadline, &ask).await {
+                    Ran::Answered(answer) => {
+                        turn.place = Some(running);
+                        answer
+                    }
+                    Ran::Trapped(error) => Err(error),
+                }
+            });
+            self.serving(stands_for, served).await
+        };
+        if let (Some(used), Some(running)) = (used, turn.place.as_mut()) {
+            running.sampler.note(used);
+        }
+        answer
+    }
+
+    /// Serves in its own name: the chain of calls goes through it meanwhile, and what is used of
+    /// the processor is its own. Where it is measured, it stands for so many calls, and the answer
+    /// says what it came to. One that had more to compute than an epoch is measured from there on,
+    /// whether it is one of these or not, and stands for itself.
+    async fn serving<T>(
+        &self,
+        stands_for: Option<u64>,
+        future: impl Future<Output = T>,
+    ) -> (T, Option<Used>) {
+        let mut future = pin!(future);
+        let (mut computes, mut whole) = (false, stands_for.map(|_| Used::default()));
+        poll_fn(|context| {
+            let poll = || frame::through(self.number, || future.as_mut().poll(context));
+            let poll = || drive::computing(poll);
+            let is_rest = computes;
+            let (polled, goes_on) = match if is_rest { Some(1) } else { stands_for } {
+                None => cpu::aside(poll),
+                Some(calls) => {
+                    let (polled, used) = cpu::measured(poll);
+                    self.cpu_ns.fetch_add(used.ns * calls, Ordering::Relaxed);
+                    if !is_rest {
+                        whole = whole.map(|whole| whole.and(used));
+                    }
+                    polled
                 }
             };
-            match self.run(&mut running, deadline, &ask).await {
-                Ran::Answered(answer) => {
-                    turn.place = Some(running);
-                    answer
-                }
-                Ran::Trapped(error) => Err(error),
-            }
-        });
-        serving(self.number, served).await
+            computes = goes_on;
+            polled.map(|out| (out, whole))
+        })
+        .await
     }
 
     /// Waits for a store that serves no call.
@@ -305,17 +349,11 @@ enum Ran {
     Trapped(Error),
 }
 
-/// Serves for an instance, through which the chain of calls goes meanwhile.
-async fn serving<T>(instance: u64, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    poll_fn(|context| frame::through(instance, || future.as_mut().poll(context))).await
-}
-
 async fn perform(
     running: &mut Running,
     ask: &Ask<'_>,
 ) -> wasmtime::Result<Result<Vec<u8>, types::Failure>> {
-    let Running { store, plugin } = running;
+    let Running { store, plugin, .. } = running;
     let plugin = plugin.modunest_plugin_instance();
     let nothing = |answer: Result<(), types::Failure>| answer.map(|()| Vec::new());
     match *ask {
@@ -353,6 +391,7 @@ impl Instance for ComponentInstance {
         Vitals {
             tier: Tier::Component,
             resident_bytes: Some(self.memory_bytes.load(Ordering::Relaxed)),
+            cpu_ms: Some(self.cpu_ns.load(Ordering::Relaxed) / 1_000_000),
             confined: true,
             ..Vitals::in_process()
         }

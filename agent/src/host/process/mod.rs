@@ -86,7 +86,7 @@ impl Runners {
             return Runner::new(name.to_string(), policy, &self.settings);
         };
         runner.upgrade().unwrap_or_else(|| {
-            let made = Runner::new(format!("group-{group}"), policy.clone(), &self.settings);
+            let made = Runner::new(group_name(group), policy.clone(), &self.settings);
             *runner = Arc::downgrade(&made);
             made
         })
@@ -129,9 +129,16 @@ impl Runners {
     ) -> Result<ProcessInstance, LoadError> {
         let runner = self.of(cell, tier);
         let number = runner.join(cell, file, load)?;
+        let group = self.settings.process.group_of(cell.name()).map(group_name);
         let cell = Arc::downgrade(cell);
-        Ok(ProcessInstance { tier, runner, number, cell, has_left: AtomicBool::new(false) })
+        let has_left = AtomicBool::new(false);
+        Ok(ProcessInstance { tier, runner, group, number, cell, has_left })
     }
+}
+
+/// What a trust group is called, by its place in the settings.
+fn group_name(group: usize) -> String {
+    format!("group-{group}")
 }
 
 /// What a plugin's process may do: read the plugin's own files and use what it was granted,
@@ -173,6 +180,8 @@ fn reserved_bytes(cell: &Cell, tier: Tier, settings: &HostSettings) -> u64 {
 pub(super) struct ProcessInstance {
     tier: Tier,
     runner: Arc<Runner>,
+    /// The trust group that shares the runner.
+    group: Option<String>,
     number: u32,
     cell: Weak<Cell>,
     has_left: AtomicBool,
@@ -257,6 +266,7 @@ impl Instance for ProcessInstance {
             pid: seen.pid,
             restarts: seen.restarts,
             last_crash: seen.last_crash,
+            group: self.group.clone(),
             resident_bytes,
             cpu_ms,
             confined: seen.confined,
