@@ -2,8 +2,8 @@
 //!
 //! Names follow its conventions: base units, a unit at the end, `_total` for what only grows.
 //! The labels are `plugin`, `version` and `tier`, so there are as many series as loaded
-//! plugins times a constant: about 40 each. A release that is being tried has as many of its
-//! own, with the label `variant="canary"`.
+//! plugins times a constant: about 45 each, and 3 for each service. A release that is being tried
+//! has as many of its own, with the label `variant="canary"`.
 
 use std::fmt;
 
@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{Latency, Outcome, links};
+use crate::host::BreakerState;
 use crate::status::{AgentStatus, PluginStatus};
 
 pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
@@ -26,6 +27,18 @@ pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 pub(super) type Counted = (&'static str, &'static str, fn(&PluginStatus) -> Option<u64>);
 /// Name, help, unit and value of a gauge that each plugin may have.
 type Gauged = (&'static str, &'static str, Option<&'static Unit>, fn(&PluginStatus) -> Option<f64>);
+
+/// Families whose values are those of a plugin's process, whoever shares it.
+const OF_PROCESS: [&str; 2] = [CPU, RESIDENT_MEMORY];
+const CPU: &str = "modunest_plugin_cpu";
+const RESIDENT_MEMORY: &str = "modunest_plugin_resident_memory";
+
+/// States of breakers, and what they are called in a label.
+const BREAKER_STATES: [(BreakerState, &str); 3] = [
+    (BreakerState::Closed, "closed"),
+    (BreakerState::Open, "open"),
+    (BreakerState::HalfOpen, "half_open"),
+];
 
 /// All that one answer says.
 #[derive(Debug)]
@@ -133,7 +146,51 @@ impl Exposition {
         }
         let mut family = to.encode_descriptor(name, help, unit, kind)?;
         for (plugin, value) in values {
-            encode(&value, family.encode_family(&self.labels(plugin))?)?;
+            let mut labels = self.labels(plugin);
+            // What a process takes is all of its plugins'.
+            let is_of_process = OF_PROCESS.contains(&name);
+            let group = plugin.runs.as_ref().and_then(|runs| runs.group.as_deref());
+            labels.extend(group.filter(|_| is_of_process).map(|group| ("group", group)));
+            encode(&value, family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Where breakers stand: of each the state that it is in is 1, the others are 0.
+    fn breakers(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Where the plugin's circuit breaker stands";
+        let mut family =
+            to.encode_descriptor("modunest_plugin_breaker", help, None, MetricType::Gauge)?;
+        for (plugin, _) in self.variants() {
+            for (state, label) in BREAKER_STATES {
+                let mut labels = self.labels(plugin);
+                labels.push(("state", label));
+                let is_in_it = u64::from(plugin.breaker == state.as_str());
+                ConstGauge::new(is_in_it).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let services = self.variants().flat_map(|(plugin, _)| {
+            // Each is `name version`.
+            let names = plugin.services.iter().filter_map(|service| service.split(' ').next());
+            names.map(move |service| (plugin, service))
+        });
+        let mut services = services.peekable();
+        if services.peek().is_none() {
+            return Ok(());
+        }
+        let help = "Where the circuit breaker of the plugin's service stands";
+        let mut family =
+            to.encode_descriptor("modunest_service_breaker", help, None, MetricType::Gauge)?;
+        for (plugin, service) in services {
+            // Those that are closed are not named.
+            let closed = BreakerState::Closed.as_str();
+            let standing = plugin.service_breakers.get(service).map_or(closed, String::as_str);
+            for (state, label) in BREAKER_STATES {
+                let mut labels = self.labels(plugin);
+                labels.extend([("service", service), ("state", label)]);
+                let is_in_it = u64::from(standing == state.as_str());
+                ConstGauge::new(is_in_it).encode(family.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
@@ -204,8 +261,8 @@ impl Exposition {
             )?;
         }
         let cpu = (
-            "modunest_plugin_cpu",
-            "Processor time of the plugin",
+            CPU,
+            "Processor time of the plugin, or of the process that its group shares",
             Some(&Unit::Seconds),
             MetricType::Counter,
         );
@@ -231,12 +288,15 @@ impl Exposition {
                 Some(&Unit::Seconds),
                 |p| p.activation_ms.map(|ms| ms / 1e3),
             ),
-            ("modunest_plugin_resident_memory", "Memory of the plugin", Some(&Unit::Bytes), |p| {
-                p.memory_bytes.map(|bytes| bytes as f64)
-            }),
+            (
+                RESIDENT_MEMORY,
+                "Memory of the plugin, or of the process that its group shares",
+                Some(&Unit::Bytes),
+                |p| p.memory_bytes.map(|bytes| bytes as f64),
+            ),
             (
                 "modunest_plugin_breaker_open",
-                "Whether calls are refused because too many failed",
+                "Whether calls are refused because too many failed, but for one that tries",
                 None,
                 |p| Some(f64::from(u8::from(p.breaker != "closed"))),
             ),
@@ -265,7 +325,8 @@ impl Exposition {
 impl Collector for Exposition {
     fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
         self.agent(&mut to)?;
-        self.plugins(&mut to)
+        self.plugins(&mut to)?;
+        self.breakers(&mut to)
     }
 }
 
@@ -298,7 +359,7 @@ mod tests {
     use super::*;
     use crate::host::{EventCounters, LinkStatus};
     use crate::metrics::{Histogram, process::Usage};
-    use crate::status::{HeadStatus, LastSync};
+    use crate::status::{CanaryStatus, HeadStatus, LastSync, Runs};
 
     fn plugin(name: &str, tier: &str, own_process: bool) -> PluginStatus {
         PluginStatus {
@@ -324,17 +385,41 @@ mod tests {
             memory_bytes: own_process.then_some(4096),
             breaker: if own_process { "open" } else { "closed" }.to_owned(),
             breaker_open_until: None,
-            service_breakers: BTreeMap::new(),
+            service_breakers: BTreeMap::from([("put".to_owned(), "half-open".to_owned())]),
             capabilities: Vec::new(),
             links: LinkStatus {
                 denied: if own_process { 0 } else { 6 },
                 events: EventCounters { published: u64::from(!own_process), ..Default::default() },
                 ..LinkStatus::default()
             },
-            services: Vec::new(),
+            services: if own_process {
+                vec!["get 1.0.0".into(), "put 1.0.0".into()]
+            } else {
+                vec![]
+            },
             routes: Vec::new(),
-            runs: None,
-            canary: None,
+            runs: own_process.then(|| Runs {
+                confined: true,
+                pid: Some(7),
+                group: Some("group-0".to_owned()),
+                memory_unknown: None,
+                last_crash: None,
+            }),
+            canary: own_process.then(|| {
+                Box::new(CanaryStatus {
+                    version: "1.3.0".to_owned(),
+                    state: "ready".to_owned(),
+                    reason: None,
+                    share_percent: 10,
+                    since: String::new(),
+                    watched_s: 0,
+                    calls_wanted: 0,
+                    calls: 0,
+                    errors: 0,
+                    old_calls: 0,
+                    old_errors: 0,
+                })
+            }),
             rolled_back: None,
         }
     }
@@ -403,6 +488,26 @@ mod tests {
             assert!(series.insert(key), "{key} is there twice");
         }
         let of_one = series.iter().filter(|key| key.contains("demo/own\",version=\"1.2.0")).count();
-        assert!(of_one <= 45, "{of_one} series a plugin");
+        let of_services = 2 * BREAKER_STATES.len();
+        assert!(of_one <= 47 + of_services, "{of_one} series a plugin");
+    }
+
+    /// The names in the first column of the table, and all that can be told.
+    #[test]
+    fn the_documentation_names_every_family_and_no_other() {
+        let page = include_str!("../../../docs/operations.md");
+        let (_, section) = page.split_once("\n## Metrics\n").unwrap();
+        let rows = section.split("\n## ").next().unwrap().lines();
+        let first = rows.filter_map(|row| row.strip_prefix("| ")?.split(" |").next());
+        let told: BTreeSet<&str> = first
+            .flat_map(|column| column.split('`').skip(1).step_by(2))
+            .filter(|name| name.starts_with("modunest_") || name.starts_with("process_"))
+            .collect();
+        let text = text();
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        // Only a process that exports spans counts them.
+        let of_spans = ["modunest_spans_exported_total", "modunest_spans_dropped_total"];
+        let families: BTreeSet<&str> = names.chain(of_spans).collect();
+        assert_eq!(told, families);
     }
 }

@@ -7,6 +7,7 @@ use modunest_sdk::Error;
 
 use crate::homes::{Home, component};
 use crate::links::tell;
+use crate::metrics::{metrics, value};
 use crate::plugins::route;
 use crate::process::plugin;
 use crate::registry::{Registry, Release};
@@ -68,6 +69,26 @@ async fn a_service_that_fails_keeps_nobody_from_the_rest_of_its_plugin() {
     let seen = plugin(&agent, "demo/other");
     assert_eq!((seen.calls, seen.refused, seen.breaker.as_str()), (5, 2, "open"));
     assert!(seen.breaker_open_until.is_some() && seen.service_breakers.is_empty());
+
+    let text = metrics(&agent).await;
+    let standing = |family: &str, name: &str, service: &str| {
+        let states = ["closed", "open", "half_open"].into_iter();
+        let mut is_in_it = states.filter(|state| {
+            let labels = format!("{service}state=\"{state}\"");
+            value(&text, family, name, &labels) == Some(1.0)
+        });
+        (is_in_it.next(), is_in_it.next())
+    };
+    let of_plugin = |name| standing("modunest_plugin_breaker", name, "");
+    assert_eq!(of_plugin("demo/back"), (Some("closed"), None));
+    assert_eq!(of_plugin("demo/other"), (Some("open"), None));
+    let of_service = |service: &str| {
+        let service = format!("service=\"{service}\",");
+        standing("modunest_service_breaker", "demo/back", &service)
+    };
+    assert_eq!(of_service("fail"), (Some("open"), None));
+    assert_eq!(of_service("echo"), (Some("closed"), None));
+    assert_eq!(value(&text, "modunest_plugin_breaker_open", "demo/other", ""), Some(1.0));
     agent.shutdown().await;
 }
 

@@ -22,6 +22,7 @@ mod hostile_components;
 mod lazy;
 mod lies;
 mod links;
+mod metrics;
 mod operator;
 mod parity;
 mod plugins;
