@@ -1,8 +1,8 @@
 //! Engines: how components are compiled and run.
 //!
-//! The agent's own process has one whose memory comes from a [`Pool`], and one that maps memory
-//! for each store, for what finds no place there; a runner has one of the latter kind. They run
-//! the same machine code.
+//! The agent's own process has one for each trust level, whose memory comes from a [`Pool`], and
+//! one that maps memory for each store, for what finds no place there; a runner has one of the
+//! latter kind. They run the same machine code.
 
 use std::hash::Hash as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use modunest_core::digest::{Digest, Hasher};
+use modunest_core::statement::TrustLevel;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine};
 
@@ -83,11 +84,12 @@ pub(super) fn runtime() -> Result<&'static Runtime, LoadError> {
     known(RUNTIME.get_or_init(|| Runtime::new(&config(), None)))
 }
 
-/// The one with a pool, which the process has beside it, made on first use for a plan with so many
-/// stores; `None` where the system does not let it have one.
-pub(super) fn pooled(stores: usize) -> Option<&'static Runtime> {
-    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
-    let made = RUNTIME.get_or_init(|| {
+/// The one with a pool, which the process has beside it for each trust level, made on first use for
+/// a plan with so many stores of that level; `None` where the system does not let it have one.
+pub(super) fn pooled(level: TrustLevel, stores: usize) -> Option<&'static Runtime> {
+    static RUNTIMES: [OnceLock<Option<Runtime>>; TrustLevel::ALL.len()] =
+        [const { OnceLock::new() }; TrustLevel::ALL.len()];
+    let made = RUNTIMES[level as usize].get_or_init(|| {
         let mut config = config();
         let why = match Pool::of_process(&mut config, stores) {
             None => "the addresses of this process are limited".to_owned(),
@@ -96,7 +98,7 @@ pub(super) fn pooled(stores: usize) -> Option<&'static Runtime> {
                 Err(error) => error,
             },
         };
-        tracing::info!(why, "no pool for components' memory; it is mapped for each of them alone");
+        tracing::info!(%level, why, "no pool for components' memory; it is mapped for each of them alone");
         None
     });
     made.as_ref()

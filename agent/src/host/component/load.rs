@@ -9,6 +9,7 @@ use modunest_core::digest::Digest;
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
 use modunest_core::scan::COMPONENT_NAME;
+use modunest_core::statement::TrustLevel;
 
 use super::engine::Runtime;
 use super::{Assets, Cache, Compiled, ComponentInstance, Settings, Source, engine};
@@ -22,6 +23,7 @@ use crate::store::{Installed, Proven};
 pub(in crate::host) struct Unpacked {
     source: Source,
     assets: Arc<Assets>,
+    trust: TrustLevel,
 }
 
 impl Unpacked {
@@ -34,7 +36,7 @@ impl Unpacked {
         let path = installed.folder.join(COMPONENT_NAME);
         let (folder, files) = (installed.folder.clone(), installed.files.clone());
         let assets = Arc::new(Assets { folder, files });
-        Some(Unpacked { source: Source { path, record }, assets })
+        Some(Unpacked { source: Source { path, record }, assets, trust: proven.trust })
     }
 }
 
@@ -133,9 +135,12 @@ fn make_all(
     cache: &Arc<Cache>,
     settings: &ComponentSettings,
 ) -> Vec<Result<Prepared, LoadError>> {
-    let here = wanted.iter().filter(|(_, tier, _)| *tier == Tier::Component);
-    let stores: usize = here.map(|(name, ..)| settings.stores_of(name)).sum();
-    let pooled = if stores > 0 { engine::pooled(stores) } else { None };
+    let mut stores: BTreeMap<TrustLevel, usize> = BTreeMap::new();
+    for (name, _, unpacked) in wanted.iter().filter(|(_, tier, _)| *tier == Tier::Component) {
+        *stores.entry(unpacked.trust).or_default() += settings.stores_of(name);
+    }
+    let pools = stores.into_iter().map(|(level, stores)| (level, engine::pooled(level, stores)));
+    let pools: BTreeMap<TrustLevel, Option<&'static Runtime>> = pools.collect();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let work = || {
@@ -145,6 +150,8 @@ fn make_all(
             let Some((name, tier, unpacked)) = wanted.get(at) else { return done };
             let (source, tier) = (unpacked.source.clone(), *tier);
             let (stores, cache) = (settings.stores_of(name), cache.clone());
+            let is_here = tier == Tier::Component;
+            let pooled = pools.get(&unpacked.trust).copied().flatten().filter(|_| is_here);
             done.push((at, Making { source, tier, stores, cache, pooled }.prepare()));
         }
     };
@@ -190,5 +197,56 @@ impl Ready {
                 .map(|made| Box::new(made) as Box<dyn Instance>),
         };
         started.map_err(|error| error.scrubbed(&config))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use modunest_core::archive::FileList;
+    use wasmtime::Engine;
+
+    use super::super::tests::probe;
+    use super::*;
+
+    #[test]
+    fn components_of_two_trust_levels_share_no_pool_and_the_code_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let compiled = folder.path().join("compiled");
+        let cache = Arc::new(Cache::new(Some(compiled.clone())));
+        let source = probe(folder.path());
+        let levels = [TrustLevel::Verified, TrustLevel::Internal, TrustLevel::Verified];
+        let wanted: Vec<_> = levels
+            .into_iter()
+            .enumerate()
+            .map(|(number, trust)| {
+                let name = format!("demo/plugin-{number}").parse().unwrap();
+                let files = FileList::default();
+                let assets = Arc::new(Assets { folder: folder.path().to_owned(), files });
+                (name, Tier::Component, Unpacked { source: source.clone(), assets, trust })
+            })
+            .collect();
+        let codes = make_all(&wanted, &cache, &ComponentSettings::default());
+        let runtimes: Vec<&Runtime> = codes
+            .into_iter()
+            .map(|code| match code.unwrap() {
+                Prepared::Made(code) => code,
+                // Another of them had compiled it before.
+                Prepared::Kept(making) => making.make().unwrap(),
+            })
+            .map(|code| match code {
+                Code::Mapped(compiled) => compiled.runtime,
+                Code::Sealed(_) => panic!("it is to run here"),
+            })
+            .collect();
+        let is_same = |one: usize, other: usize| {
+            let pools = [one, other].map(|at| runtimes[at].pool().expect("there is room for one"));
+            let is_same = Engine::same(runtimes[one].engine(), runtimes[other].engine());
+            assert_eq!(is_same, std::ptr::eq(pools[0], pools[1]));
+            is_same
+        };
+        assert!(!is_same(0, 1) && is_same(0, 2));
+        // One key, one piece of code, and its proof.
+        assert_eq!(std::fs::read_dir(compiled).unwrap().count(), 3);
     }
 }

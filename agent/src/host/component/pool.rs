@@ -1,15 +1,15 @@
 //! Memory for the components of the agent's own process: reserved once, handed from store to
 //! store.
 //!
-//! Those components are one trust level; a runner is a process and has memory of its own. What
-//! a store leaves behind is given back to the system before its slot is another's, and only
+//! Each trust level has a pool of its own, made when its first component is loaded; a runner is a
+//! process and has memory of its own. What a store leaves behind is given back to the system before its slot is another's, and only
 //! [`KEPT_BYTES`] of it are overwritten with zeros instead, which is cheaper.
 //!
 //! A plugin takes its places when it is loaded, as many as its stores may ever need, and gives
 //! them back with its last store: what was loaded never finds the pool empty behind a trap. A
 //! plugin that finds no place runs with memory that is mapped for it alone.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::process::{Resource, getrlimit};
 use wasmtime::component::Component;
@@ -18,7 +18,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 use super::engine::ADDRESSES_OF_MEMORY_BYTES;
 use super::limits::{INSTANCES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX};
 
-/// Stores for which the pool has room, for each that the first plan has: a reload brings their
+/// Stores for which the pool has room, for each of its level that the first plan has: a reload brings their
 /// successors up beside them, and more plugins may come.
 const ROOM_FOR_MORE: usize = 4;
 
@@ -27,15 +27,18 @@ const MEMORIES_MIN: usize = 64;
 const MEMORIES_LIMITED_MIN: usize = 16;
 
 /// Most memories in the pool. They take four of the 128 tebibytes that a process can address, and
-/// nothing else until they are used. Twice as many plugins as a large host has find place.
+/// those of all levels sixteen, and nothing else until they are used. Twice as many plugins as a large host has find place.
 const MEMORIES_MAX: usize = 1024;
 
 /// Tables in the pool, for each memory: a program has one, and the encoder adds one.
 const TABLES_OF_MEMORY: usize = 2;
 
-/// Of the addresses that this process may have, the part that the pool may take: plugins that
-/// find no place in it, libraries and threads need some as well.
+/// Of the addresses that this process may have and other pools have not taken, the part that a pool
+/// may take: plugins that find no place in it, libraries and threads need some as well.
 const PART_OF_ADDRESSES: u64 = 4;
+
+/// Addresses that the pools of this process take, in bytes.
+static TAKEN_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of a memory, and of a table, that stay when their slot is free: those that the smallest
 /// plugins write.
@@ -68,10 +71,18 @@ impl Pool {
     /// come; nothing where this process may not address enough to be worth it.
     pub(super) fn of_process(config: &mut Config, stores: usize) -> Option<Self> {
         let wanted = stores.saturating_mul(ROOM_FOR_MORE).clamp(MEMORIES_MIN, MEMORIES_MAX);
-        let fitting = |bytes| bytes / PART_OF_ADDRESSES / ADDRESSES_OF_MEMORY_BYTES;
+        let taken = TAKEN_BYTES.load(Ordering::Relaxed);
+        let fitting = |bytes: u64| {
+            bytes.saturating_sub(taken) / PART_OF_ADDRESSES / ADDRESSES_OF_MEMORY_BYTES
+        };
         let fitting = getrlimit(Resource::As).current.map_or(u64::MAX, fitting);
         let memories = usize::try_from(fitting).map_or(wanted, |fitting| fitting.min(wanted));
-        (memories >= MEMORIES_LIMITED_MIN).then(|| Self::with(config, memories))
+        if memories < MEMORIES_LIMITED_MIN {
+            return None;
+        }
+        let takes = memories as u64 * ADDRESSES_OF_MEMORY_BYTES;
+        TAKEN_BYTES.fetch_add(takes, Ordering::Relaxed);
+        Some(Self::with(config, memories))
     }
 
     /// The same with so many memories.
@@ -132,7 +143,6 @@ impl Drop for Places {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
 
     use wasmtime::{Instance, Module, Store};
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use modunest_core::archive::FileList;
 use modunest_core::digest::Digest;
+use modunest_core::statement::TrustLevel;
 use modunest_sdk::Error;
 use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
@@ -39,7 +40,13 @@ fn compiled() -> Compiled {
     static COMPILED: std::sync::OnceLock<Compiled> = std::sync::OnceLock::new();
     let compile = || {
         let folder = tempfile::tempdir().unwrap();
-        Compiled::load(&probe(folder.path()), &Cache::new(None), 1, engine::pooled(1)).unwrap()
+        Compiled::load(
+            &probe(folder.path()),
+            &Cache::new(None),
+            1,
+            engine::pooled(TrustLevel::Verified, 1),
+        )
+        .unwrap()
     };
     COMPILED.get_or_init(compile).clone()
 }
