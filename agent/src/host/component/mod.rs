@@ -11,7 +11,7 @@
 //! A component has one thread and keeps its state in its memory. So an instance is one store,
 //! and calls wait for their turn, in their order and until their deadline: state that survives
 //! calls is one state, as in the other tiers, and a snapshot is all of it. Where the operator says
-//! that a plugin keeps none (`instances` under `[host.component]`), it gets several stores, which
+//! that a plugin keeps none (`stores` under `[host.component]`), it gets several stores, which
 //! share nothing but code; stores of different plugins never share memory either, at no trust
 //! level. A chain of calls that comes back to a plugin with one store would wait for itself, and
 //! is refused.
