@@ -2,8 +2,9 @@
 //! store.
 //!
 //! Each trust level has a pool of its own, made when its first component is loaded; a runner is a
-//! process and has memory of its own. What a store leaves behind is given back to the system before its slot is another's, and only
-//! [`KEPT_BYTES`] of it are overwritten with zeros instead, which is cheaper.
+//! process and has memory of its own. What a store leaves behind is given back to the system before
+//! its slot is another's, and only [`KEPT_BYTES`] of it are overwritten with zeros instead, which
+//! is cheaper.
 //!
 //! A plugin takes its places when it is loaded, as many as its stores may ever need, and gives
 //! them back with its last store: what was loaded never finds the pool empty behind a trap. A
@@ -18,8 +19,8 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 use super::engine::ADDRESSES_OF_MEMORY_BYTES;
 use super::limits::{INSTANCES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX};
 
-/// Stores for which the pool has room, for each of its level that the first plan has: a reload brings their
-/// successors up beside them, and more plugins may come.
+/// Stores for which the pool has room, for each of its level that the first plan has: a reload
+/// brings their successors up beside them, and more plugins may come.
 const ROOM_FOR_MORE: usize = 4;
 
 /// Fewest memories in the pool, and fewest that are worth one where addresses are limited.
@@ -27,7 +28,8 @@ const MEMORIES_MIN: usize = 64;
 const MEMORIES_LIMITED_MIN: usize = 16;
 
 /// Most memories in the pool. They take four of the 128 tebibytes that a process can address, and
-/// those of all levels sixteen, and nothing else until they are used. Twice as many plugins as a large host has find place.
+/// those of all levels sixteen, and nothing else until they are used. Twice as many plugins as a
+/// large host has find place.
 const MEMORIES_MAX: usize = 1024;
 
 /// Tables in the pool, for each memory: a program has one, and the encoder adds one.
