@@ -16,7 +16,7 @@ use crate::kms::KmsKeyId;
 /// | `MODUNEST_TABLE` | the DynamoDB table |
 /// | `MODUNEST_STAGING_BUCKET` | the bucket that publishers upload to |
 /// | `MODUNEST_PUBLIC_BUCKET` | the bucket that readers read from |
-/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's keys: `statement.key`, and `log.key` and `head.key` where those are not in KMS |
+/// | `MODUNEST_KEYS_BUCKET` | the private bucket with the registry's keys: `statement.key`, `log.key` and `head.key` where those are not in KMS, and `online.key` of the trust root, once there is one |
 /// | `MODUNEST_LOG_KEY` | the log's key in AWS KMS, as `kms:ARN`; optional |
 /// | `MODUNEST_HEAD_KEY` | the head key in AWS KMS, as `kms:ARN`; optional |
 /// | `MODUNEST_TRUST_CONFIG` | name of the trust configuration in that bucket; optional |
