@@ -96,7 +96,8 @@ impl Api {
     }
 
     async fn carry_out(&self, path: &str, request: RequestBuilder) -> Result<Response, Error> {
-        request.send().await.map_err(|error| unreachable(&format!("{}{path}", self.base), &error))
+        let whole = self.base.join(path).map_or_else(|_| path.to_owned(), String::from);
+        request.send().await.map_err(|error| unreachable(&whole, &error))
     }
 }
 

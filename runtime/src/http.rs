@@ -11,6 +11,10 @@ use reqwest::{Client, RequestBuilder, Response};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may stand still before it counts as broken.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection is kept for another request. Servers end idle ones after a minute, ours as
+/// well; whoever asks once a minute would meet just that moment, and a request on its way to a
+/// connection that ends is lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Makes ring the process's TLS cryptography. Cheap after the first call.
 pub fn install_crypto() {
@@ -33,6 +37,7 @@ pub fn client() -> Result<Client, reqwest::Error> {
         .user_agent(concat!("modunest/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(READ_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
 }

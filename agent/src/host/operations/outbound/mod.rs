@@ -61,6 +61,7 @@ impl Client {
             .referer(false)
             .no_proxy()
             .pool_max_idle_per_host(IDLE_PER_HOST)
+            .pool_idle_timeout(modunest_runtime::http::IDLE_TIMEOUT)
             .dns_resolver(Arc::new(Resolver::new(settings)))
             .build()
             .map_err(|error| modunest_runtime::http::reason(&error))?;
