@@ -4,10 +4,13 @@
 //! ```sh
 //! cargo run -p modunest-agent --example embed -- agent.toml demo/markdown render '# Hello'
 //! ```
+//!
+//! `docs/embedding.md` says where such an `agent.toml` comes from.
 
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::mpsc::channel;
 
 use modunest_agent::Agent;
@@ -25,11 +28,33 @@ impl Permissions for NoNetwork {
     }
 }
 
-/// Starts a host, calls `plugin`'s `service` with `payload`, and writes what it hears to `out`.
-pub async fn run(
+fn main() -> ExitCode {
+    // First of all, before any thread: the host starts this program again for plugins' processes.
+    if let Some(code) = modunest_agent::runner::run_if_asked() {
+        return code;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.as_slice() {
+        [config, plugin, service, payload] => run(config.into(), plugin, service, payload),
+        _ => Err("usage: embed <agent.toml> <org/plugin> <service> <payload>".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may be reading it.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts a host, calls `plugin`'s `service` with `payload`, and prints what it hears.
+#[tokio::main]
+async fn run(
     config: PathBuf,
-    (plugin, service, payload): (&str, &str, &[u8]),
-    out: &mut (dyn Write + Send),
+    plugin: &str,
+    service: &str,
+    payload: &str,
 ) -> Result<(), Box<dyn Error>> {
     let (heard, hears) = channel();
     let agent = Agent::builder(ConfigFile(config))
@@ -56,20 +81,15 @@ pub async fn run(
         .start()
         .await?;
     let answer = agent.call_service(plugin, service, payload).await;
+    let status = agent.status();
     agent.shutdown().await;
+    let mut out = std::io::stdout();
     for line in hears {
         writeln!(out, "{line}")?;
     }
+    for one in status.plugins.iter().filter(|one| one.plugin == plugin) {
+        writeln!(out, "it ran in the tier {}", one.tier)?;
+    }
     writeln!(out, "answer: {}", String::from_utf8_lossy(&answer?))?;
     Ok(())
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [config, plugin, service, payload] = arguments.as_slice() else {
-        return Err("usage: embed <agent.toml> <org/plugin> <service> <payload>".into());
-    };
-    let call = (plugin.as_str(), service.as_str(), payload.as_bytes());
-    run(config.into(), call, &mut std::io::stdout()).await
 }

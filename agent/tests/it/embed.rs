@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use modunest_agent::Agent;
@@ -13,16 +14,14 @@ use modunest_sdk::operation::{self as op, environment};
 use modunest_sdk::{Error, Status};
 
 use crate::capabilities::{Asker, decoded};
+use crate::homes::built_example;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::Registry;
 use crate::screens::config_file;
 
-#[allow(dead_code, reason = "its main is for the example's own program")]
-#[path = "../../examples/embed.rs"]
-mod example;
-
+/// The page's program as its readers build and run it: nothing is trusted with its own process.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_example_prints_what_its_page_shows() {
+async fn the_example_runs_a_plugin_behind_the_sandbox_and_prints_what_its_page_shows() {
     let registry = Registry::start().await;
     registry.publish(release("demo/greeter", "1.0.0", &[], ECHO));
     let asks = "\n[capabilities]\nhttp = [\"api.example.org\"]\n";
@@ -30,11 +29,21 @@ async fn the_example_prints_what_its_page_shows() {
     let folder = tempfile::tempdir().unwrap();
     let wanted = [("demo/greeter", "^1"), ("demo/caller", "^1")];
     let config = config_file(&registry, folder.path(), &wanted);
-    let mut out = Vec::new();
-    example::run(config, ("demo/greeter", "echo", b"hello"), &mut out).await.unwrap();
-    let out = String::from_utf8(out).unwrap();
+    let trusting = std::fs::read_to_string(&config).unwrap();
+    let confining = trusting.replace("in_process = [\"demo/*\"]\n", "");
+    assert_ne!(confining, trusting);
+    std::fs::write(&config, confining).unwrap();
+
+    let mut command = Command::new(built_example("embed"));
+    let output = command.arg(&config).args(["demo/greeter", "echo", "hello"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.contains("it ran in the tier process\nanswer: hello via demo/greeter"), "{out}");
     let page = include_str!("../../../docs/embedding.md");
     assert!(page.contains(&out), "docs/embedding.md does not show what the example prints:\n{out}");
+    let example = include_str!("../../examples/embed.rs");
+    let first = "    if let Some(code) = modunest_agent::runner::run_if_asked() {\n        return code;\n    }\n";
+    assert!(page.contains(first) && example.contains(first), "the page's main is another one");
 }
 
 /// Forbids calls of a plugin to the service of another.

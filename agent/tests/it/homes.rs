@@ -1,5 +1,7 @@
 //! One plugin, from one source, in the three homes that a plugin may have.
 
+use std::path::PathBuf;
+
 use modunest_agent::Config;
 use modunest_core::archive::PackFile;
 use modunest_core::scan::COMPONENT_NAME;
@@ -75,12 +77,17 @@ pub fn component(name: &str, more: &str) -> Release {
 
 /// The same source as a library, which cargo builds beside the tests as an example.
 fn native_library() -> Vec<u8> {
+    std::fs::read(built_example("libprobe.so")).unwrap()
+}
+
+/// An example as cargo builds it beside the tests.
+pub fn built_example(file: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("examples/libprobe.so");
-    std::fs::read(&path).unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}; `cargo build -p modunest-agent --example probe` makes it",
-            path.display()
-        )
-    })
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(file);
+    assert!(
+        path.exists(),
+        "{} is missing; `cargo build -p modunest-agent --examples` makes it",
+        path.display()
+    );
+    path
 }
