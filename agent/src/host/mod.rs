@@ -40,6 +40,7 @@ pub(crate) mod side;
 mod spans;
 mod start;
 mod streams;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tier;

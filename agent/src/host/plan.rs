@@ -20,6 +20,7 @@ use super::links::{self, Other, Schemas};
 use super::operations::{self, Operations};
 use super::reload::{Takeover, takeover};
 use super::routes::{Routes, Segment, segments};
+use super::terms::Terms;
 use super::{Cell, Host, Resources, State, Tier, tier};
 use crate::config::{HostSettings, Wanted};
 use crate::embed::LoadAsk;
@@ -149,6 +150,12 @@ impl Plan {
             });
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
+                terms: Terms::of(
+                    &installed.manifest,
+                    plan.tiers.get(&name).copied(),
+                    load_timeout,
+                    settings,
+                ),
                 manifest: installed.manifest,
                 folder: installed.folder,
                 dependencies,

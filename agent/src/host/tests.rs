@@ -20,7 +20,7 @@ use crate::embed::Hooks;
 use crate::metrics::Outcome;
 use crate::store::{Installed, Proven};
 
-fn manifest(name: &str, more: &str) -> Manifest {
+pub(super) fn manifest(name: &str, more: &str) -> Manifest {
     Manifest::parse(&format!(
         "[plugin]\nname = \"{name}\"\nversion = \"1.0.0\"\ndescription = \"A plugin for tests\"\nauthors = [\"Ada\"]\nlicense = \"MIT\"\n[host]\nabi = 1\n[build]\nnative = {{ library = \"x\" }}\n{more}"
     ))
@@ -189,6 +189,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
     let resources = Resources::new("/nowhere", grants.outbound.clone());
     Cell::new(Parts {
         identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
+        terms: terms::Terms::default(),
         operations: operations::Operations::new(&manifest, &grants, &resources),
         manifest,
         folder: "/nowhere".into(),

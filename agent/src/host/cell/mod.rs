@@ -35,6 +35,7 @@ use super::operations::Operations;
 use super::services::Services;
 use super::start::Place;
 use super::streams::Streams;
+use super::terms::Terms;
 use super::{Breakers, Vitals};
 use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
@@ -56,6 +57,8 @@ pub struct Cell {
     version: Version,
     /// Names the release and its build, and with them everything that is loaded.
     identity: (Digest, Digest, Vec<u8>),
+    /// Under which settings it was made.
+    terms: Terms,
     manifest: Manifest,
     folder: PathBuf,
     assets: String,
@@ -98,6 +101,7 @@ pub struct Cell {
 /// What a [`Cell`] is made of.
 pub(super) struct Parts {
     pub(super) identity: (Digest, Digest, Vec<u8>),
+    pub(super) terms: Terms,
     pub(super) manifest: Manifest,
     pub(super) folder: PathBuf,
     pub(super) dependencies: BTreeMap<PluginName, Arc<Cell>>,
@@ -117,6 +121,7 @@ impl Cell {
     fn of(parts: Parts, me: Weak<Cell>) -> Self {
         let Parts {
             identity,
+            terms,
             manifest,
             folder,
             dependencies,
@@ -134,6 +139,7 @@ impl Cell {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             identity,
+            terms,
             links: Links::new(&manifest),
             assets: folder.to_string_lossy().into_owned(),
             manifest,
@@ -224,11 +230,12 @@ impl Cell {
         &self.operations
     }
 
-    /// Whether the cell is of exactly this release, build and configuration, uses the same
-    /// plugins, and can go on.
+    /// Whether the cell is of exactly this release, build and configuration, runs where and as the
+    /// settings say, uses the same plugins, and can go on.
     pub(super) fn is_same(&self, parts: &Parts) -> bool {
         let state = self.status().state;
         self.identity == parts.identity
+            && self.terms == parts.terms
             && self.operations.is_same(&parts.operations)
             && self.dependencies.keys().eq(parts.dependencies.keys())
             && (state.serves() || state == State::Standby)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use modunest_core::name::PluginName;
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Hook};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use super::engine::Serves;
 use super::imports::{Assets, State};
 use super::limits::Limits;
 use super::turns::{Turn, Turns};
+use crate::config::HostSettings;
 use crate::host::drive::{self, Serving, block_on};
 use crate::host::side::HostSide;
 use crate::host::{Call, Instance, LoadError, Tier, Vitals, frame};
@@ -36,6 +38,18 @@ pub(crate) struct Settings {
     pub(crate) load_timeout: Duration,
     /// How long a call without a deadline may take.
     pub(crate) call_timeout: Duration,
+}
+
+impl Settings {
+    /// What is said of this plugin.
+    pub(in crate::host) fn of(plugin: &PluginName, settings: &HostSettings) -> Self {
+        Settings {
+            memory_max_bytes: settings.component.memory_max_bytes,
+            stores: settings.component.stores_of(plugin),
+            load_timeout: settings.load_timeout,
+            call_timeout: settings.call_timeout,
+        }
+    }
 }
 
 /// A running component.

@@ -117,12 +117,7 @@ pub(in crate::host) fn prepare<W>(
         .collect();
     let codes = make_all(&wanted, &cache, &settings.component);
     let ready = wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
-        let settings = Settings {
-            memory_max_bytes: settings.component.memory_max_bytes,
-            stores: settings.component.stores_of(&name),
-            load_timeout: settings.load_timeout,
-            call_timeout: settings.call_timeout,
-        };
+        let settings = Settings::of(&name, settings);
         (name, Ready { code, settings, assets: unpacked.assets })
     });
     ready.collect()

@@ -1,0 +1,132 @@
+//! Under which settings an instance was made.
+
+use std::time::Duration;
+
+use modunest_core::manifest::Manifest;
+
+use super::{Tier, component};
+use crate::config::{
+    CanarySettings, HostSettings, LifecycleSettings, OnQuarantine, ProcessSettings,
+};
+
+/// Where an instance runs and under which settings it was made, as far as it keeps them for as
+/// long as it lives: under others, another instance takes its place. What is read whenever it is
+/// needed (links, trials, quarantine, requests out) is not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// Nothing for a plugin that may not run anywhere.
+    tier: Option<Tier>,
+    load_timeout: Duration,
+    lifecycle: LifecycleSettings,
+    component: Option<component::Settings>,
+    process: Option<ProcessTerms>,
+}
+
+/// What a plugin's process was made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProcessTerms {
+    settings: ProcessSettings,
+    load_timeout: Duration,
+    call_timeout: Duration,
+}
+
+impl Terms {
+    /// Those of a plugin in a tier, which has so long to load.
+    pub(super) fn of(
+        manifest: &Manifest,
+        tier: Option<Tier>,
+        load_timeout: Duration,
+        settings: &HostSettings,
+    ) -> Self {
+        let name = &manifest.name;
+        let is_component = matches!(tier, Some(Tier::Component | Tier::ComponentProcess));
+        let is_confined = tier.is_some_and(Tier::is_confined);
+        Terms {
+            tier,
+            load_timeout,
+            lifecycle: kept(&settings.lifecycle, manifest.critical),
+            component: is_component.then(|| component::Settings::of(name, settings)),
+            process: is_confined.then(|| {
+                let mut process = settings.process.clone();
+                // Other groups are no matter of this plugin.
+                let group = process.group_of(name);
+                process.share = group.map(|at| process.share.swap_remove(at)).into_iter().collect();
+                ProcessTerms {
+                    settings: process,
+                    load_timeout: settings.load_timeout,
+                    call_timeout: settings.call_timeout,
+                }
+            }),
+        }
+    }
+}
+
+/// What an instance keeps of `[lifecycle]`.
+fn kept(lifecycle: &LifecycleSettings, is_critical: bool) -> LifecycleSettings {
+    let LifecycleSettings { breaker, critical_breaker, .. } = *lifecycle;
+    let breaker = if is_critical { critical_breaker } else { breaker };
+    LifecycleSettings {
+        breaker,
+        critical_breaker: breaker,
+        // What the plugin has of it is among the terms.
+        load_timeout_max: Duration::ZERO,
+        // Of a switch, not of an instance.
+        drain_timeout: Duration::ZERO,
+        keep_old: Duration::ZERO,
+        canary: CanarySettings::default(),
+        on_quarantine: OnQuarantine::Unload,
+        ..lifecycle.clone()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn terms(tier: Tier, change: impl FnOnce(&mut HostSettings)) -> Terms {
+        let mut settings = HostSettings::default();
+        change(&mut settings);
+        let manifest = super::super::tests::manifest("demo/one", "");
+        Terms::of(&manifest, Some(tier), Duration::from_secs(1), &settings)
+    }
+
+    #[test]
+    fn only_what_an_instance_keeps_makes_another_one_of_it() {
+        type Change = fn(&mut HostSettings);
+        let hook: Change = |s| s.lifecycle.hook_timeout += Duration::from_secs(1);
+        let breaker: Change = |s| s.lifecycle.breaker.failures += 1;
+        let critical: Change = |s| s.lifecycle.critical_breaker.failures += 1;
+        let canary: Change = |s| s.lifecycle.canary.common.share_percent += 1;
+        let memory: Change = |s| s.process.memory_max_bytes += 1;
+        let own_group: Change = |s| s.process.share = vec![vec!["demo/*".parse().unwrap()]];
+        let other_group: Change = |s| s.process.share = vec![vec!["other/*".parse().unwrap()]];
+        let store: Change = |s| s.component.stores = [("demo/one".parse().unwrap(), 2)].into();
+        let other_store: Change =
+            |s| s.component.stores = [("demo/two".parse().unwrap(), 2)].into();
+        let call: Change = |s| s.call_timeout += Duration::from_secs(1);
+        let slots: Change = |s| s.slots += 1;
+        let [inside, process] = [Tier::InProcess, Tier::Process];
+        let [component, runner] = [Tier::Component, Tier::ComponentProcess];
+        let all = [inside, process, component, runner];
+        for (what, change, tiers) in [
+            ("hook", hook, &all[..]),
+            ("breaker", breaker, &all),
+            ("critical breaker", critical, &[]),
+            ("canary", canary, &[]),
+            ("memory", memory, &[process, runner]),
+            ("own group", own_group, &[process, runner]),
+            ("other group", other_group, &[]),
+            ("store", store, &[component, runner]),
+            ("other store", other_store, &[]),
+            ("call", call, &[process, component, runner]),
+            ("slots", slots, &[]),
+        ] {
+            for tier in all {
+                let is_another = terms(tier, change) != terms(tier, |_| {});
+                assert_eq!(is_another, tiers.contains(&tier), "{what}, {}", tier.as_str());
+            }
+        }
+        assert_ne!(terms(inside, |_| {}), terms(process, |_| {}));
+    }
+}
