@@ -139,23 +139,29 @@ impl Inner {
         next.gateway = now.gateway;
         next.admin = now.admin.clone();
         next.registry = now.registry.clone();
+        next.telemetry = now.telemetry.clone();
         next.host.hooks = now.host.hooks.clone();
         reloaded.needs_restart = fixed.into_iter().map(str::to_owned).collect();
-        for (section, differs) in [
+        // Key sets in files are read here, so a bad one is told before anything has changed.
+        let rules = self.server.rules_of(&next)?;
+        let loads = [
             ("plugins", now.plugins != next.plugins),
             ("policy", now.policy != next.policy),
             ("host", now.host != next.host),
-        ] {
-            if differs {
-                reloaded.applied.push(section.to_owned());
-            }
-        }
+        ];
+        let other = [
+            ("users", self.server.changes_users(&rules)),
+            ("gateway_limits", now.gateway_limits != next.gateway_limits),
+        ];
+        let differs = loads.iter().chain(&other).filter(|(_, differs)| *differs);
+        reloaded.applied = differs.map(|(section, _)| (*section).to_owned()).collect();
         self.config.store(Arc::new(next));
-        if !reloaded.applied.is_empty() {
+        if loads.iter().any(|(_, differs)| *differs) {
             // Another configuration of the same releases is another set of plugins.
             self.last().stale = true;
             self.sync(crate::sync::Options::default(), true).await?;
         }
+        self.server.change(rules);
         reloaded.generation = self.last().generation;
         tracing::info!(
             applied = reloaded.applied.join(", "),
@@ -178,6 +184,7 @@ fn differing(now: &Config, next: &Config) -> BTreeSet<&'static str> {
         ("gateway", now.gateway != next.gateway),
         ("admin", now.admin != next.admin),
         ("registry", registry(now) != registry(next)),
+        ("telemetry", now.telemetry != next.telemetry),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect()
 }

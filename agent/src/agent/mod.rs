@@ -60,6 +60,7 @@ pub(crate) struct Inner {
     syncer: Syncer,
     host: Arc<ArcSwap<Host>>,
     resources: Arc<Resources>,
+    server: Arc<Gateway>,
     gateway: SocketAddr,
     last: Mutex<Last>,
     /// What is remembered of releases that are or were tried.
@@ -123,8 +124,11 @@ impl Agent {
         let admin_listener = AdminListener::bind(&config.admin).await?;
         let admin = admin_listener.address(&config.admin);
         let (stop, stopped) = watch::channel(false);
+        let host = Arc::new(ArcSwap::from_pointee(Host::empty()));
+        let server = Gateway::new(host.clone(), &config)?;
         let inner = Arc::new(Inner {
-            host: Arc::new(ArcSwap::from_pointee(Host::empty())),
+            host,
+            server: server.clone(),
             resources: Resources::with_hooks(
                 &config.state_dir,
                 config.host.grants.outbound.clone(),
@@ -138,8 +142,7 @@ impl Agent {
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),
         });
-        let door = Gateway::new(inner.host.clone(), &inner.config())?;
-        let mut tasks = vec![tokio::spawn(door.serve(listener, stopped.clone()))];
+        let mut tasks = vec![tokio::spawn(server.serve(listener, stopped.clone()))];
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin_task = admin_listener.serve(admin::router(inner.clone()), admin_stopped);
         tracing::info!(%gateway, %admin, "listening");

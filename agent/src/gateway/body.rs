@@ -14,6 +14,7 @@ use modunest_sdk::Error;
 use modunest_sdk::http::MAX_BODY_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::places::resize;
 use super::refuse;
 use crate::host::UploadBody;
 
@@ -38,6 +39,11 @@ pub(super) enum Received {
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
         Budget(Arc::new(Semaphore::new(bytes / UNIT_BYTES)))
+    }
+
+    /// Changes how much there is. To be called within a runtime.
+    pub(super) fn resize(&self, before_bytes: usize, now_bytes: usize) {
+        resize(&self.0, before_bytes / UNIT_BYTES, now_bytes / UNIT_BYTES);
     }
 
     /// Takes so much more that `taken` covers `bytes`; at once or not at all. Whether it does.

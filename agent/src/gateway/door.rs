@@ -25,6 +25,17 @@ impl Door {
         Ok(Door { users: Users::new(&settings.issuers)?, access: settings.access.clone() })
     }
 
+    /// The door under other settings. Issuers that are as before keep the keys that were fetched.
+    pub(super) fn renewed(&self, settings: &UserSettings) -> Result<Self, KeySetError> {
+        let users = self.users.renewed(&settings.issuers)?;
+        Ok(Door { users, access: settings.access.clone() })
+    }
+
+    /// Whether the same requests are let in by both.
+    pub(super) fn is_same(&self, other: &Door) -> bool {
+        self.access == other.access && self.users.is_same(&other.users)
+    }
+
     /// Whether tokens are the host's; plugins never see them then.
     pub(super) fn has_users(&self) -> bool {
         self.users.exist()

@@ -14,6 +14,7 @@ mod body;
 mod door;
 mod message;
 mod pace;
+mod places;
 mod queue;
 mod server;
 mod socket;
@@ -21,7 +22,7 @@ mod stream;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request, State as Shared};
@@ -38,7 +39,7 @@ use modunest_sdk::http::{HttpError, MAX_BODY_BYTES};
 use modunest_sdk::stream::Upload;
 use modunest_sdk::{Error, HttpRequest, HttpResponse, Identity};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::blocking;
@@ -48,19 +49,35 @@ use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody, 
 use crate::users::KeySetError;
 use body::{Budget, Received};
 use door::{Door, RETRY_AFTER_S};
-use queue::{Full, Queues};
+use queue::{Bounds, Full, Queues};
 use server::{ConnectionPlace, Running};
 
 /// The gateway over whatever host is current.
 pub struct Gateway {
     host: Arc<ArcSwap<Host>>,
+    rules: ArcSwap<Rules>,
+    /// Connections that there may be.
+    connections: Arc<Semaphore>,
+    queues: Queues,
+    budget: Budget,
+    running: Running,
+}
+
+/// What the operator's configuration comes to here. A request has the same ones from its
+/// beginning to its end.
+pub(crate) struct Rules {
     settings: GatewaySettings,
     /// From a request's head to its answer's.
     timeout: std::time::Duration,
     door: Door,
-    queues: Queues,
-    budget: Budget,
-    running: Running,
+}
+
+impl Rules {
+    fn new(config: &Config, door: Door) -> Self {
+        let settings = config.gateway_limits.clone();
+        let timeout = settings.request_timeout.unwrap_or(config.host.call_timeout);
+        Rules { settings, timeout, door }
+    }
 }
 
 /// An answer that ends a request early.
@@ -78,28 +95,54 @@ impl Gateway {
     /// # Errors
     /// When an issuer's key set in a file cannot be used.
     pub fn new(host: Arc<ArcSwap<Host>>, config: &Config) -> Result<Arc<Self>, KeySetError> {
-        let settings = config.gateway_limits.clone();
+        let settings = &config.gateway_limits;
         Ok(Arc::new(Gateway {
             host,
-            timeout: settings.request_timeout.unwrap_or(config.host.call_timeout),
-            door: Door::new(&config.users)?,
-            queues: Queues::new(settings.calls, settings.plugin_calls, settings.plugin_queue),
+            connections: Arc::new(Semaphore::new(settings.connections)),
+            queues: Queues::new(Bounds::of(settings)),
             budget: Budget::new(settings.buffered_bytes),
             running: Running::new(),
-            settings,
+            rules: ArcSwap::from_pointee(Rules::new(config, Door::new(&config.users)?)),
         }))
+    }
+
+    /// The rules of another configuration, which are not in force yet.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub(crate) fn rules_of(&self, config: &Config) -> Result<Rules, KeySetError> {
+        Ok(Rules::new(config, self.rules().door.renewed(&config.users)?))
+    }
+
+    /// Whether other users would be let in by these rules than by those that are in force.
+    pub(crate) fn changes_users(&self, rules: &Rules) -> bool {
+        !self.rules().door.is_same(&rules.door)
+    }
+
+    /// Puts rules in force: for requests and connections that come, and for the number of those
+    /// that are there. To be called within a runtime.
+    pub(crate) fn change(&self, rules: Rules) {
+        let now = rules.settings.clone();
+        let before = self.rules.swap(Arc::new(rules)).settings.clone();
+        places::resize(&self.connections, before.connections, now.connections);
+        self.queues.resize(Bounds::of(&now));
+        self.budget.resize(before.buffered_bytes, now.buffered_bytes);
+    }
+
+    fn rules(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
     }
 
     /// Serves until `stopped`, and then what it has begun, within the drain's timeout.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stopped: watch::Receiver<bool>) {
-        let (settings, running) = (self.settings.clone(), self.running.clone());
-        let router = Router::new().fallback(answer).with_state(self);
+        let router = Router::new().fallback(answer).with_state(self.clone());
         let router = modunest_runtime::trace::layer(router);
-        server::serve(listener, router, settings, running, stopped).await;
+        server::serve(listener, router, &self, stopped).await;
     }
 
     async fn answer(self: &Arc<Self>, request: Request) -> Result<Response, Refused> {
-        let until = Instant::now() + self.timeout;
+        let rules = self.rules.load_full();
+        let until = Instant::now() + rules.timeout;
         let (mut head, body) = request.into_parts();
         let host = self.host.load_full();
         let path = head.uri.path().to_owned();
@@ -112,12 +155,12 @@ impl Gateway {
                 );
             }
         };
-        let user = self.door.admit(&cell, &path, &head.headers).await?;
+        let user = rules.door.admit(&cell, &path, &head.headers).await?;
         let identity = user.map(|user| Arc::new(door::identity(user)));
         let called = Called { cell, target, identity };
         let takes_sockets = called.takes(RouteStream::Websocket);
         let upgrade = if takes_sockets { websocket(&mut head).await } else { None };
-        let mut request = message::request(&head, self.door.has_users());
+        let mut request = message::request(&head, rules.door.has_users());
         request.identity = called.identity.as_deref().cloned();
         request.websocket = upgrade.is_some();
 
@@ -132,20 +175,20 @@ impl Gateway {
 
         let takes_uploads = called.takes(RouteStream::Upload);
         let named = body::length(&head.headers);
-        let limit = if takes_uploads { self.settings.body_bytes } else { MAX_BODY_BYTES as u64 };
+        let limit = if takes_uploads { rules.settings.body_bytes } else { MAX_BODY_BYTES as u64 };
         if named.is_some_and(|length| length > limit) {
             return Err(too_large(limit).into());
         }
-        let idle = self.settings.idle_timeout;
+        let idle = rules.settings.idle_timeout;
         let received = tokio::time::timeout_at(until, body::receive(body, &self.budget, idle));
         let received = received.await.map_err(|_| {
-            let text = format!("the body did not arrive within {} ms", self.timeout.as_millis());
+            let text = format!("the body did not arrive within {} ms", rules.timeout.as_millis());
             refuse(Code::RequestTimeout, text)
         })?;
         let answer = match received? {
             Received::Whole(body, taken) => {
                 request.body = body;
-                let answer = self.call_http(&called, request, until).await?;
+                let answer = self.call_http(&rules, &called, request, until).await?;
                 drop(taken);
                 answer
             }
@@ -154,9 +197,9 @@ impl Gateway {
                 let upload = Arc::new(UploadBody::default());
                 let opened = called.cell.streams().open_upload(upload.clone());
                 request.upload = Some(Upload { id: opened.id, length: named });
-                let feed = body::feed(upload, beginning, rest, self.settings.body_bytes, idle);
-                let until = Instant::now() + self.settings.stream_timeout;
-                let call = self.call_http(&called, request, until);
+                let feed = body::feed(upload, beginning, rest, rules.settings.body_bytes, idle);
+                let until = Instant::now() + rules.settings.stream_timeout;
+                let call = self.call_http(&rules, &called, request, until);
                 tokio::pin!(call, feed);
                 // The call's answer ends the matter, whether it has read all or not.
                 tokio::select! {
@@ -243,6 +286,7 @@ impl Gateway {
     /// Calls a plugin's route.
     async fn call_http(
         self: &Arc<Self>,
+        rules: &Rules,
         called: &Called,
         request: HttpRequest,
         until: Instant,
@@ -267,7 +311,10 @@ impl Gateway {
         let target = called.target.clone();
         let call = self.run(called, RequestKind::Http, target, payload, place, until);
         let answer = call.await.ok_or_else(|| {
-            refuse(Code::PluginTimeout, format!("no answer within {} ms", self.timeout.as_millis()))
+            refuse(
+                Code::PluginTimeout,
+                format!("no answer within {} ms", rules.timeout.as_millis()),
+            )
         })?;
         let answer = answer.map_err(|error| refusal_of(cell, &error))?;
         let answer = HttpResponse::decode(&answer).map_err(|error| {

@@ -2,18 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use modunest_core::name::PluginName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::places::resize;
+use crate::config::GatewaySettings;
+
 /// Places for the calls of all plugins.
 pub(super) struct Queues {
     all: Arc<Semaphore>,
+    plugins: Mutex<Plugins>,
+}
+
+struct Plugins {
+    bounds: Bounds,
+    queues: BTreeMap<PluginName, Arc<Queue>>,
+}
+
+/// How many there may be.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Calls of all plugins.
+    all: usize,
+    /// Calls of one plugin.
     calls: usize,
+    /// Requests that wait for one plugin.
     waiting_max: usize,
-    plugins: Mutex<BTreeMap<PluginName, Arc<Queue>>>,
+}
+
+impl Bounds {
+    pub(super) fn of(settings: &GatewaySettings) -> Self {
+        let GatewaySettings { calls, plugin_calls, plugin_queue, .. } = *settings;
+        Bounds { all: calls, calls: plugin_calls, waiting_max: plugin_queue }
+    }
 }
 
 struct Queue {
@@ -34,8 +58,19 @@ pub(super) enum Full {
 }
 
 impl Queues {
-    pub(super) fn new(all: usize, calls: usize, waiting_max: usize) -> Self {
-        Queues { all: Arc::new(Semaphore::new(all)), calls, waiting_max, plugins: Mutex::default() }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let plugins = Plugins { bounds, queues: BTreeMap::new() };
+        Queues { all: Arc::new(Semaphore::new(bounds.all)), plugins: Mutex::new(plugins) }
+    }
+
+    /// Changes the bounds, also of what has begun. To be called within a runtime.
+    pub(super) fn resize(&self, bounds: Bounds) {
+        let mut plugins = self.plugins();
+        let before = std::mem::replace(&mut plugins.bounds, bounds);
+        resize(&self.all, before.all, bounds.all);
+        for queue in plugins.queues.values() {
+            resize(&queue.places, before.calls, bounds.calls);
+        }
     }
 
     /// A place for a call of a plugin, waited for until the deadline. A plugin keeps its queue
@@ -47,11 +82,11 @@ impl Queues {
         is_new: bool,
         until: Instant,
     ) -> Result<Place, Full> {
-        let queue = self.queue(plugin);
+        let (queue, waiting_max) = self.queue(plugin);
         let own = match queue.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let _waits = Waits::enter(&queue, is_new.then_some(self.waiting_max))?;
+                let _waits = Waits::enter(&queue, is_new.then_some(waiting_max))?;
                 wait(&queue.places, until).await?
             }
         };
@@ -66,17 +101,24 @@ impl Queues {
         wait(&self.all, until).await
     }
 
-    fn queue(&self, plugin: &PluginName) -> Arc<Queue> {
-        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = plugins.get(plugin) {
-            return queue.clone();
+    /// A plugin's queue, and how many may wait in it.
+    fn queue(&self, plugin: &PluginName) -> (Arc<Queue>, usize) {
+        let mut plugins = self.plugins();
+        let Bounds { calls, waiting_max, .. } = plugins.bounds;
+        if let Some(queue) = plugins.queues.get(plugin) {
+            return (queue.clone(), waiting_max);
         }
         let queue = Arc::new(Queue {
-            places: Arc::new(Semaphore::new(self.calls)),
+            places: Arc::new(Semaphore::new(calls)),
             waiting: AtomicUsize::new(0),
         });
-        plugins.insert(plugin.clone(), queue.clone());
-        queue
+        plugins.queues.insert(plugin.clone(), queue.clone());
+        (queue, waiting_max)
+    }
+
+    /// What it holds is never left half-changed.
+    fn plugins(&self) -> MutexGuard<'_, Plugins> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,7 +156,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_bounded_and_so_is_the_queue() {
-        let queues = Arc::new(Queues::new(3, 2, 1));
+        let queues = Arc::new(Queues::new(Bounds { all: 3, calls: 2, waiting_max: 1 }));
         let (one, other) = ("demo/one".parse().unwrap(), "demo/other".parse().unwrap());
         let soon = || Instant::now() + Duration::from_millis(100);
         let first = queues.place(&one, true, soon()).await.unwrap();
@@ -132,5 +174,21 @@ mod tests {
         assert_eq!(queues.place(&other, true, soon()).await.err(), Some(Full::Late), "of all");
         drop((first, third));
         assert!(waiter.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn other_bounds_are_in_force_for_who_comes_and_for_who_is_there() {
+        let queues = Queues::new(Bounds { all: 9, calls: 2, waiting_max: 0 });
+        let (one, other) = ("demo/one".parse().unwrap(), "demo/other".parse().unwrap());
+        let soon = || Instant::now() + Duration::from_millis(100);
+        let first = queues.place(&one, true, soon()).await.unwrap();
+        queues.resize(Bounds { all: 9, calls: 1, waiting_max: 0 });
+        assert_eq!(queues.place(&one, true, soon()).await.err(), Some(Full::Queue));
+        let _new = queues.place(&other, true, soon()).await.unwrap();
+        assert_eq!(queues.place(&other, true, soon()).await.err(), Some(Full::Queue));
+        queues.resize(Bounds { all: 2, calls: 2, waiting_max: 0 });
+        assert_eq!(queues.place(&one, true, soon()).await.err(), Some(Full::Late), "of all");
+        drop(first);
+        assert!(queues.place(&one, true, soon()).await.is_ok());
     }
 }

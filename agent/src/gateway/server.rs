@@ -18,10 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use modunest_sdk::http::MAX_HEADERS;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Gateway;
 use super::pace::Paced;
 use crate::config::GatewaySettings;
 
@@ -78,11 +79,10 @@ impl Running {
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    settings: GatewaySettings,
-    running: Running,
+    gateway: &Gateway,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(settings.connections));
+    let (places, running) = (&gateway.connections, &gateway.running);
     loop {
         let accepted = async {
             // A place first: who finds none waits in the kernel's queue, not here.
@@ -95,7 +95,9 @@ pub(super) async fn serve(
         tokio::select! {
             () = stop => break,
             accepted = accepted => match accepted {
-                Ok((place, stream)) => connect(stream, place, &router, &settings, &running),
+                Ok((place, stream)) => {
+                    connect(stream, place, &router, &gateway.rules().settings, running);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(REFUSED_PAUSE).await;
@@ -106,13 +108,16 @@ pub(super) async fn serve(
     // What has connected before is let in; nobody comes in between the last one and the end.
     if let Err(error) = take_in_rest(listener, |stream| {
         let place = places.clone().try_acquire_owned();
-        place.map(|place| connect(stream, place, &router, &settings, &running)).is_ok()
+        place
+            .map(|place| connect(stream, place, &router, &gateway.rules().settings, running))
+            .is_ok()
     }) {
         tracing::warn!(%error, "connections that waited to be accepted are lost");
     }
     running.draining.cancel();
     running.tasks.close();
-    if tokio::time::timeout(settings.drain_timeout, running.tasks.wait()).await.is_err() {
+    let drain_timeout = gateway.rules().settings.drain_timeout;
+    if tokio::time::timeout(drain_timeout, running.tasks.wait()).await.is_err() {
         tracing::warn!(left = running.tasks.len(), "requests did not end in time and are cut");
         running.cut.cancel();
         running.tasks.wait().await;

@@ -29,7 +29,7 @@ pub(super) fn accept(
     pulled: Pulled,
     place: Option<ConnectionPlace>,
 ) -> Response {
-    let limit = gateway.settings.message_bytes;
+    let limit = gateway.rules().settings.message_bytes;
     let mut upgrade = upgrade.max_message_size(limit).max_frame_size(limit);
     if let Some(protocol) = answer.header("sec-websocket-protocol") {
         upgrade = upgrade.protocols([protocol.to_owned()]);
@@ -84,7 +84,8 @@ impl Socket {
     }
 
     async fn serve(&mut self) -> Close {
-        let ping_every = self.gateway.settings.idle_timeout / 2;
+        let idle_timeout = self.gateway.rules().settings.idle_timeout;
+        let ping_every = idle_timeout / 2;
         let mut heard = Instant::now();
         let mut ping_at = heard + ping_every;
         let mut may_have_more = true;
@@ -112,7 +113,7 @@ impl Socket {
                     continue;
                 }
                 () = tokio::time::sleep_until(ping_at) => {
-                    if heard.elapsed() >= self.gateway.settings.idle_timeout {
+                    if heard.elapsed() >= idle_timeout {
                         return Close::With(close_code::POLICY, "no answer to a ping".to_owned());
                     }
                     ping_at = Instant::now() + ping_every;
@@ -198,7 +199,7 @@ struct Rate {
 
 impl Rate {
     fn new(gateway: &Gateway) -> Self {
-        let per_s = gateway.settings.messages_per_s;
+        let per_s = gateway.rules().settings.messages_per_s;
         Rate { per_s, left: u64::from(per_s) * 1000, at: modunest_runtime::clock::now() }
     }
 

@@ -60,7 +60,7 @@ impl Pulled {
         let waker = Arc::new(Notify::new());
         let hold = called.cell.hold()?;
         let opened = called.cell.streams().open_stream(id, waker.clone())?;
-        let mut until = Instant::now() + gateway.settings.stream_timeout;
+        let mut until = Instant::now() + gateway.rules().settings.stream_timeout;
         if let (true, Some(identity)) = (is_long, &called.identity) {
             let now_ms = modunest_runtime::clock::now().as_millis();
             let left = Duration::from_millis(identity.expires_ms.saturating_sub(now_ms));
@@ -81,7 +81,7 @@ impl Pulled {
 
     /// Asks the plugin, or tells it.
     pub(super) async fn ask(&mut self, event: StreamEvent<'_>) -> Result<Piece, Error> {
-        let until = self.until.min(Instant::now() + self.gateway.timeout);
+        let until = self.until.min(Instant::now() + self.gateway.rules().timeout);
         let late = || Error::DeadlineExceeded("no piece in time".to_owned());
         let cell = &self.called.cell;
         let place = self.gateway.queues.place(cell.name(), false, until).await;
@@ -134,7 +134,7 @@ impl Drop for Pulled {
         }
         let (called, id) = (self.called.clone(), self.opened.id);
         let hold = called.cell.hold();
-        let deadline = modunest_runtime::clock::now().plus(self.gateway.timeout);
+        let deadline = modunest_runtime::clock::now().plus(self.gateway.rules().timeout);
         // Outside of a runtime, everything ends anyway.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {

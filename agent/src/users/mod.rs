@@ -17,11 +17,12 @@ mod source;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::Validation;
-use modunest_core::user::{Expected, Refused, TOKEN_MAX_BYTES, User, judge};
+use modunest_core::user::{Refused, TOKEN_MAX_BYTES, User, judge};
 use serde_json::Value;
 
 pub use crate::config::users::{IssuerSettings, KeysFrom};
@@ -30,11 +31,11 @@ use source::{KeyError, Source};
 
 /// Everybody whose tokens are believed.
 pub struct Users {
-    issuers: BTreeMap<String, Issuer>,
+    issuers: BTreeMap<String, Arc<Issuer>>,
 }
 
 struct Issuer {
-    expected: Expected,
+    settings: IssuerSettings,
     keys: Source,
 }
 
@@ -79,16 +80,39 @@ impl Users {
     /// # Errors
     /// Which key set cannot be used, and why.
     pub fn new(issuers: &[IssuerSettings]) -> Result<Self, KeySetError> {
+        Users { issuers: BTreeMap::new() }.renewed(issuers)
+    }
+
+    /// The users of these issuers, where those that are as before keep the keys that were
+    /// fetched. Key sets in files are read now.
+    ///
+    /// # Errors
+    /// As [`Users::new`].
+    pub fn renewed(&self, issuers: &[IssuerSettings]) -> Result<Self, KeySetError> {
         crypto::install();
-        let issuers = issuers
-            .iter()
-            .map(|settings| {
-                let issuer =
-                    Issuer { expected: settings.expected.clone(), keys: Source::new(settings)? };
-                Ok((settings.expected.issuer.clone(), issuer))
+        let one = |settings: &IssuerSettings| {
+            let name = &settings.expected.issuer;
+            let kept = self.issuers.get(name).filter(|issuer| issuer.settings == *settings);
+            let issuer = match kept.filter(|issuer| issuer.keys.are_fetched()) {
+                Some(issuer) => issuer.clone(),
+                None => {
+                    let keys = Source::new(settings)?;
+                    Arc::new(Issuer { settings: settings.clone(), keys })
+                }
+            };
+            Ok((name.clone(), issuer))
+        };
+        Ok(Users { issuers: issuers.iter().map(one).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether the same tokens are believed by both: of the same issuers, and by the same files
+    /// where keys are in files.
+    pub(crate) fn is_same(&self, other: &Users) -> bool {
+        let mut pairs = self.issuers.iter().zip(&other.issuers);
+        self.issuers.len() == other.issuers.len()
+            && pairs.all(|((_, one), (_, other))| {
+                one.settings == other.settings && one.keys.is_same_file(&other.keys)
             })
-            .collect::<Result<_, _>>()?;
-        Ok(Users { issuers })
     }
 
     /// Whether there are users at all. Where there are none, an `Authorization` header means
@@ -144,7 +168,7 @@ impl Users {
         only_signature.validate_aud = false;
         let token = jsonwebtoken::decode::<Value>(token, &key.key, &only_signature)
             .map_err(|error| rejected(error.kind()))?;
-        Ok(judge(&token.claims, &issuer.expected, modunest_runtime::clock::now())?)
+        Ok(judge(&token.claims, &issuer.settings.expected, modunest_runtime::clock::now())?)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jsonwebtoken::Algorithm;
+use modunest_core::digest::Digest;
 use modunest_core::time::Timestamp;
 
 use super::fetch::Fetcher;
@@ -26,6 +27,8 @@ pub(super) enum KeyError {
 /// An issuer's keys.
 pub(super) struct Source {
     fetcher: Option<Arc<Fetcher>>,
+    /// What was in the file, where the keys are in one.
+    file: Option<Digest>,
     cache: Arc<Mutex<Cache>>,
     /// One fetch at a time; who waits for it then finds what it brought.
     fetching: Arc<tokio::sync::Mutex<()>>,
@@ -83,7 +86,7 @@ impl Cache {
 
 impl Source {
     pub(super) fn new(settings: &IssuerSettings) -> Result<Self, KeySetError> {
-        let (fetcher, cache) = match &settings.keys {
+        let (fetcher, file, cache) = match &settings.keys {
             KeysFrom::File(path) => {
                 let unreadable = |source| KeySetError::Read { path: path.clone(), source };
                 let bytes = crate::files::read_limited(path, keys::KEY_SET_MAX_BYTES)
@@ -92,19 +95,31 @@ impl Source {
                 let keys = keys::parse(&bytes, &settings.algorithms)
                     .map_err(|reason| KeySetError::File { path: path.clone(), reason })?;
                 let keys = keys.into_iter().map(Arc::new).collect();
-                (None, Cache { keys, is_fixed: true, ..Cache::default() })
+                let cache = Cache { keys, is_fixed: true, ..Cache::default() };
+                (None, Some(Digest::of(&bytes)), cache)
             }
             KeysFrom::Url(_) | KeysFrom::Discovery => {
                 let cache = Cache { times: settings.times, ..Cache::default() };
-                (Some(Arc::new(Fetcher::new(settings)?)), cache)
+                (Some(Arc::new(Fetcher::new(settings)?)), None, cache)
             }
         };
         Ok(Source {
             fetcher,
+            file,
             cache: Arc::new(Mutex::new(cache)),
             fetching: Arc::default(),
             allowed: settings.algorithms.clone(),
         })
+    }
+
+    /// Whether the keys come from an address, and not from a file.
+    pub(super) fn are_fetched(&self) -> bool {
+        self.fetcher.is_some()
+    }
+
+    /// Whether both are of the same file, or of none.
+    pub(super) fn is_same_file(&self, other: &Source) -> bool {
+        self.file == other.file
     }
 
     /// The key that a token names, fetched if need be.

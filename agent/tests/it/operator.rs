@@ -99,11 +99,11 @@ fn agent(config: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(config: &Path, arguments: &[&str]) -> Output {
+pub fn run(config: &Path, arguments: &[&str]) -> Output {
     agent(config, arguments).output().unwrap()
 }
 
-fn text(output: Output) -> String {
+pub fn text(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -2,6 +2,7 @@
 
 mod issuer;
 mod limits;
+mod reload;
 mod sockets;
 mod streams;
 mod users;
