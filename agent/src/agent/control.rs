@@ -155,6 +155,8 @@ impl Inner {
         ];
         let differs = loads.iter().chain(&other).filter(|(_, differs)| *differs);
         reloaded.applied = differs.map(|(section, _)| (*section).to_owned()).collect();
+        // Plugins may send requests while they are made.
+        self.resources.send_by(&next.host.grants.outbound);
         self.config.store(Arc::new(next));
         if loads.iter().any(|(_, differs)| *differs) {
             // Another configuration of the same releases is another set of plugins.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use modunest_core::name::PluginName;
 use modunest_sdk::Error;
 
 use super::meter::{Meter, lock};
-use super::outbound::Client;
+use super::outbound::Outbound;
 use super::store::Database;
 use crate::config::grants::OutboundSettings;
 use crate::embed::Hooks;
@@ -18,10 +19,9 @@ use crate::secrets::{HostKey, SecretError};
 /// Each is opened when it is first used. They outlive generations of plugins.
 pub struct Resources {
     state_dir: PathBuf,
-    outbound: OutboundSettings,
+    outbound: ArcSwap<Outbound>,
     hooks: Hooks,
     database: Mutex<Option<Arc<Database>>>,
-    client: OnceLock<Result<Client, String>>,
     meters: Mutex<BTreeMap<PluginName, Arc<Meter>>>,
 }
 
@@ -39,10 +39,9 @@ impl Resources {
     ) -> Arc<Self> {
         Arc::new(Resources {
             state_dir: state_dir.into(),
-            outbound,
+            outbound: ArcSwap::from_pointee(Outbound::new(outbound)),
             hooks,
             database: Mutex::default(),
-            client: OnceLock::new(),
             meters: Mutex::default(),
         })
     }
@@ -67,15 +66,17 @@ impl Resources {
         Ok(opened)
     }
 
-    pub(super) fn client(&self) -> Result<&Client, Error> {
-        let client = self.client.get_or_init(|| Client::new(&self.outbound));
-        client
-            .as_ref()
-            .map_err(|error| Error::Unavailable(format!("the host cannot send requests: {error}")))
+    /// How requests out are made now.
+    pub(super) fn outbound(&self) -> Arc<Outbound> {
+        self.outbound.load_full()
     }
 
-    pub(super) fn outbound(&self) -> &OutboundSettings {
-        &self.outbound
+    /// Makes requests out by these settings from now on, whichever instance asks for them. Those
+    /// that were sent go on by the old ones.
+    pub(crate) fn send_by(&self, settings: &OutboundSettings) {
+        if *self.outbound.load().settings() != *settings {
+            self.outbound.store(Arc::new(Outbound::new(settings.clone())));
+        }
     }
 
     pub(super) fn hooks(&self) -> &Hooks {

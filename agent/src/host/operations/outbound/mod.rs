@@ -8,7 +8,7 @@
 mod resolver;
 mod target;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -33,9 +33,32 @@ const IDLE_PER_HOST: usize = 4;
 /// Most bytes of a response's headers: what the sum of the largest that servers send is.
 const HEADERS_MAX_BYTES: usize = 256 * 1024;
 
+/// How requests out are made for all plugins. The client is made when it is first needed.
+pub(super) struct Outbound {
+    settings: OutboundSettings,
+    client: OnceLock<Result<Client, String>>,
+}
+
+impl Outbound {
+    pub(super) fn new(settings: OutboundSettings) -> Self {
+        Outbound { settings, client: OnceLock::new() }
+    }
+
+    pub(super) fn settings(&self) -> &OutboundSettings {
+        &self.settings
+    }
+
+    fn client(&self) -> Result<&Client, Error> {
+        let client = self.client.get_or_init(|| Client::new(&self.settings));
+        client
+            .as_ref()
+            .map_err(|error| Error::Unavailable(format!("the host cannot send requests: {error}")))
+    }
+}
+
 /// Sends requests for all plugins. Runs apart from the agent's own tasks, so that plugins that
 /// wait for slow servers never keep the agent from working.
-pub(crate) struct Client {
+struct Client {
     client: reqwest::Client,
     /// None only while it is dropped.
     runtime: Option<tokio::runtime::Runtime>,
@@ -51,7 +74,7 @@ impl Drop for Client {
 }
 
 impl Client {
-    pub(super) fn new(settings: &OutboundSettings) -> Result<Self, String> {
+    fn new(settings: &OutboundSettings) -> Result<Self, String> {
         modunest_runtime::http::install_crypto();
         // No proxy: it would resolve names itself, unchecked. No cookies, no decoding.
         let client = reqwest::Client::builder()
@@ -91,7 +114,7 @@ pub(super) async fn send(
     deadline: Deadline,
 ) -> Result<Vec<u8>, Error> {
     let request: Send<'_> = parse(request)?;
-    let mut limit = operations.resources.outbound().timeout;
+    let mut limit = operations.resources.outbound().settings().timeout;
     if request.timeout_ms > 0 {
         limit = limit.min(Duration::from_millis(request.timeout_ms.into()));
     }
@@ -205,7 +228,8 @@ async fn step(
     }
     meter.add_bytes(outgoing.body.len() as u64, bytes_limit, now);
     let room = meter.bytes_left(bytes_limit, now);
-    let client = operations.resources.client()?;
+    let outbound = operations.resources.outbound();
+    let client = outbound.client()?;
     let runtime = client.runtime.as_ref().ok_or_else(exceeded)?;
     let request = client
         .client
