@@ -24,24 +24,24 @@ use crate::{Error, blocking};
 type Held = BTreeMap<PluginName, CanaryRule>;
 
 impl Inner {
-    /// Takes a synced generation into service, or what of it is not tried first. Answers the
-    /// generation that serves then. Blocks.
+    /// Takes a generation that was synced by this configuration into service, or what of it is
+    /// not tried first. Answers the generation that serves then. Blocks.
     pub(super) fn take_in(
         &self,
+        config: &Config,
         next: &Generation,
         proven: Vec<Proven>,
         fresh: Fresh,
     ) -> Result<u64, Error> {
-        let config = self.config();
-        self.resume(&config, next)?;
+        self.resume(config, next)?;
         let running = self.last().generation;
         if running.is_none_or(|running| running == next.number) {
-            self.take_in_whole(next, proven, fresh)?;
-            self.try_again()?;
+            self.take_in_whole(config, next, proven, fresh)?;
+            self.try_again(config)?;
             return Ok(next.number);
         }
         let running = self.syncer.generations().read(running.unwrap_or(next.number))?;
-        let mut held = held(&config, &running.lock, &next.lock);
+        let mut held = held(config, &running.lock, &next.lock);
         let host = self.host();
         held.retain(|name, _| host.cell(name).is_some_and(|old| old.status().state.serves()));
         self.end_trials(&host, "another generation changes it otherwise", |name, old| {
@@ -53,13 +53,13 @@ impl Inner {
             !is_wanted
         });
         if held.is_empty() {
-            self.take_in_whole(next, proven, fresh)?;
+            self.take_in_whole(config, next, proven, fresh)?;
             self.forget_candidate()?;
             return Ok(next.number);
         }
         let names: BTreeSet<PluginName> = held.keys().cloned().collect();
         let lock = mixed(&next.lock, &running.lock, &names, config.plugins.keys());
-        let (serving, tried) = self.parts(&config, &lock, &running, next, proven)?;
+        let (serving, tried) = self.parts(config, &lock, &running, next, proven)?;
         if let Some((plugin, why)) = clash(&serving, &tried) {
             self.syncer.serve_whole(&running)?;
             let reason = format!(
@@ -71,27 +71,28 @@ impl Inner {
         }
         let base = self.syncer.serve(lock, next, &running)?;
         if base.number != running.number {
-            self.load(serving.clone(), Fresh::default(), base.number)?;
+            self.load(config, serving.clone(), Fresh::default(), base.number)?;
         }
-        self.serves(base.number, Some(next.number))?;
-        self.begin(&config, serving, tried, &held, fresh)?;
+        self.serves(config, base.number, Some(next.number))?;
+        self.begin(config, serving, tried, &held, fresh)?;
         Ok(base.number)
     }
 
     /// Takes a generation into service of which nothing is tried first.
     fn take_in_whole(
         &self,
+        config: &Config,
         next: &Generation,
         proven: Vec<Proven>,
         fresh: Fresh,
     ) -> Result<(), Error> {
-        self.load(proven, fresh, next.number)?;
+        self.load(config, proven, fresh, next.number)?;
         let candidate = self.tries().candidate;
         let was_tried = candidate == Some(next.number);
         if was_tried {
             self.syncer.serve_whole(next)?;
         }
-        self.serves(next.number, candidate.filter(|_| !was_tried)).map(drop)
+        self.serves(config, next.number, candidate.filter(|_| !was_tried)).map(drop)
     }
 
     /// At the first load of a process: what served before serves again, if what comes next is
@@ -109,7 +110,7 @@ impl Inner {
             return Ok(());
         }
         let loaded = self.syncer.prove(config, &before).map_err(Error::from);
-        match loaded.and_then(|proven| self.load(proven, Fresh::default(), serving)) {
+        match loaded.and_then(|proven| self.load(config, proven, Fresh::default(), serving)) {
             Ok(()) => self.last().generation = Some(serving),
             // It was quarantined, or has lost a file: there is nothing to try a change beside.
             Err(error) => {
@@ -121,20 +122,19 @@ impl Inner {
 
     /// Begins again what an earlier process was trying, or what has lost the instance beside
     /// which it was tried.
-    pub(super) fn try_again(&self) -> Result<(), Error> {
-        let config = self.config();
+    pub(super) fn try_again(&self, config: &Config) -> Result<(), Error> {
         let Some(next) = self.syncer.candidate(&self.tries())? else { return Ok(()) };
         let running = self.last().generation.filter(|number| *number != next.number);
         let Some(running) = running else { return Ok(()) };
         let running = self.syncer.generations().read(running)?;
-        let held = held(&config, &running.lock, &next.lock);
+        let held = held(config, &running.lock, &next.lock);
         if held.is_empty() {
             self.end_trials(&self.host(), "the configuration tries nothing any more", |_, _| true);
             return self.forget_candidate();
         }
-        let proven = self.syncer.prove(&config, &next)?;
-        let (serving, tried) = self.parts(&config, &running.lock, &running, &next, proven)?;
-        self.begin(&config, serving, tried, &held, Fresh::default())
+        let proven = self.syncer.prove(config, &next)?;
+        let (serving, tried) = self.parts(config, &running.lock, &running, &next, proven)?;
+        self.begin(config, serving, tried, &held, Fresh::default())
     }
 
     /// The proven releases of `lock`, which is made of both generations, and those of `next`
@@ -200,7 +200,8 @@ impl Inner {
             };
             match old.try_out(cell, *rule, &company, &host, &settings.lifecycle) {
                 Ok(()) => {
-                    tracing::info!(plugin = %name, version = %cell.version(), beside = %old.version(), share_percent = rule.share_percent, "a change is being tried");
+                    let share_percent = rule.share_percent;
+                    tracing::info!(plugin = %name, version = %cell.version(), beside = %old.version(), share_percent, "a change is being tried");
                 }
                 Err(NotTried::Unfit(reason)) => {
                     cell.clone().stop(until());
@@ -259,7 +260,8 @@ impl Inner {
             if is_to_end(old.name(), old)
                 && let Some(trial) = old.end_trial()
             {
-                tracing::warn!(plugin = %old.name(), version = %trial.canary().version(), reason, "a trial ended");
+                let (plugin, version) = (old.name(), trial.canary().version());
+                tracing::warn!(%plugin, %version, reason, "a trial ended");
                 trial.stop(host, Some(old), STOP_TIMEOUT);
             }
         }
@@ -279,7 +281,9 @@ impl Inner {
                 continue;
             }
             if let Some(trial) = old.end_trial() {
-                tracing::warn!(plugin = %old.name(), version = %trial.canary().version(), "a trial ended, because the instance beside it was replaced");
+                let (plugin, version) = (old.name(), trial.canary().version());
+                let reason = "the instance beside it was replaced";
+                tracing::warn!(%plugin, %version, reason, "a trial ended");
                 trial.stop(next, new, STOP_TIMEOUT);
             }
         }
@@ -331,20 +335,22 @@ impl Inner {
         let next = self.syncer.serve(lock, &candidate, &running)?;
         old.end_trial();
         let proven = self.syncer.prove(&config, &next).map_err(Error::from);
-        let loaded = proven.and_then(|proven| self.load(proven, Fresh::default(), next.number));
+        let loaded =
+            proven.and_then(|proven| self.load(&config, proven, Fresh::default(), next.number));
         if loaded.is_ok() {
             self.last().generation = Some(next.number);
         }
         let now = self.host();
         trial.stop(&now, now.cell(plugin), STOP_TIMEOUT);
+        let version = trial.canary().version();
         if let Err(error) = loaded {
             self.syncer.serve_whole(&running)?;
             return Err(error);
         }
-        tracing::info!(%plugin, version = %trial.canary().version(), generation = next.number, "a change was promoted");
+        tracing::info!(%plugin, %version, generation = next.number, "a change was promoted");
         self.change_tries(|tries| tries.condemned.retain(|one| one.plugin != *plugin))?;
         let candidate = self.tries_any(&now).then_some(candidate.number);
-        self.serves(next.number, candidate)
+        self.serves(&config, next.number, candidate)
     }
 
     /// Lets a release be tried again that was rolled back. Answers whether there was one.
@@ -403,9 +409,14 @@ impl Inner {
     }
 
     /// Remembers which generation serves, and which one is tried beside it.
-    pub(super) fn serves(&self, number: u64, candidate: Option<u64>) -> Result<u64, Error> {
+    pub(super) fn serves(
+        &self,
+        config: &Config,
+        number: u64,
+        candidate: Option<u64>,
+    ) -> Result<u64, Error> {
         let mut condemned = Vec::new();
-        if self.config().host.lifecycle.canary.tries_any() || self.tries() != Tries::default() {
+        if config.host.lifecycle.canary.tries_any() || self.tries() != Tries::default() {
             self.change_tries(|tries| {
                 (tries.serving, tries.candidate) = (Some(number), candidate);
                 condemned = tries.condemned.clone();

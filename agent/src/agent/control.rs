@@ -62,9 +62,9 @@ impl Inner {
             let config = this.config();
             this.syncer.verify(&config, &chosen)?;
             let proven = this.syncer.prove(&config, &chosen)?;
-            this.load(proven, Fresh::default(), number)?;
+            this.load(&config, proven, Fresh::default(), number)?;
             crate::sync::go_back(&config.state_dir, generations, &chosen)?;
-            this.serves(number, this.tries().candidate)?;
+            this.serves(&config, number, this.tries().candidate)?;
             this.leave_trials()?;
             Ok::<_, Error>(number)
         })
@@ -103,9 +103,10 @@ impl Inner {
     pub(super) fn load_again(&self) -> Result<(), Error> {
         let number = self.last().generation.ok_or(Error::NoGeneration)?;
         let generation = self.syncer.generations().read(number)?;
-        let proven = self.syncer.prove(&self.config(), &generation)?;
-        self.load(proven, Fresh::default(), number)?;
-        self.try_again()
+        let config = self.config();
+        let proven = self.syncer.prove(&config, &generation)?;
+        self.load(&config, proven, Fresh::default(), number)?;
+        self.try_again(&config)
     }
 
     /// Lets a release that is tried take over, ends its trial, or lets it be tried again.
@@ -125,16 +126,25 @@ impl Inner {
         .await?
     }
 
-    /// Reads the configuration's file anew, and puts in force what can be without a restart.
+    /// Reads the configuration anew, and puts in force what can be without a restart: all of it
+    /// or, after an error, nothing.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Error> {
-        let path = self.config().file.clone().ok_or(Error::NoConfigFile)?;
-        let this = self.clone();
-        let read = blocking::run(move || Config::load(&path)).await?;
-        let mut next = read?;
-        let now = this.config();
+        let context = modunest_runtime::trace::root();
+        modunest_runtime::trace::scope(context, "reload", async {
+            let _turn = self.syncing.lock().await;
+            self.reload_in_turn().await
+        })
+        .await
+    }
+
+    async fn reload_in_turn(self: &Arc<Self>) -> Result<Reloaded, Error> {
+        let source = self.source.clone().ok_or(Error::NoConfigFile)?;
+        let mut next = blocking::run(move || source.load()).await??;
+        let now = self.config();
         let mut reloaded = Reloaded::default();
         let fixed = differing(&now, &next);
         // What cannot change keeps being what it is.
+        next.file = now.file.clone();
         next.state_dir = now.state_dir.clone();
         next.gateway = now.gateway;
         next.admin = now.admin.clone();
@@ -155,13 +165,11 @@ impl Inner {
         ];
         let differs = loads.iter().chain(&other).filter(|(_, differs)| *differs);
         reloaded.applied = differs.map(|(section, _)| (*section).to_owned()).collect();
-        // Plugins may send requests while they are made.
-        self.resources.send_by(&next.host.grants.outbound);
-        self.config.store(Arc::new(next));
+        let next = Arc::new(next);
         if loads.iter().any(|(_, differs)| *differs) {
-            // Another configuration of the same releases is another set of plugins.
-            self.last().stale = true;
-            self.sync(crate::sync::Options::default(), true).await?;
+            self.load_by(&now, &next).await?;
+        } else {
+            self.config.store(next);
         }
         self.server.change(rules);
         reloaded.generation = self.last().generation;
@@ -171,6 +179,30 @@ impl Inner {
             "the configuration was read anew"
         );
         Ok(reloaded)
+    }
+
+    /// Loads what another configuration wants, and puts that one in force if it can be loaded.
+    async fn load_by(
+        self: &Arc<Self>,
+        now: &Arc<Config>,
+        next: &Arc<Config>,
+    ) -> Result<Synced, Error> {
+        let options = crate::sync::Options::default();
+        // Other releases are a word of the operator's to leave what was gone back to; other
+        // settings for the same ones are not.
+        let prefers = |config: &Config| config.host.component.prefer;
+        let chooses = now.plugins != next.plugins
+            || now.policy != next.policy
+            || prefers(now) != prefers(next);
+        // Plugins may send requests while they are made.
+        self.resources.send_by(&next.host.grants.outbound);
+        let outcome = self.sync_in_turn(next, options, chooses, true).await;
+        if outcome.is_ok() {
+            self.config.store(next.clone());
+        } else {
+            self.resources.send_by(&now.host.grants.outbound);
+        }
+        self.end_sync(options, outcome).await
     }
 }
 

@@ -4,15 +4,22 @@ use std::sync::Arc;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::Error;
+use crate::config::Config;
 use crate::embed::Event;
 use crate::host::{Plan, State, load_all, prepare, switch};
 use crate::store::{Fresh, Proven};
 
 impl Inner {
-    /// Loads a generation beside the running one and switches to it. Blocks.
-    pub(super) fn load(&self, proven: Vec<Proven>, fresh: Fresh, number: u64) -> Result<(), Error> {
+    /// Loads a generation beside the running one, by this configuration, and switches to it.
+    /// Blocks.
+    pub(super) fn load(
+        &self,
+        config: &Config,
+        proven: Vec<Proven>,
+        fresh: Fresh,
+        number: u64,
+    ) -> Result<(), Error> {
         let previous = self.host.load_full();
-        let config = self.config();
         let (wanted, settings) = (&config.plugins, &config.host);
         let prepared = prepare(self.syncer.store(), proven, fresh);
         let plan = Plan::build(prepared, wanted, settings, &self.resources, Some(&previous));

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Listen};
-use crate::embed::{AgentBuilder, Configuration};
+use crate::embed::{AgentBuilder, ConfigFile, Configuration};
 use crate::gateway::Gateway;
 use crate::host::drive::drive;
 use crate::host::{Host, Item, OwnedCall, Resources};
@@ -57,6 +57,8 @@ pub struct Agent {
 /// What the tasks of an agent share.
 pub(crate) struct Inner {
     config: ArcSwap<Config>,
+    /// Where it is read anew; nothing where it was made in code.
+    source: Option<Arc<dyn Configuration>>,
     syncer: Syncer,
     host: Arc<ArcSwap<Host>>,
     resources: Arc<Resources>,
@@ -77,8 +79,6 @@ struct Last {
     sync: Option<LastSync>,
     /// Whether the first load has come to its end, whatever the end.
     settled: bool,
-    /// Whether the running generation is to be loaded anew, under another configuration.
-    stale: bool,
     /// The index and the generation whose releases were asked after last, and heeded.
     heeded: Option<(Option<Digest>, u64)>,
 }
@@ -114,6 +114,17 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub async fn start_with(config: Config, options: Options) -> Result<Agent, Error> {
+        let file = config.file.clone();
+        let source = file.map(|file| Arc::new(ConfigFile(file)) as Arc<dyn Configuration>);
+        Self::start_from(source, config, options).await
+    }
+
+    /// As [`Agent::start_with`], with a configuration that `source` gave and gives again.
+    pub(crate) async fn start_from(
+        source: Option<Arc<dyn Configuration>>,
+        config: Config,
+        options: Options,
+    ) -> Result<Agent, Error> {
         let state_dir = config.state_dir.clone();
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| Error::StateDir { path: state_dir, source })?;
@@ -128,6 +139,7 @@ impl Agent {
         let server = Gateway::new(host.clone(), &config)?;
         let inner = Arc::new(Inner {
             host,
+            source,
             server: server.clone(),
             resources: Resources::with_hooks(
                 &config.state_dir,
@@ -260,10 +272,13 @@ impl Agent {
         self.inner.decide_trial(plugin, word).await
     }
 
-    /// Reads the configuration's file anew, and puts in force what can be without a restart.
+    /// Reads the configuration anew where it came from, and puts in force what can be without a
+    /// restart: all of it or, after an error, nothing.
     ///
     /// # Errors
-    /// The file is not valid (nothing has changed then), or what it wants cannot be had.
+    /// It is not valid, or what it wants cannot be had. What was in force goes on, and the next
+    /// call tries again. [`Error::NoConfigFile`] where [`Agent::start`] was given a value that
+    /// came from no file.
     pub async fn reload(&self) -> Result<Reloaded, Error> {
         self.inner.reload().await
     }

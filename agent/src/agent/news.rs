@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use tokio::sync::watch;
 
 use super::{Inner, STOP_TIMEOUT, Synced};
+use crate::config::Config;
 use crate::status::LastSync;
 use crate::sync::{Options, Outcome, age_text};
 use crate::{Error, blocking};
@@ -52,35 +53,48 @@ impl Inner {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "sync", async {
             let _turn = self.syncing.lock().await;
-            let outcome = self.sync_in_turn(options, explicit).await;
-            if !options.offline
-                && let Err(error) = self.heed().await
-            {
-                tracing::error!(%error, "what the registry says of running releases is not known");
-            }
-            let mut last = self.last();
-            last.settled = true;
-            last.sync = Some(LastSync {
-                at: modunest_runtime::clock::now().to_string(),
-                error: outcome.as_ref().err().map(ToString::to_string),
-                offline: outcome.as_ref().ok().and_then(|synced| synced.offline.clone()),
-            });
-            outcome
+            let config = self.config();
+            let outcome = self.sync_in_turn(&config, options, explicit, false).await;
+            self.end_sync(options, outcome).await
         })
         .await
     }
 
-    async fn sync_in_turn(
+    /// What follows a sync, however it ended. By whoever has the turn.
+    pub(super) async fn end_sync(
         self: &Arc<Self>,
         options: Options,
-        explicit: bool,
+        outcome: Result<Synced, Error>,
     ) -> Result<Synced, Error> {
-        let config = self.config();
+        if !options.offline
+            && let Err(error) = self.heed().await
+        {
+            tracing::error!(%error, "what the registry says of running releases is not known");
+        }
+        let mut last = self.last();
+        last.settled = true;
+        last.sync = Some(LastSync {
+            at: modunest_runtime::clock::now().to_string(),
+            error: outcome.as_ref().err().map(ToString::to_string),
+            offline: outcome.as_ref().ok().and_then(|synced| synced.offline.clone()),
+        });
+        outcome
+    }
+
+    /// Syncs by this configuration, by whoever has the turn. With `anew`, the generation that
+    /// runs is loaded again: another configuration of the same releases is another set of plugins.
+    pub(super) async fn sync_in_turn(
+        self: &Arc<Self>,
+        config: &Arc<Config>,
+        options: Options,
+        explicit: bool,
+        anew: bool,
+    ) -> Result<Synced, Error> {
         let is_pinned = !explicit && self.syncer.generations().pinned()?.is_some();
         let outcome = if is_pinned && !options.offline {
-            self.syncer.stay(&config).await?
+            self.syncer.stay(config).await?
         } else {
-            self.syncer.sync(&config, options, &ProgressBar::hidden()).await?
+            self.syncer.sync(config, options, &ProgressBar::hidden()).await?
         };
         let Outcome { generation, proven, fresh, head, offline, warnings, .. } = outcome;
         for warning in warnings {
@@ -95,17 +109,17 @@ impl Inner {
             );
         }
         let running = self.last().generation;
-        let stale = std::mem::take(&mut self.last().stale);
-        if running == Some(generation.number) && !stale {
+        if running == Some(generation.number) && !anew {
             return Ok(Synced { generation: generation.number, changed: false, offline });
         }
         // What is being tried is no news, and does not run yet.
-        if let Some(running) = running.filter(|_| !stale && self.is_tried(generation.number)) {
+        if let Some(running) = running.filter(|_| !anew && self.is_tried(generation.number)) {
             return Ok(Synced { generation: running, changed: false, offline });
         }
-        let this = self.clone();
-        let number = blocking::run(move || this.take_in(&generation, proven, fresh)).await??;
-        let changed = running != Some(number) || stale;
+        let (this, config) = (self.clone(), config.clone());
+        let take_in = move || this.take_in(&config, &generation, proven, fresh);
+        let number = blocking::run(take_in).await??;
+        let changed = running != Some(number) || anew;
         Ok(Synced { generation: number, changed, offline })
     }
 

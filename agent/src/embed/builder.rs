@@ -1,8 +1,10 @@
 //! A host, put together.
 
+use std::sync::Arc;
+
 use super::{Configuration, Environment, Hooks, Observer, Permissions};
 use crate::sync::Options;
-use crate::{Agent, Error};
+use crate::{Agent, Error, blocking};
 
 /// A host that is not started yet.
 ///
@@ -23,7 +25,7 @@ use crate::{Agent, Error};
 /// ```
 #[must_use = "a host does nothing until it is started"]
 pub struct AgentBuilder {
-    configuration: Box<dyn Configuration>,
+    configuration: Arc<dyn Configuration>,
     hooks: Hooks,
     options: Options,
 }
@@ -31,7 +33,7 @@ pub struct AgentBuilder {
 impl AgentBuilder {
     pub(crate) fn new(configuration: impl Configuration + 'static) -> Self {
         AgentBuilder {
-            configuration: Box::new(configuration),
+            configuration: Arc::new(configuration),
             hooks: Hooks::default(),
             options: Options::default(),
         }
@@ -73,8 +75,9 @@ impl AgentBuilder {
     /// # Errors
     /// A configuration that is not valid, and what [`Agent::start`] fails with.
     pub async fn start(self) -> Result<Agent, Error> {
-        let mut config = self.configuration.load()?;
+        let source = self.configuration.clone();
+        let mut config = blocking::run(move || source.load()).await??;
         config.host.hooks = self.hooks;
-        Agent::start_with(config, self.options).await
+        Agent::start_from(Some(self.configuration), config, self.options).await
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError};
 
-/// Where a host's configuration comes from. It is read at the start, and again when somebody
-/// asks for what has changed.
+/// Where a host's configuration comes from. It is read at the start, and again at each
+/// [`Agent::reload`](crate::Agent::reload) and `POST /reload`, on a thread that may block.
 pub trait Configuration: Send + Sync {
     /// Reads and validates it.
     ///
@@ -24,7 +24,7 @@ impl Configuration for ConfigFile {
     }
 }
 
-/// A value that is there already.
+/// A value that is there already, so nothing has ever changed where it is read anew.
 impl Configuration for Config {
     fn load(&self) -> Result<Config, ConfigError> {
         Ok(self.clone())

@@ -9,6 +9,7 @@ mod capabilities;
 mod cgroup;
 mod closure;
 mod component;
+mod configured;
 mod embed;
 mod events;
 mod flow;

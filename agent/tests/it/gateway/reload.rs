@@ -1,10 +1,13 @@
 //! Users, rules and limits that change while the gateway serves.
 
+use std::time::Duration;
+
 use reqwest::Client;
 use rustix::process::Signal;
 
 use super::issuer::{Issuer, SigningKey};
-use super::setup;
+use super::{setup, url};
+use crate::configured::Given;
 use crate::operator::{Process, run, text};
 use crate::screens::config_file;
 use crate::upkeep::wait_for;
@@ -69,4 +72,56 @@ async fn a_hangup_changes_who_is_let_in_and_what_they_may_cost() {
     assert_eq!(opened, "in force now: users\n");
     assert_eq!(post(&user, 1000).await, 200);
     process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_a_file_are_read_again() {
+    let mut setup = setup().await;
+    let issuer = Issuer::start().await;
+    let (old, new) = (SigningKey::ecdsa("old"), SigningKey::ecdsa("new"));
+    let file = setup.folder.path().join("keys.json");
+    let write = |key: &SigningKey| {
+        let keys = serde_json::json!({ "keys": [key.jwk()] });
+        std::fs::write(&file, keys.to_string()).unwrap();
+    };
+    write(&old);
+    let mut settings = issuer.settings();
+    settings.keys = modunest_agent::config::users::KeysFrom::File(file.clone());
+    setup.config.users.issuers = vec![settings];
+    setup.config.users.access.has_issuers = true;
+    let given = Given::new(setup.config.clone());
+    let agent = given.start().await;
+    let status = async |key: &SigningKey| {
+        let token = key.token(&issuer.claims("ada", &[]));
+        let request = Client::new().get(url(&agent, "/other/head")).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([status(&old).await, status(&new).await], [200, 401]);
+    write(&new);
+    assert_eq!(agent.reload().await.unwrap().applied, ["users"]);
+    assert_eq!([status(&old).await, status(&new).await], [401, 200]);
+    assert!(agent.reload().await.unwrap().applied.is_empty());
+    // What cannot be used is told, and changes nothing.
+    std::fs::write(&file, "{}").unwrap();
+    given.change(|config| config.gateway_limits.body_bytes = 1);
+    let error = agent.reload().await.unwrap_err().to_string();
+    assert!(error.contains("keys.json"), "{error}");
+    assert_eq!([status(&old).await, status(&new).await], [401, 200]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_time_for_calls_is_in_force_for_the_next_one() {
+    let setup = setup().await;
+    let given = Given::new(setup.config.clone());
+    let agent = given.start().await;
+    let slow = async || {
+        let answer = reqwest::get(url(&agent, "/other/slow?1000")).await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(slow().await, 200);
+    given.change(|config| config.host.call_timeout = Duration::from_millis(50));
+    assert_eq!(agent.reload().await.unwrap().applied, ["host"]);
+    assert_eq!(slow().await, 504);
+    agent.shutdown().await;
 }
