@@ -13,6 +13,7 @@ use modunest_core::name::PluginName;
 
 use super::{Inner, STOP_TIMEOUT};
 use crate::config::{CanaryRule, Config};
+use crate::embed::Event;
 use crate::host::{
     Cell, Decision, Host, NotSwitched, NotTried, Plan, RolledBack, load_all, prepare,
 };
@@ -202,6 +203,8 @@ impl Inner {
                 Ok(()) => {
                     let share_percent = rule.share_percent;
                     tracing::info!(plugin = %name, version = %cell.version(), beside = %old.version(), share_percent, "a change is being tried");
+                    let (version, serving) = (cell.version(), old.version());
+                    self.tell(&Event::TrialBegan { plugin: name, version, serving, share_percent });
                 }
                 Err(NotTried::Unfit(reason)) => {
                     cell.clone().stop(until());
@@ -233,6 +236,7 @@ impl Inner {
     fn condemn(&self, old: &Cell, tried: &Proven, reason: String) -> Result<(), Error> {
         let (plugin, version) = (&tried.release.plugin, &tried.release.version);
         tracing::error!(%plugin, %version, serving = %old.version(), reason, "a change was rolled back");
+        self.tell(&Event::TrialRolledBack { plugin, version, reason: &reason });
         let at = modunest_runtime::clock::now();
         let (version, statement) = (version.clone(), tried.statement);
         old.note_rolled_back(Some(RolledBack {
@@ -262,6 +266,7 @@ impl Inner {
             {
                 let (plugin, version) = (old.name(), trial.canary().version());
                 tracing::warn!(%plugin, %version, reason, "a trial ended");
+                self.tell(&Event::TrialEnded { plugin, version, reason });
                 trial.stop(host, Some(old), STOP_TIMEOUT);
             }
         }
@@ -284,6 +289,7 @@ impl Inner {
                 let (plugin, version) = (old.name(), trial.canary().version());
                 let reason = "the instance beside it was replaced";
                 tracing::warn!(%plugin, %version, reason, "a trial ended");
+                self.tell(&Event::TrialEnded { plugin, version, reason });
                 trial.stop(next, new, STOP_TIMEOUT);
             }
         }
@@ -301,11 +307,16 @@ impl Inner {
         };
         let locked = candidate.iter().flat_map(|one| &one.lock.plugins).find(of_trial);
         let condemned = match locked {
-            None => Ok(()),
+            None => {
+                let version = trial.canary().version();
+                self.tell(&Event::TrialEnded { plugin, version, reason: &reason });
+                Ok(())
+            }
             Some(locked) => {
                 let version = trial.canary().version().clone();
                 let at = modunest_runtime::clock::now();
                 tracing::error!(%plugin, %version, serving = %old.version(), reason, "a change was rolled back");
+                self.tell(&Event::TrialRolledBack { plugin, version: &version, reason: &reason });
                 let noted = RolledBack { version: version.clone(), at, reason: reason.clone() };
                 old.note_rolled_back(Some(noted));
                 let (plugin, statement) = (plugin.clone(), locked.statement);
@@ -344,10 +355,13 @@ impl Inner {
         trial.stop(&now, now.cell(plugin), STOP_TIMEOUT);
         let version = trial.canary().version();
         if let Err(error) = loaded {
+            let reason = format!("it could not be promoted: {error}");
+            self.tell(&Event::TrialEnded { plugin, version, reason: &reason });
             self.syncer.serve_whole(&running)?;
             return Err(error);
         }
         tracing::info!(%plugin, %version, generation = next.number, "a change was promoted");
+        self.tell(&Event::TrialPromoted { plugin, version });
         self.change_tries(|tries| tries.condemned.retain(|one| one.plugin != *plugin))?;
         let candidate = self.tries_any(&now).then_some(candidate.number);
         self.serves(&config, next.number, candidate)

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Listen};
-use crate::embed::{AgentBuilder, ConfigFile, Configuration};
+use crate::embed::{AgentBuilder, ConfigFile, Configuration, Event};
 use crate::gateway::Gateway;
 use crate::host::drive::drive;
 use crate::host::{Host, Item, OwnedCall, Resources};
@@ -319,6 +319,11 @@ impl Inner {
     /// The configuration that is in force.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.load_full()
+    }
+
+    /// Tells whoever observes this host. No lock is held.
+    fn tell(&self, event: &Event<'_>) {
+        self.config.load().host.hooks.tell(event);
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Last> {

@@ -60,6 +60,42 @@ pub enum Event<'a> {
         /// The service whose call made it open, or empty.
         service: &'a str,
     },
+    /// A release is tried beside the one that serves, for a share of its calls.
+    TrialBegan {
+        /// The plugin.
+        plugin: &'a PluginName,
+        /// The version that is tried.
+        version: &'a Version,
+        /// The version that serves.
+        serving: &'a Version,
+        /// Its share of the calls, in percent.
+        share_percent: u32,
+    },
+    /// A release that was tried has taken the place of the one beside it.
+    TrialPromoted {
+        /// The plugin.
+        plugin: &'a PluginName,
+        /// The version that was tried, and serves now.
+        version: &'a Version,
+    },
+    /// A release that was tried, or could not be, is not chosen any more.
+    TrialRolledBack {
+        /// The plugin.
+        plugin: &'a PluginName,
+        /// The version that was tried.
+        version: &'a Version,
+        /// Why.
+        reason: &'a str,
+    },
+    /// A trial ended before anything was found out about the release that was tried.
+    TrialEnded {
+        /// The plugin.
+        plugin: &'a PluginName,
+        /// The version that was tried.
+        version: &'a Version,
+        /// Why.
+        reason: &'a str,
+    },
     /// Another generation serves from now on.
     Generation {
         /// Its number.

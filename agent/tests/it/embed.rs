@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use modunest_agent::Agent;
 use modunest_agent::embed::{CallAsk, Environment, Event, FixedEnvironment, Hooks, Permissions};
 use modunest_agent::metrics::Outcome;
+use modunest_agent::sync::Options;
+use modunest_agent::{Agent, TrialWord};
 use modunest_sdk::operation::form::Form as _;
 use modunest_sdk::operation::{self as op, environment};
 use modunest_sdk::{Error, Status};
@@ -98,6 +99,74 @@ async fn a_program_forbids_and_hears() {
         [
             ("demo/back".to_owned(), nobody(), Outcome::Answered, true),
             ("demo/front".to_owned(), nobody(), Outcome::Denied, true),
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_hears_of_trials_and_of_breakers() {
+    let registry = Registry::start().await;
+    let page = |version: &str| release("demo/page", version, &[], &route("/page"));
+    registry.publish(page("1.0.0"));
+    registry.publish(release("demo/bad", "1.0.0", &["FAIL_CALL"], &route("/bad")));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/page", "^1"), ("demo/bad", "^1")]);
+    // Nothing is decided but by hand.
+    let canary = &mut config.host.lifecycle.canary.common;
+    (canary.share_percent, canary.calls) = (50, 1000);
+    config.host.lifecycle.breaker.failures = 2;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let agent = Agent::builder(config)
+        .observer(move |event: &Event<'_>| {
+            let line = match event {
+                Event::TrialBegan { plugin, version, serving, share_percent } => {
+                    format!("{plugin} {version} beside {serving}, {share_percent} percent")
+                }
+                Event::TrialPromoted { plugin, version } => format!("{plugin} {version} promoted"),
+                Event::TrialRolledBack { plugin, version, reason } => {
+                    format!("{plugin} {version} rolled back: {reason}")
+                }
+                Event::TrialEnded { plugin, version, reason } => {
+                    format!("{plugin} {version} ended: {reason}")
+                }
+                Event::BreakerOpened { plugin, service } => {
+                    format!("{plugin} opened by \"{service}\"")
+                }
+                _ => return,
+            };
+            hears.lock().unwrap().push(line);
+        })
+        .start()
+        .await
+        .unwrap();
+    let name = "demo/page".parse().unwrap();
+    let update = Options { update: true, ..Options::default() };
+    for (version, word) in [("1.1.0", TrialWord::Promote), ("1.2.0", TrialWord::Abort)] {
+        registry.publish(page(version));
+        agent.sync_with(update).await.unwrap();
+        agent.decide_trial(&name, word).await.unwrap();
+    }
+    registry.publish(release("demo/page", "1.3.0", &["FAIL_CREATE"], &route("/page")));
+    agent.sync_with(update).await.unwrap();
+    registry.publish(page("1.4.0"));
+    agent.sync_with(update).await.unwrap();
+    agent.rollback(Some(1)).await.unwrap();
+    for _ in 0..3 {
+        reqwest::get(format!("http://{}/bad", agent.gateway_addr())).await.unwrap();
+    }
+    agent.shutdown().await;
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [
+            "demo/page 1.1.0 beside 1.0.0, 50 percent",
+            "demo/page 1.1.0 promoted",
+            "demo/page 1.2.0 beside 1.1.0, 50 percent",
+            "demo/page 1.2.0 rolled back: an operator ended its trial",
+            "demo/page 1.3.0 rolled back: failed: its start failed: no license server",
+            "demo/page 1.4.0 beside 1.1.0, 50 percent",
+            "demo/page 1.4.0 ended: the instance beside it was replaced",
+            "demo/bad opened by \"\"",
         ]
     );
 }
