@@ -29,13 +29,16 @@ pub enum Tier {
     InProcess,
     /// Native code in a process of its own.
     Process,
-    /// Components.
+    /// Components in the host's own process.
     Component,
+    /// Components in a process of their own.
+    ComponentProcess,
 }
 
 impl Tier {
     /// All of them.
-    pub const ALL: [Tier; 3] = [Tier::InProcess, Tier::Process, Tier::Component];
+    pub const ALL: [Tier; 4] =
+        [Tier::InProcess, Tier::Process, Tier::Component, Tier::ComponentProcess];
 
     /// The word on the command line and in tables.
     pub fn word(self) -> &'static str {
@@ -43,18 +46,32 @@ impl Tier {
             Tier::InProcess => "in-process",
             Tier::Process => "process",
             Tier::Component => "component",
+            Tier::ComponentProcess => "component-process",
         }
+    }
+
+    /// Whether components run there.
+    pub fn has_components(self) -> bool {
+        matches!(self, Tier::Component | Tier::ComponentProcess)
+    }
+
+    /// Whether plugins have processes of their own there.
+    pub fn has_processes(self) -> bool {
+        matches!(self, Tier::Process | Tier::ComponentProcess)
     }
 
     /// What an agent is told so that plugins run there. `state` is its folder.
     pub fn settings(self, state: &Path) -> Result<HostSettings, Error> {
         let mut settings = HostSettings::default();
+        let all = vec![Pattern::Org(plugins::org()?)];
         match self {
-            Tier::InProcess | Tier::Component => {
-                settings.in_process = vec![Pattern::Org(plugins::org()?)];
-            }
+            Tier::InProcess | Tier::Component => settings.in_process = all,
+            Tier::Process => {}
+            Tier::ComponentProcess => settings.component.runner = all,
+        }
+        if self.has_processes() {
             // What runs plugins is the agent, not this program with all that it measures.
-            Tier::Process => settings.process.runner = Some(folders::sibling("modunest-agent")?),
+            settings.process.runner = Some(folders::sibling("modunest-agent")?);
         }
         settings.component.cache = Some(state.join("compiled"));
         Ok(settings)

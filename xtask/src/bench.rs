@@ -40,8 +40,14 @@ pub enum Bench {
 }
 
 /// Builds and runs a benchmark. Its exit code says whether it ran, not whether targets are met.
-/// `seconds` is for those that run for a time.
-pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) -> Result<(), Error> {
+/// `seconds` is for those that run for a time, `seed` for those that choose.
+pub fn run(
+    folders: &Folders,
+    bench: Bench,
+    json: bool,
+    seconds: Option<u64>,
+    seed: Option<u64>,
+) -> Result<(), Error> {
     let cargo = || {
         let mut command = Command::new("cargo");
         command.current_dir(&folders.repository).env("CARGO_TARGET_DIR", &folders.target);
@@ -68,6 +74,7 @@ pub fn run(folders: &Folders, bench: Bench, json: bool, seconds: Option<u64>) ->
                 .args(name)
                 .args(json.then_some("--json"))
                 .args(seconds.map(|seconds| format!("--seconds={seconds}")))
+                .args(seed.map(|seed| format!("--seed={seed}")))
                 // The demo finds its samples from here, and builds them into the same folder.
                 .current_dir(&folders.repository)
                 .env("CARGO_TARGET_DIR", &folders.target)

@@ -79,6 +79,9 @@ enum Task {
         /// Seconds of the soak, or of load at each rate of `publish`; they have defaults.
         #[arg(long)]
         seconds: Option<u64>,
+        /// What the soak chooses by.
+        #[arg(long)]
+        seed: Option<u64>,
     },
 }
 
@@ -102,6 +105,8 @@ fn run(task: Task) -> Result<(), Error> {
         Task::Tools => tools::run(&folders),
         Task::Edge => edge::run(&folders),
         Task::Fuzz { targets, seconds } => fuzz::run(&folders, &targets, seconds),
-        Task::Bench { bench, json, seconds } => bench::run(&folders, bench, json, seconds),
+        Task::Bench { bench, json, seconds, seed } => {
+            bench::run(&folders, bench, json, seconds, seed)
+        }
     }
 }

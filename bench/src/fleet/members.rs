@@ -42,9 +42,10 @@ pub async fn publish(
         let id = letters(number);
         let name: PluginName =
             format!("bench/soak{id}").parse().map_err(Error::wrong("a plugin's name"))?;
-        let route = match tier {
-            Tier::Component => format!("/{id}/{{service}}"),
-            Tier::InProcess | Tier::Process => format!("/{id}/count"),
+        let route = if tier.has_components() {
+            format!("/{id}/{{service}}")
+        } else {
+            format!("/{id}/count")
         };
         let more = format!(
             "\n[[route]]\npath = \"{route}\"\nmethods = [\"GET\"]\n\n[state]\nversion = 1\n"
@@ -55,19 +56,20 @@ pub async fn publish(
             content: content.to_vec(),
             executable,
         };
-        let (text, target, code) = match tier {
-            Tier::Component => (
+        let (text, target, code) = if tier.has_components() {
+            (
                 format!(
                     "{text}\n[build]\nwasm = {{ library = \"probe\", world = \"{COMPONENT_WORLD}\" }}\n"
                 ),
                 BuildTarget::Wasm { world: COMPONENT_WORLD },
                 file(COMPONENT_NAME, PROBE, false),
-            ),
-            Tier::InProcess | Tier::Process => (
+            )
+        } else {
+            (
                 format!("{text}\n[build]\nnative = {{ library = \"plugin\" }}\n"),
                 plugins::native_target(&library)?,
                 file(LIBRARY_NAME, &library, true),
-            ),
+            )
         };
         let files = vec![file(MANIFEST_NAME, text.as_bytes(), false), code];
         publisher.publish(&plugins::archived(&text, target, files)?).await?;

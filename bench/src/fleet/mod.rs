@@ -185,7 +185,7 @@ fn configure(
          [[registry]]\nname = \"local\"\nurl = {:?}\norigin = {:?}\nkeys = {:?}\n\
          [policy]\nallow_findings = true\n\
          [host]\nin_process = {:?}\nload_timeout_ms = 30000\n\
-         [host.component]\nown_process = \"community\"\n\
+         [host.component]\nown_process = \"community\"\nrunner = {:?}\n\
          [host.process]\nrestart_pause_ms = 10\nrestart_pause_max_ms = 100\nrestarts_max = 1000\n\
          [lifecycle]\nkeep_old_s = {KEEP_OLD_S}\n[lifecycle.breaker]\nopen_s = 1\n\
          [plugins]\n",
@@ -194,6 +194,7 @@ fn configure(
         discovery.origin,
         discovery.keys,
         named(Tier::InProcess),
+        named(Tier::ComponentProcess),
     );
     for Member { name, round, .. } in members {
         let line = format!("\"{name}\" = {{ version = \"^1\", config = {{ round = {round} }} }}\n");

@@ -42,15 +42,16 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
     let mut names = Vec::new();
     let libraries = plugins::folder()?;
     for number in 0..count {
-        let (name, path) = if tier == Tier::Component {
+        let (name, path) = if tier.has_components() {
             (components::ours::name(number)?, components::plugins::component(components, number))
         } else {
             (plugins::name(number)?, plugins::library(&libraries, number))
         };
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        prepared.push(match tier {
-            Tier::Component => plain::component(&name, "", &bytes, state)?,
-            Tier::InProcess | Tier::Process => plain::native(&name, "", &bytes, state)?,
+        prepared.push(if tier.has_components() {
+            plain::component(&name, "", &bytes, state)?
+        } else {
+            plain::native(&name, "", &bytes, state)?
         });
         names.push(name);
     }
@@ -61,9 +62,10 @@ pub fn run(tier: Tier, components: &Path, state: &Path, count: usize) -> Result<
     for (number, name) in names.iter().enumerate() {
         let wrong = |why: String| Error::Wrong { what: "a loaded plugin", why };
         let cell = plain::cell(&host, name)?;
-        let (service, payload, expected) = match tier {
-            Tier::Component => (components::SERVICE, &b"x"[..], "x".to_owned()),
-            Tier::InProcess | Tier::Process => (plugins::SERVICE, &b""[..], number.to_string()),
+        let (service, payload, expected) = if tier.has_components() {
+            (components::SERVICE, &b"x"[..], "x".to_owned())
+        } else {
+            (plugins::SERVICE, &b""[..], number.to_string())
         };
         let answer = cell.call(call(service, payload)).map_err(Error::wrong("a call"))?;
         if *answer != *expected.as_bytes() {

@@ -140,7 +140,7 @@ async fn disturb(
         tokio::time::sleep(Duration::from_millis(random.below(CHANGE_PAUSE_MAX_MS))).await;
         let number = random.below(fleet.members.len() as u64) as usize;
         let tier = fleet.members[number].tier;
-        if tier == Tier::Process && random.below(2) == 0 {
+        if tier.has_processes() && random.below(2) == 0 {
             counts.kills += u64::from(kill(fleet, number, &ledger).await?);
         } else if tier != Tier::InProcess {
             fleet.reload(number).await?;

@@ -19,7 +19,9 @@ pub struct Sample {
     tree_mb: f64,
     /// Descriptors of the agent.
     descriptors: f64,
-    /// The same by what they are.
+    /// Descriptors of the agent and all plugins' processes.
+    tree_descriptors: f64,
+    /// The agent's by what they are.
     kinds: BTreeMap<String, usize>,
     threads: f64,
     /// Its processes, with those that have ended and nobody has waited for.
@@ -38,16 +40,21 @@ impl Sample {
         let children = process::children(agent)?;
         let mut tree = process::memory(agent)?;
         let agent_mb = tree.private_bytes as f64 / MB;
+        let own = kinds.values().sum::<usize>();
+        let mut descriptors = own;
         for child in &children {
             // One that ended meanwhile takes nothing.
             if let Ok(more) = process::memory_of_tree(*child) {
                 tree += more;
             }
+            let folder = Path::new("/proc").join(child.to_string()).join("fd");
+            descriptors += std::fs::read_dir(folder).map_or(0, Iterator::count);
         }
         Ok(Sample {
             agent_mb,
             tree_mb: tree.proportional_bytes as f64 / MB,
-            descriptors: kinds.values().sum::<usize>() as f64,
+            descriptors: own as f64,
+            tree_descriptors: descriptors as f64,
             kinds,
             threads: count("task")? as f64,
             children: children.len() as f64,
@@ -81,10 +88,11 @@ type Figure = (&'static str, &'static str, f64, fn(&Sample) -> f64);
 
 /// Compares the end with the start, at rest and while all went on.
 pub fn add_rows(report: &mut Report, start: &Sample, end: &Sample, all: &[Sample]) {
-    let figures: [Figure; 5] = [
+    let figures: [Figure; 6] = [
         ("memory of the agent, private", "MB", LEVEL_RATIO, |s| s.agent_mb),
         ("memory of all, proportional", "MB", LEVEL_RATIO, |s| s.tree_mb),
         ("descriptors of the agent", "", LEVEL_DESCRIPTORS_RATIO, |s| s.descriptors),
+        ("descriptors of all", "", LEVEL_DESCRIPTORS_RATIO, |s| s.tree_descriptors),
         ("threads of the agent", "", LEVEL_RATIO, |s| s.threads),
         ("processes below it", "", LEVEL_RATIO, |s| s.children),
     ];
