@@ -7,7 +7,7 @@ use std::path::Path;
 use modunest_core::archive::ARCHIVE_MAX_BYTES;
 use modunest_core::keys::ObjectKey;
 
-use super::{Error, LOCK_MAX_BYTES, Lock, Policy, Syncer, difference, resolve};
+use super::{Error, LOCK_MAX_BYTES, Lock, Policy, Syncer, difference, facts, resolve};
 use crate::config::Config;
 use crate::registry::{Bundle, BundleWriter, Client, Recorded};
 use crate::{files, store};
@@ -73,7 +73,7 @@ impl Syncer {
     ) -> Result<Bundled, Error> {
         let head = client.refresh().await?;
         let policy: Policy = config.policy.with(&client.authority()?.policy);
-        let host = self.host.clone();
+        let host = facts(config);
         let tried = self.tries()?;
         let resolved =
             resolve(client, &config.plugins, lock.versions(), host, &policy, &tried).await?;

@@ -5,6 +5,7 @@
 //! if it holds everything that is wanted.
 
 mod bundle;
+mod choice;
 mod download;
 mod lock;
 mod policy;
@@ -14,13 +15,13 @@ mod tried;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use modunest_core::Version;
 use modunest_core::index::Head;
 use modunest_core::name::PluginName;
-use modunest_core::relation::HostFacts;
 use modunest_core::resolve::{Exceeded, Report, Root, Warning};
 use modunest_core::statement::Status;
 use serde::Serialize;
@@ -35,6 +36,7 @@ use crate::config::{Config, Wanted};
 use crate::registry::{self, Client};
 use crate::store::{self, Fresh, Generation, Generations, Proven, Store};
 use crate::{blocking, files, trust};
+use choice::{Choice, facts};
 
 /// How a sync is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +167,8 @@ pub struct Syncer {
     client: Client,
     store: Store,
     generations: Generations,
-    host: HostFacts,
+    /// How releases were last chosen.
+    chosen: Mutex<Choice>,
     /// The lock file of a bundle: its versions are taken before all others.
     offered: Option<Lock>,
 }
@@ -183,10 +186,7 @@ impl Syncer {
             client,
             store: Store::open(&config.state_dir)?,
             generations: Generations::open(&config.state_dir)?,
-            host: HostFacts {
-                prefers_components: config.host.component.prefer,
-                ..crate::host::facts()
-            },
+            chosen: Mutex::new(Choice::of(config)),
             offered: None,
         })
     }
@@ -217,7 +217,7 @@ impl Syncer {
         let locked = locked.filter(|_| !fresh);
         let versions = locked.map(|lock| lock.versions()).unwrap_or_default();
         let policy = self.policy(config)?;
-        let (host, tried) = (self.host.clone(), self.tries()?);
+        let (host, tried) = (facts(config), self.tries()?);
         resolve(&self.client, &config.plugins, versions, host, &policy, &tried).await
     }
 
@@ -258,9 +258,11 @@ impl Syncer {
         let last = self.read_lock()?;
         let head = self.head(config, last.as_ref()).await?;
         let current = self.generations.current()?;
+        let choice = Choice::of(config);
         let known = last.as_ref().is_some_and(|lock| {
             lock.index == head.index
                 && self.offered.is_none()
+                && *self.chosen() == choice
                 && wanted_in(lock, &config.plugins).is_ok()
         });
         let (policy, tried) = (self.policy(config)?, self.tries()?);
@@ -280,9 +282,10 @@ impl Syncer {
                 let kept = last.as_ref().filter(|_| !options.update);
                 let kept = self.offered.as_ref().or(kept);
                 let versions = kept.map(Lock::versions).unwrap_or_default();
-                let host = self.host.clone();
+                let host = facts(config);
                 let resolved =
                     resolve(&self.client, &config.plugins, versions, host, &policy, &tried).await?;
+                *self.chosen() = choice;
                 warnings = resolved.solution.warnings;
                 (Lock::new(&head, resolved.locked), resolved.evidence)
             }
@@ -399,7 +402,7 @@ impl Syncer {
                 requirement: wanted.requirement.clone(),
             },
         );
-        match self.client.prefetch(roots, &self.host).await {
+        match self.client.prefetch(roots, &facts(config)).await {
             Some(head) => Ok(head),
             None => Ok(self.client.refresh().await?),
         }
@@ -453,6 +456,10 @@ impl Syncer {
             self.store.installed(&plugin.release, &plugin.build)?.verify()?;
         }
         Ok(proven.len())
+    }
+
+    fn chosen(&self) -> MutexGuard<'_, Choice> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_lock(&self) -> Result<Option<Lock>, Error> {

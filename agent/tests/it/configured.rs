@@ -11,14 +11,16 @@ use modunest_agent::config::{Config, ConfigError, Grants, Listen, Wanted};
 use modunest_agent::embed::Configuration;
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Error, Reloaded};
+use modunest_core::statement::{Statement, VerdictOutcome};
 use modunest_sdk::Status;
 use modunest_sdk::operation as op;
 use modunest_sdk::operation::form::Form as _;
 use modunest_sdk::operation::outbound::Send;
 
+use crate::homes::component;
 use crate::plugins::{release, route};
 use crate::process::{get as ask, plugin, runs};
-use crate::registry::Registry;
+use crate::registry::{Registry, Release, org_key};
 
 /// A configuration that its test changes, and how often it was read.
 #[derive(Clone)]
@@ -152,6 +154,54 @@ async fn what_an_instance_was_made_with_makes_another_one() {
     let limits = std::fs::read_to_string(format!("/proc/{now}/limits")).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().nth(3), Some("100"), "{limits}");
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_preference_chooses_another_build_of_the_same_release() {
+    let registry = Registry::start().await;
+    let (native, wasm) = (release("demo/both", "1.0.0", &[], ""), component("demo/both", ""));
+    let builds = "[build]\nwasm = { library = \"probe\", world = \"1.0.0\" }\n";
+    let manifest = native.manifest.replace("[build]\n", builds);
+    let statements = [native, wasm].map(|one| {
+        let release = Release { manifest: manifest.clone(), files: one.files };
+        let (name, Statement::Release(release)) = registry.statement(&release) else {
+            panic!("a release")
+        };
+        (name, Arc::unwrap_or_clone(release))
+    });
+    let [(name, mut both), (_, wasm)] = statements;
+    both.builds.extend(wasm.builds);
+    let both = Statement::Release(Arc::new(both));
+    registry.publish_signed(&name, both, &org_key("demo", 2), Some(VerdictOutcome::Clean));
+    let folder = tempfile::tempdir().unwrap();
+    let given = Given::new(registry.config(folder.path(), &[("demo/both", "^1")]));
+    given.change(|config| config.host.load_timeout = Duration::from_secs(30));
+    let agent = given.start().await;
+    for (generation, prefer, tier) in
+        [(1, false, "process"), (2, true, "component-process"), (3, false, "process")]
+    {
+        given.change(|config| config.host.component.prefer = prefer);
+        assert_eq!(agent.reload().await.unwrap().generation, Some(generation));
+        let both = plugin(&agent, "demo/both");
+        assert_eq!((both.tier.as_str(), both.state.as_str()), (tier, "ready"), "{both:?}");
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stricter_policy_chooses_what_it_allows() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &[], ""));
+    let (name, found) = registry.statement(&release("demo/page", "1.1.0", &[], ""));
+    registry.publish_signed(&name, found, &org_key("demo", 2), Some(VerdictOutcome::Findings));
+    let folder = tempfile::tempdir().unwrap();
+    let given = Given::new(registry.config(folder.path(), &[("demo/page", "^1")]));
+    let agent = given.start().await;
+    assert_eq!(plugin(&agent, "demo/page").version, "1.1.0");
+    given.change(|config| config.policy.allow_findings = false);
+    assert_eq!(agent.reload().await.unwrap().applied, ["policy"]);
+    assert_eq!(plugin(&agent, "demo/page").version, "1.0.0");
     agent.shutdown().await;
 }
 
