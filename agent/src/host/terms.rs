@@ -26,7 +26,6 @@ pub(super) struct Terms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ProcessTerms {
     settings: ProcessSettings,
-    load_timeout: Duration,
     call_timeout: Duration,
 }
 
@@ -45,7 +44,7 @@ impl Terms {
             tier,
             load_timeout,
             lifecycle: kept(&settings.lifecycle, manifest.critical),
-            component: is_component.then(|| component::Settings::of(name, settings)),
+            component: is_component.then(|| component::Settings::of(name, load_timeout, settings)),
             process: is_confined.then(|| {
                 let mut process = settings.process.clone();
                 // Other groups are no matter of this plugin.
@@ -53,7 +52,6 @@ impl Terms {
                 process.share = group.map(|at| process.share.swap_remove(at)).into_iter().collect();
                 ProcessTerms {
                     settings: process,
-                    load_timeout: settings.load_timeout,
                     call_timeout: settings.call_timeout,
                 }
             }),

@@ -6,7 +6,7 @@ use modunest_agent::Agent;
 
 use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
-use crate::process::plugin;
+use crate::process::{kill, plugin, until_again};
 use crate::registry::Registry;
 
 fn states(agent: &Agent) -> Vec<String> {
@@ -27,8 +27,8 @@ async fn the_first_use_loads_a_plugin_and_what_it_calls() {
     ));
     let more = uses("demo/back", "^1") + &route("/front") + LAZY;
     registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
-    let critical = route("/unused") + LAZY;
-    registry.publish(release("demo/unused", "1.0.0", &[], &critical));
+    let more = route("/unused") + LAZY;
+    registry.publish(release("demo/unused", "1.0.0", &[], &more));
     let folder = tempfile::tempdir().unwrap();
     let config = registry.config(folder.path(), &[("demo/front", "^1"), ("demo/unused", "^1")]);
     let agent = Agent::start(config).await.unwrap();
@@ -67,6 +67,38 @@ async fn the_first_use_starts_a_process_whatever_runs_in_it() {
         assert_eq!(states(&agent), ["demo/lazy ready"], "{home:?}");
         assert_eq!(plugin(&agent, "demo/lazy").tier, home.tier());
         agent.shutdown().await;
+    }
+}
+
+/// The probe takes a second to be made; the host gives half of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_asks_for_more_time_to_load_than_the_host_gives() {
+    let asks = "\n[lifecycle]\nload_timeout_ms = 30000\n";
+    for home in Home::ALL {
+        for (more, allowed, state) in [
+            ("", Duration::from_secs(60), "failed"),
+            (asks, Duration::from_millis(500), "failed"),
+            (asks, Duration::from_secs(60), "ready"),
+        ] {
+            let registry = Registry::start().await;
+            registry.publish(home.release("demo/slow", more));
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = registry.config(folder.path(), &[("demo/slow", "^1")]);
+            home.settle(&mut config);
+            config.host.load_timeout = Duration::from_millis(500);
+            config.host.lifecycle.load_timeout_max = allowed;
+            let slow = config.plugins.get_mut(&"demo/slow".parse().unwrap()).unwrap();
+            slow.config = b"slow".to_vec();
+            let agent = Agent::start(config).await.unwrap();
+            let seen = plugin(&agent, "demo/slow");
+            assert_eq!(seen.state, state, "{home:?} {more} {allowed:?}: {:?}", seen.reason);
+            // A process that has to be started again has as much time.
+            if let Some(pid) = seen.runs.and_then(|runs| runs.pid) {
+                kill(pid);
+                until_again(&agent, "demo/slow", 1).await;
+            }
+            agent.shutdown().await;
+        }
     }
 }
 

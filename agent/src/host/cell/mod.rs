@@ -242,6 +242,11 @@ impl Cell {
             && !self.is_worn()
     }
 
+    /// How long making its instance may take.
+    pub(super) fn load_timeout(&self) -> Duration {
+        self.load_timeout
+    }
+
     /// From now on it uses what `host` has of its dependencies.
     pub(super) fn relink(&self, host: &super::Host) {
         for (name, link) in &self.dependencies {

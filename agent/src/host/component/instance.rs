@@ -41,12 +41,16 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What is said of this plugin.
-    pub(in crate::host) fn of(plugin: &PluginName, settings: &HostSettings) -> Self {
+    /// What is said of this plugin, which has so long to load.
+    pub(in crate::host) fn of(
+        plugin: &PluginName,
+        load_timeout: Duration,
+        settings: &HostSettings,
+    ) -> Self {
         Settings {
             memory_max_bytes: settings.component.memory_max_bytes,
             stores: settings.component.stores_of(plugin),
-            load_timeout: settings.load_timeout,
+            load_timeout,
             call_timeout: settings.call_timeout,
         }
     }

@@ -117,7 +117,7 @@ pub(in crate::host) fn prepare<W>(
         .collect();
     let codes = make_all(&wanted, &cache, &settings.component);
     let ready = wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
-        let settings = Settings::of(&name, settings);
+        let settings = Settings::of(&name, settings.load_timeout, settings);
         (name, Ready { code, settings, assets: unpacked.assets })
     });
     ready.collect()
@@ -177,6 +177,7 @@ impl Ready {
         runners: &Runners,
     ) -> Result<Box<dyn Instance>, LoadError> {
         let config = cell.config()?;
+        let settings = Settings { load_timeout: cell.load_timeout(), ..self.settings };
         let code = match self.code? {
             Prepared::Kept(making) => making.make()?,
             Prepared::Made(code) => code,
@@ -184,11 +185,11 @@ impl Ready {
         let started = match code {
             Code::Mapped(compiled) => {
                 let side = Arc::new(OwnProcess::of(cell));
-                ComponentInstance::start(compiled, self.settings, &config, side, self.assets)
+                ComponentInstance::start(compiled, settings, &config, side, self.assets)
                     .map(|made| Box::new(made) as Box<dyn Instance>)
             }
             Code::Sealed(code) => runners
-                .load_component(cell, code, &self.assets, self.settings, &config)
+                .load_component(cell, code, &self.assets, settings, &config)
                 .map(|made| Box::new(made) as Box<dyn Instance>),
         };
         started.map_err(|error| error.scrubbed(&config))

@@ -29,7 +29,6 @@ pub(super) struct Runner {
     name: String,
     policy: SandboxPolicy,
     settings: ProcessSettings,
-    load_timeout: Duration,
     call_timeout: Duration,
     state: Mutex<Lives>,
     turned: Condvar,
@@ -81,7 +80,6 @@ impl Runner {
             name,
             policy,
             settings: settings.process.clone(),
-            load_timeout: settings.load_timeout,
             call_timeout: settings.call_timeout,
             state: Mutex::new(Lives {
                 phase: Phase::Down,
@@ -111,13 +109,13 @@ impl Runner {
         file: OwnedFd,
         load: Load,
     ) -> Result<u32, LoadError> {
-        let until = Instant::now() + self.load_timeout;
+        let until = Instant::now() + cell.load_timeout();
         let (child, number) = self.process_for_new(until).map_err(LoadError::Process)?;
         let plugin = cell.name().clone();
         let member = Arc::new(Member { number, cell: Arc::downgrade(cell), plugin, file, load });
         // From the first on, so that what its threads ask finds it.
         self.state().members.insert(number, member.clone());
-        let loaded = load_into(&child, &member, cell, until, self.load_timeout);
+        let loaded = load_into(&child, &member, cell, until);
         if let Err(error) = loaded {
             self.leave(number);
             return Err(error);
@@ -319,12 +317,17 @@ impl Runner {
         state.phase = Phase::Starting;
         let members: Vec<Arc<Member>> = state.members.values().cloned().collect();
         drop(state);
-        let until = Instant::now() + self.load_timeout;
+        // The process may take as long as the slowest of its plugins, and each of them, whose turns
+        // come one after the other, as long as its own load.
+        let cells = members.iter().filter_map(|member| member.cell.upgrade());
+        let longest = cells.map(|cell| cell.load_timeout()).max().unwrap_or_default();
+        let until = Instant::now() + longest;
         let revived =
             Child::start(self, &self.name, &self.policy, &self.settings, until).and_then(|child| {
                 for member in &members {
                     let Some(cell) = member.cell.upgrade() else { continue };
-                    let loaded = load_into(&child, member, &cell, until, self.load_timeout)
+                    let until = Instant::now() + cell.load_timeout();
+                    let loaded = load_into(&child, member, &cell, until)
                         .map_err(|error| error.to_string())
                         .and_then(|()| before_load(&child, member, &cell, until));
                     if let Err(reason) = loaded {
@@ -388,7 +391,6 @@ fn load_into(
     member: &Member,
     cell: &Arc<Cell>,
     until: Instant,
-    timeout: Duration,
 ) -> Result<(), LoadError> {
     let cannot =
         |error: String| LoadError::Process(format!("cannot be told what to load: {error}"));
@@ -409,7 +411,7 @@ fn load_into(
             // Its constructors or its `create` may run for ever.
             child.kill("it did not load in time");
             return Err(match error {
-                Error::DeadlineExceeded(_) => LoadError::Late(timeout.as_millis()),
+                Error::DeadlineExceeded(_) => LoadError::Late(cell.load_timeout().as_millis()),
                 other => LoadError::Start(other),
             });
         }

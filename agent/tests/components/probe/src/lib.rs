@@ -23,6 +23,9 @@ use modunest_sdk::{
     export_plugin,
 };
 
+/// How long it takes to be made where its configuration is `slow`. It has no clock that wakes it.
+const SLOW_CREATE_MS: u64 = 1000;
+
 /// Its state.
 pub struct Probe {
     host: Host,
@@ -40,6 +43,11 @@ impl Plugin for Probe {
         match config {
             b"refuse" => Err(Error::invalid_input("the configuration says no")),
             b"spin" => attacks::spin(),
+            b"slow" => {
+                let until_ms = host.now_ms() + SLOW_CREATE_MS;
+                while host.now_ms() < until_ms {}
+                Self::create(host, b"")
+            }
             _ => Ok(Self {
                 host,
                 config: config.to_vec(),
@@ -52,8 +60,27 @@ impl Plugin for Probe {
     }
 
     fn before_load(&self) -> Result<(), Error> {
-        self.host.log(Level::Debug, "before load");
-        Ok(())
+        self.hears("before-load")
+    }
+
+    fn after_load(&self) -> Result<(), Error> {
+        self.hears("after-load")
+    }
+
+    fn before_unload(&self) -> Result<(), Error> {
+        self.hears("before-unload")
+    }
+
+    fn after_unload(&self) -> Result<(), Error> {
+        self.hears("after-unload")
+    }
+
+    fn on_error(&self, text: &str) -> Result<(), Error> {
+        self.hears(&format!("on-error {text}"))
+    }
+
+    fn stop(&self) -> Result<(), Error> {
+        self.hears("stop")
     }
 
     fn call(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
@@ -159,6 +186,12 @@ impl Plugin for Probe {
 }
 
 impl Probe {
+    /// Writes a moment of its life to the log.
+    fn hears(&self, moment: &str) -> Result<(), Error> {
+        self.host.log(Level::Debug, &format!("hears [{moment}]"));
+        Ok(())
+    }
+
     fn note(&self, what: &str, detail: &str) {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         seen.push_str(&format!("{what} {detail}\n"));
