@@ -128,7 +128,7 @@ fn minutes(last: u64, now: u64) -> std::ops::RangeInclusive<u64> {
 
 /// Schedules whose minute this is.
 fn due_schedules(host: &Host, at: Timestamp) -> Vec<(Arc<Cell>, ServiceName)> {
-    let serving = host.cells().filter(|cell| cell.status().state.serves());
+    let serving = host.cells().filter(|cell| cell.keeps_schedules());
     let all = serving.flat_map(|cell| {
         let schedules = cell.manifest().schedules.iter();
         schedules.map(move |schedule| (cell, schedule))

@@ -148,6 +148,7 @@ impl Plan {
                     && !old.is_worn()
                     && takeover(old.manifest(), &installed.manifest) == Takeover::Restore
             });
+            let is_lazy = is_lazy(&installed.manifest, predecessor);
             let parts = Parts {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
                 terms: Terms::of(
@@ -164,6 +165,7 @@ impl Plan {
                 operations,
                 load_timeout,
                 inherits,
+                is_lazy,
             };
             let predecessor = previous.and_then(|host| host.cell(&name));
             let old = previous.and_then(|host| host.same(&name, &parts));
@@ -207,6 +209,14 @@ fn load_timeout(manifest: &Manifest, settings: &HostSettings) -> Duration {
     manifest.life.load_timeout_ms.map_or(settings.load_timeout, |asked_ms| {
         Duration::from_millis(asked_ms).min(settings.lifecycle.load_timeout_max)
     })
+}
+
+/// Whether a plugin waits for its first use. A host is not ready before its critical plugins are
+/// loaded, so these do not wait; and what takes the place of one that is loaded does not either: no
+/// change makes a caller wait or be refused.
+fn is_lazy(manifest: &Manifest, predecessor: Option<&Arc<Cell>>) -> bool {
+    let is_loaded = predecessor.is_some_and(|old| old.is_loaded());
+    !manifest.life.activation.is_empty() && !manifest.critical && !is_loaded
 }
 
 fn add_routes(routes: &mut Routes, cell: &Arc<Cell>) {

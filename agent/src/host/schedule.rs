@@ -236,9 +236,7 @@ impl Loader {
             let place = Place { tier, runners: self.runners.clone(), code };
             // A component is compiled by now: in the agent's own process, what is left to do takes
             // less than a millisecond.
-            let is_worth_waiting = tier != Tier::Component;
-            let is_lazy = !cell.manifest().life.activation.is_empty() && is_worth_waiting;
-            if is_lazy && !cell.inherits() {
+            if cell.is_lazy() && tier != Tier::Component {
                 cell.idle(place);
                 self.settle(&cell);
                 continue;

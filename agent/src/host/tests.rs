@@ -198,6 +198,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
         hooks: Hooks::default(),
         load_timeout: Duration::from_secs(10),
         inherits: false,
+        is_lazy: false,
     })
 }
 

@@ -3,10 +3,14 @@
 use std::time::{Duration, Instant};
 
 use modunest_agent::Agent;
+use modunest_agent::config::Listen;
+use modunest_agent::status::Readiness;
 use modunest_core::archive::PackFile;
 
-use crate::plugins::{ECHO, release, route, uses};
+use crate::plugins::{ECHO, hostile, release, route, uses};
+use crate::process::{get, until};
 use crate::registry::{Registry, Release};
+use crate::upkeep::wait_for;
 
 fn states(agent: &Agent) -> String {
     let lines: Vec<String> = agent
@@ -151,4 +155,68 @@ async fn services_are_for_those_that_import_them() {
     let text = answer.text().await.unwrap();
     assert!(text.contains("demo/thief does not import echo of demo/back"), "{text}");
     agent.shutdown().await;
+}
+
+/// The same release, perhaps as one without which its host is not ready.
+fn critical(mut release: Release, is_critical: bool) -> Release {
+    let line = format!("license = \"MIT\"\ncritical = {is_critical}\n");
+    release.manifest = release.manifest.replace("license = \"MIT\"\n", &line);
+    release
+}
+
+async fn readiness(agent: &Agent) -> (u16, Option<String>) {
+    let Listen::Tcp(address) = agent.admin().clone() else { panic!("a TCP address") };
+    let answer = reqwest::get(format!("http://{address}/readyz")).await.unwrap();
+    let status = answer.status().as_u16();
+    let readiness: Readiness = answer.json().await.unwrap();
+    assert_eq!(readiness.ready, status == 200);
+    (status, readiness.reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_not_ready_where_a_critical_plugin_could_not_be_loaded() {
+    let lazy = "\n[lifecycle]\nactivation = [\"route\"]\n";
+    for more in ["", lazy] {
+        for is_critical in [true, false] {
+            let registry = Registry::start().await;
+            let more = route("/key") + more;
+            let key = release("demo/key", "1.0.0", &["FAIL_CREATE"], &more);
+            registry.publish(critical(key, is_critical));
+            let folder = tempfile::tempdir().unwrap();
+            let config = registry.config(folder.path(), &[("demo/key", "^1")]);
+            let agent = Agent::start(config).await.unwrap();
+            let reason = "demo/key is critical and failed: its start failed: no license server";
+            let expected = if is_critical { (503, Some(reason.to_owned())) } else { (200, None) };
+            assert_eq!(readiness(&agent).await, expected, "{more}");
+            agent.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_not_ready_while_a_critical_plugin_is_started_again() {
+    for is_critical in [true, false] {
+        let registry = Registry::start().await;
+        registry.publish(critical(hostile("demo/bad", &[], &route("/bad/{action}")), is_critical));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &[("demo/bad", "^1")]);
+        // Long enough to be looked at.
+        config.host.process.restarts.first_pause = Duration::from_secs(3);
+        let agent = Agent::start(config).await.unwrap();
+        assert_eq!(readiness(&agent).await, (200, None));
+        assert_eq!(get(&agent, "/bad/abort").await.0, 503);
+        until(&agent, "demo/bad", "restarting").await;
+        let (status, reason) = readiness(&agent).await;
+        if is_critical {
+            let reason = reason.unwrap();
+            let begins = "demo/bad is critical and restarting: its process was killed by SIGABRT";
+            assert!(status == 503 && reason.starts_with(begins), "{status} {reason}");
+        } else {
+            assert_eq!((status, reason), (200, None));
+        }
+        wait_for("its restart", async || readiness(&agent).await.0 == 200).await;
+        until(&agent, "demo/bad", "ready").await;
+        assert_eq!(readiness(&agent).await, (200, None));
+        agent.shutdown().await;
+    }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use modunest_agent::Agent;
 
 use crate::homes::Home;
-use crate::plugins::{ECHO, release, route, uses};
-use crate::process::{kill, plugin, until_again};
+use crate::links::{commands, start, tell};
+use crate::plugins::{ECHO, linked, release, route, uses};
+use crate::process::{get, kill, plugin, until_again};
 use crate::registry::Registry;
+use crate::upkeep::wait_for;
 
 fn states(agent: &Agent) -> Vec<String> {
     let plugins = agent.status().plugins.into_iter();
@@ -115,5 +117,103 @@ async fn a_first_use_waits_no_longer_than_the_load_may_take() {
     assert_eq!(answer.status(), 503);
     let text = answer.text().await.unwrap();
     assert!(text.contains("demo/slow is failed: it did not load within 300 ms"), "{text}");
+    agent.shutdown().await;
+}
+
+/// `demo/one` is used in every way that a manifest may list but by the clock.
+fn one(activation: &str) -> String {
+    format!(
+        "\n[dependencies]\n\"demo/pub\" = \"^1\"\n\n[lifecycle]\nactivation = [\"{activation}\"]\n\n[[event]]\nname = \"added\"\nfrom = \"demo/pub\"\n\n[[service]]\nname = \"plain\"\nversion = \"1.0.0\"\n\n[[guard]]\nname = \"allow\"\nexported = true\n"
+    ) + &commands("/one", "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_manifest_lists_loads_a_plugin_and_nothing_else_does() {
+    let mut told = Vec::new();
+    for listed in ["route", "service", "event"] {
+        let registry = Registry::start().await;
+        let publishes = "\n[[event]]\nname = \"added\"\n".to_owned() + &commands("/pub", "");
+        registry.publish(linked("demo/pub", &publishes, vec![]));
+        registry.publish(linked("demo/one", &one(listed), vec![]));
+        let uses = "\n[dependencies]\n\"demo/one\" = \"^1\"\n\n[[import]]\nplugin = \"demo/one\"\nservice = \"plain\"\n".to_owned() + &commands("/user", "");
+        registry.publish(linked("demo/user", &uses, vec![]));
+        let (agent, _folder) = start(&registry, &["demo/user"], |_| {}).await;
+        let state = || plugin(&agent, "demo/one").state;
+        let events = || plugin(&agent, "demo/one").links.events;
+        // Each way once; an event is there when somebody has heard of it or nobody will.
+        let used = async |way: &str| match way {
+            "route" => tell(&agent, "/one", "seen").await,
+            "service" => tell(&agent, "/user", "call demo/one plain x").await,
+            _ => {
+                let before = events();
+                let told = tell(&agent, "/pub", "publish added x").await;
+                assert_eq!(told.0, 200, "{}", told.1);
+                wait_for("the event", async || {
+                    let now = events();
+                    now.delivered + now.dead > before.delivered + before.dead
+                })
+                .await;
+                let is_delivered = events().delivered > before.delivered;
+                if is_delivered {
+                    (200, String::new())
+                } else {
+                    (503, "it was given up".to_owned())
+                }
+            }
+        };
+        for way in ["route", "service", "event"].into_iter().filter(|way| *way != listed) {
+            let (status, text) = used(way).await;
+            assert_eq!((status, state().as_str()), (503, "idle"), "{way}, {listed}: {text}");
+            told.push(format!("{way} while {listed} is listed\n  {text}"));
+        }
+        assert_eq!(used(listed).await.0, 200, "{listed}");
+        assert_eq!(state(), "ready", "{listed}");
+        // Once it is loaded, it is there for all.
+        for way in ["route", "service", "event"] {
+            assert_eq!(used(way).await.0, 200, "{way}, {listed}");
+        }
+        agent.shutdown().await;
+    }
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+/// No list can name a guard, and what it guards must not stay shut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_loads_its_plugin_whatever_is_listed() {
+    let registry = Registry::start().await;
+    let door = "\n[[guard]]\nname = \"allow\"\nexported = true\n".to_owned()
+        + &commands("/door", "")
+        + "\n[lifecycle]\nactivation = [\"schedule\"]\n";
+    registry.publish(linked("demo/door", &door, vec![]));
+    let more = "\n[dependencies]\n\"demo/door\" = \"^1\"\n".to_owned()
+        + &commands("/page", "guards = [\"demo/door:allow\"]");
+    registry.publish(linked("demo/page", &more, vec![]));
+    let (agent, _folder) = start(&registry, &["demo/page"], |_| {}).await;
+    assert_eq!(states(&agent), ["demo/door idle", "demo/page ready"]);
+    assert_eq!(tell(&agent, "/page", "seen").await.0, 200);
+    assert_eq!(states(&agent), ["demo/door ready", "demo/page ready"]);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_loaded_stays_loaded_over_a_change() {
+    let registry = Registry::start().await;
+    let publish = |version: &str| {
+        for name in ["used", "unused"] {
+            let more = route(&format!("/{name}")) + LAZY;
+            registry.publish(release(&format!("demo/{name}"), version, &[], &more));
+        }
+    };
+    publish("1.0.0");
+    let folder = tempfile::tempdir().unwrap();
+    let config = registry.config(folder.path(), &[("demo/used", "^1"), ("demo/unused", "^1")]);
+    let agent = Agent::start(config).await.unwrap();
+    assert_eq!(get(&agent, "/used").await.0, 200);
+    assert_eq!(states(&agent), ["demo/unused idle", "demo/used ready"]);
+    publish("1.1.0");
+    let update = modunest_agent::sync::Options { update: true, ..Default::default() };
+    assert!(agent.sync_with(update).await.unwrap().changed);
+    assert_eq!(plugin(&agent, "demo/used").version, "1.1.0");
+    assert_eq!(states(&agent), ["demo/unused idle", "demo/used ready"]);
     agent.shutdown().await;
 }

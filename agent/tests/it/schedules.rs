@@ -137,3 +137,35 @@ async fn a_turn_is_left_out_while_the_one_before_still_runs() {
     assert!(minutes.is_sorted_by(|one, next| one < next), "{all:?}");
     process.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_loads_a_plugin_that_lists_it_and_no_other() {
+    let registry = Registry::start().await;
+    let every = "\n[[schedule]]\nname = \"tick\"\ncron = \"* * * * *\"\n";
+    let publish = |name: &str, listed: &str| {
+        let activation = format!("\n[lifecycle]\nactivation = [\"{listed}\"]\n");
+        let more = route(&format!("/{name}")) + every + &activation;
+        let name = format!("demo/{name}");
+        registry.publish(release(&name, "1.0.0", &["SCHEDULED=\"tick\""], &more));
+    };
+    publish("clock", "schedule");
+    publish("page", "route");
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = [("demo/clock", "^1"), ("demo/page", "^1")];
+    let config = config_file(&registry, folder.path(), &wanted);
+    let library = fast_clock();
+    let haste = HASTE.into_iter().chain([("LD_PRELOAD", library.as_str())]);
+    let process = Process::start_with(&config, haste).await;
+    let states = async || -> Vec<String> {
+        let plugins = process.status().await.plugins.into_iter();
+        plugins.map(|plugin| format!("{} {}", plugin.plugin, plugin.state)).collect()
+    };
+    let loaded = ["demo/clock ready", "demo/page idle"];
+    wait_for("the first turn", async || states().await == loaded).await;
+    wait_for("more turns", async || turns(&process, "/clock").await.len() > 2).await;
+    assert_eq!(states().await, loaded);
+    // Once it is loaded, its turns come; those that were left out do not.
+    assert_eq!(turns(&process, "/page").await, Vec::<String>::new());
+    wait_for("a turn", async || !turns(&process, "/page").await.is_empty()).await;
+    process.stop();
+}

@@ -9,6 +9,7 @@ use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
 use super::Cell;
 use super::gate::{Entered, Way};
+use super::lazy::Purpose;
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket, service_of};
 use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
@@ -122,7 +123,7 @@ impl Cell {
     fn call_noted(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let depth = frame::depth();
         let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
-        match self.enter(deadline_ms, call.kind == RequestKind::Stream) {
+        match self.enter(deadline_ms, Purpose::of(&call)) {
             Ok(Entered::Here(way)) => self.serve(call, depth, deadline_ms, way),
             Ok(Entered::Successor(successor)) => successor.call(call),
             Err(error) => self.refuse(error),
@@ -192,7 +193,7 @@ impl Cell {
         let outer = frame::current();
         let depth = outer.depth;
         let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
-        let entered = self.enter_async(deadline_ms, call.kind == RequestKind::Stream).await;
+        let entered = self.enter_async(deadline_ms, Purpose::of(&call)).await;
         let _way = match entered.or_else(|error| self.refuse(error))? {
             Entered::Here(way) => way,
             Entered::Successor(successor) => return Ok(Served::Elsewhere(successor)),

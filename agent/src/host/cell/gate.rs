@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use modunest_sdk::Error;
 
+use super::lazy::Purpose;
 use super::presence::{self, Place};
 use super::{Cell, State};
 use crate::host::drive;
@@ -172,9 +173,9 @@ impl Cell {
     pub(super) fn enter(
         &self,
         deadline_ms: u64,
-        is_stream: bool,
+        purpose: Purpose,
     ) -> Result<Entered<Way<'_>>, Error> {
-        if is_stream && self.keeps_streams() {
+        if purpose == Purpose::Stream && self.keeps_streams() {
             self.gate.count_in();
             return Ok(Entered::Here(Way { gate: &self.gate, place: None }));
         }
@@ -182,7 +183,7 @@ impl Cell {
             if let Some(way) = self.gate.enter() {
                 return Ok(Entered::Here(way));
             }
-            if let Some(successor) = self.wait_outside(deadline_ms)? {
+            if let Some(successor) = self.wait_outside(deadline_ms, purpose)? {
                 return Ok(Entered::Successor(successor));
             }
         }
@@ -192,9 +193,9 @@ impl Cell {
     pub(super) async fn enter_async(
         self: &Arc<Self>,
         deadline_ms: u64,
-        is_stream: bool,
+        purpose: Purpose,
     ) -> Result<Entered<Counted<'_>>, Error> {
-        if is_stream && self.keeps_streams() {
+        if purpose == Purpose::Stream && self.keeps_streams() {
             self.gate.count_in();
             return Ok(Entered::Here(Counted(&self.gate)));
         }
@@ -203,7 +204,8 @@ impl Cell {
                 return Ok(Entered::Here(counted));
             }
             let cell = self.clone();
-            if let Some(successor) = drive::away(move || cell.wait_outside(deadline_ms)).await?? {
+            let waiting = drive::away(move || cell.wait_outside(deadline_ms, purpose));
+            if let Some(successor) = waiting.await?? {
                 return Ok(Entered::Successor(successor));
             }
         }
@@ -233,7 +235,7 @@ impl Cell {
     }
 
     /// Waits before a shut gate until it may be open, or until there is a successor.
-    fn wait_outside(&self, deadline_ms: u64) -> Result<Option<Arc<Cell>>, Error> {
+    fn wait_outside(&self, deadline_ms: u64, purpose: Purpose) -> Result<Option<Arc<Cell>>, Error> {
         let waits_until = Instant::now() + left(deadline_ms);
         let mut status = lock(&self.status);
         loop {
@@ -254,7 +256,10 @@ impl Cell {
                     }
                     let left = waits_until.saturating_duration_since(Instant::now());
                     if self.is_late(&status) {
-                        self.give_up_locked(&mut status);
+                        drop(status);
+                        let limit = self.load_timeout.as_millis();
+                        self.give_up(format!("it did not load within {limit} ms"));
+                        status = lock(&self.status);
                         continue;
                     }
                     if left.is_zero() {
@@ -269,6 +274,7 @@ impl Cell {
                     status = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 State::Idle => {
+                    self.may_activate(purpose)?;
                     drop(status);
                     self.activate();
                     status = lock(&self.status);

@@ -107,11 +107,6 @@ impl Cell {
         status.state == State::Activating && since >= self.load_timeout
     }
 
-    pub(super) fn give_up_locked(&self, status: &mut Status) {
-        let limit = self.load_timeout.as_millis();
-        self.turn(status, State::Failed, Some(format!("it did not load within {limit} ms")));
-    }
-
     /// Hooks, drain, `stop`, until `until` at most. A plugin without an instance is only
     /// marked.
     pub(crate) fn stop(self: Arc<Self>, until: Instant) {

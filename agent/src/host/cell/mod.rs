@@ -75,6 +75,8 @@ pub struct Cell {
     successor: Mutex<Option<Arc<Cell>>>,
     /// Whether it takes over a predecessor's state before it serves.
     inherits: bool,
+    /// Whether it waits for its first use, where that is worth it.
+    is_lazy: bool,
     load_timeout: Duration,
     lifecycle: Arc<LifecycleSettings>,
     /// Since when a hook runs on the thread that loads it.
@@ -110,6 +112,7 @@ pub(super) struct Parts {
     pub(super) operations: Operations,
     pub(super) load_timeout: Duration,
     pub(super) inherits: bool,
+    pub(super) is_lazy: bool,
 }
 
 impl Cell {
@@ -130,6 +133,7 @@ impl Cell {
             operations,
             load_timeout,
             inherits,
+            is_lazy,
         } = parts;
         let dependencies =
             dependencies.into_iter().map(|(name, cell)| (name, ArcSwap::new(cell))).collect();
@@ -157,6 +161,7 @@ impl Cell {
             waiting: AtomicUsize::new(0),
             successor: Mutex::default(),
             inherits,
+            is_lazy,
             load_timeout,
             lifecycle,
             hook_since: Mutex::default(),
@@ -259,6 +264,16 @@ impl Cell {
     /// Whether it takes over a predecessor's state before it serves.
     pub(super) fn inherits(&self) -> bool {
         self.inherits
+    }
+
+    /// Whether it waits for its first use, where that is worth it.
+    pub(super) fn is_lazy(&self) -> bool {
+        self.is_lazy
+    }
+
+    /// Whether it has an instance that was not stopped.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.instance.get().is_some() && !self.is_unloaded()
     }
 
     /// Whether its instance was stopped.

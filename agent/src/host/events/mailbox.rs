@@ -287,6 +287,8 @@ fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next
         (Error::Unavailable(_), State::Failed | State::Blocked | State::Stopped) => {
             Next::GiveUpAll(error.to_string())
         }
+        // It is not loaded, and its manifest says that no event loads it.
+        (Error::Unavailable(_), State::Idle) => Next::GiveUpAll(error.to_string()),
         // It is on its way up, or on its way out with a successor behind it.
         (
             Error::Unavailable(_),
