@@ -1,4 +1,5 @@
-//! Lifecycle hooks that hang: what the plugin, and what those around it come to.
+//! Lifecycle hooks: of what a plugin is told, in which order; and hooks that hang, what the
+//! plugin and those around it come to.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,9 +7,12 @@ use std::time::Duration;
 use modunest_agent::Agent;
 use modunest_agent::embed::Event;
 
+use crate::homes::Home;
+use crate::operator::Process;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::process::{get, plugin};
 use crate::registry::Registry;
+use crate::screens::config_file;
 use crate::upkeep::wait_for;
 
 /// What an observer has heard of states, as `plugin version state`.
@@ -43,6 +47,43 @@ async fn started(hook: &str, in_process: bool) -> (Registry, tempfile::TempDir, 
         .await
         .unwrap();
     (registry, folder, agent, heard)
+}
+
+/// What the probe wrote to the log of the moments of its life.
+fn moments<'l>(log: &'l str) -> Vec<&'l str> {
+    let moment = |line: &'l str| Some(line.split_once("hears [")?.1.split_once(']')?.0);
+    log.lines().filter_map(moment).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_told_of_each_moment_of_its_life_in_every_home() {
+    let homes = Home::ALL.map(|home| (home, false)).into_iter().chain([(Home::Native, true)]);
+    for (home, in_process) in homes {
+        let registry = Registry::start().await;
+        registry.publish(home.release("demo/probe", &route("/probe")));
+        let folder = tempfile::tempdir().unwrap();
+        let config = config_file(&registry, folder.path(), &[("demo/probe", "^1")]);
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        if !in_process {
+            text = text.replace("in_process = [\"demo/*\"]\n", "");
+        }
+        let own = if home == Home::Inside { "community" } else { "never" };
+        text.push_str(&format!("[host.component]\nown_process = \"{own}\"\n"));
+        std::fs::write(&config, text).unwrap();
+        let process = Process::start_with(&config, [("MODUNEST_LOG", "debug")]).await;
+        let tier = if in_process { "in-process" } else { home.tier() };
+        assert_eq!(process.status().await.plugins[0].tier, tier);
+        let mut told = vec!["before-load", "after-load"];
+        assert_eq!(moments(&process.log()), told, "{tier}");
+        let (status, text) = process.get("/probe/fail").await;
+        assert!(status == 502 && text.contains("as it was told to"), "{tier}: {status} {text}");
+        // Its caller has the answer before it hears of it.
+        wait_for("on-error", async || moments(&process.log()).len() > told.len()).await;
+        process.stop();
+        told.extend(["on-error as it was told to", "before-unload", "after-unload", "stop"]);
+        let log = std::fs::read_to_string(config.with_extension("log")).unwrap();
+        assert_eq!(moments(&log), told, "{tier}");
+    }
 }
 
 fn states(agent: &Agent) -> Vec<String> {
