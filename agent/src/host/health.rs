@@ -53,6 +53,11 @@ impl HealthRecord {
         if self.failures == settings.failures { Verdict::Unhealthy } else { Verdict::Same }
     }
 
+    /// Notes that what it runs in was started again: what it failed at before counts no more.
+    pub fn started_again(&mut self) {
+        self.failures = 0;
+    }
+
     /// Failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -87,6 +92,15 @@ mod tests {
         let later = 15 + RESTARTS_WITHIN_MS;
         let verdicts = [later, later + 1, later + 2].map(|now_ms| note(now_ms, false));
         assert_eq!(verdicts, [Same, Same, Restart]);
+    }
+
+    #[test]
+    fn who_was_started_again_is_told_of_anew() {
+        let settings = HealthSettings { restart: false, failures: 1, ..SETTINGS };
+        let mut record = HealthRecord::default();
+        assert_eq!(record.note(1, &settings, false), Verdict::Unhealthy);
+        record.started_again();
+        assert_eq!(record.note(2, &settings, false), Verdict::Unhealthy);
     }
 
     #[test]

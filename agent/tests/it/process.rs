@@ -2,16 +2,19 @@
 //! ended with their agent.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use modunest_agent::Agent;
+use modunest_agent::embed::Event;
 use modunest_agent::host::{Plan, Resources, State, load_all, prepare};
 use modunest_agent::status::{PluginStatus, Runs};
 use modunest_agent::store::Fresh;
 use modunest_agent::sync::{Options, Syncer};
+use modunest_agent::{Agent, Config};
 
 use crate::plugins::{ECHO, hostile, release, route, uses};
 use crate::registry::{ORIGIN, Registry, registry_key};
+use crate::upkeep::wait_for;
 
 /// How long anything may take that is expected to happen, on a machine that compiles beside it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -198,6 +201,71 @@ async fn a_crash_is_told_and_followed_by_a_restart_until_there_are_too_many() {
     );
     let (status, text) = get(&agent, "/bad/ping").await;
     assert!(status == 503 && text.contains("is not started again"), "{status} {text}");
+    agent.shutdown().await;
+}
+
+/// What an observer has heard of states, as `plugin state`.
+pub type Heard = Arc<Mutex<Vec<String>>>;
+
+/// Starts an agent that is observed.
+pub async fn observed(config: Config) -> (Agent, Heard) {
+    let heard = Heard::default();
+    let hears = heard.clone();
+    let builder = Agent::builder(config).observer(move |event: &Event<'_>| {
+        if let Event::Plugin { plugin, state, .. } = event {
+            hears.lock().unwrap().push(format!("{plugin} {}", state.as_str()));
+        }
+    });
+    (builder.start().await.unwrap(), heard)
+}
+
+/// Waits until an observer has heard so much, and answers it.
+async fn all_heard(heard: &Heard, count: usize) -> Vec<String> {
+    wait_for("what is heard", async || heard.lock().unwrap().len() >= count).await;
+    heard.lock().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_hears_of_crashes_and_of_what_follows() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/bad", "^1")]);
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    config.host.process.restarts.restarts_max = 1;
+    let (agent, heard) = observed(config).await;
+    assert_eq!(get(&agent, "/bad/abort").await.0, 503);
+    until_again(&agent, "demo/bad", 1).await;
+    assert_eq!(get(&agent, "/bad/abort").await.0, 503);
+    let states = ["loading", "ready", "restarting", "ready", "failed"];
+    let expected = states.map(|state| format!("demo/bad {state}"));
+    assert_eq!(all_heard(&heard, expected.len()).await, expected);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_not_well_and_crashes_too_often_has_failed() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/sick", "1.0.0", &["SICK", "CRASH_CALL"], &route("/sick")));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/sick", "^1")]);
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    config.host.process.restarts.restarts_max = 1;
+    let health = &mut config.host.lifecycle.health;
+    (health.every, health.failures, health.restart) = (Duration::from_millis(1), 1, false);
+    let (agent, heard) = observed(config).await;
+    for _ in 0..2 {
+        until(&agent, "demo/sick", "unhealthy").await;
+        assert_eq!(get(&agent, "/sick").await.0, 503);
+        let is_still = async || plugin(&agent, "demo/sick").state == "unhealthy";
+        wait_for("its end to be known", async || !is_still().await).await;
+    }
+    let failed = until(&agent, "demo/sick", "failed").await;
+    let reason = failed.reason.unwrap();
+    assert!(reason.starts_with("its process crashed 2 times and is not started again"), "{reason}");
+    let states = ["loading", "ready", "unhealthy", "restarting", "ready", "unhealthy", "failed"];
+    let expected = states.map(|state| format!("demo/sick {state}"));
+    assert_eq!(all_heard(&heard, expected.len()).await, expected);
     agent.shutdown().await;
 }
 

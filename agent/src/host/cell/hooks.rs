@@ -96,6 +96,7 @@ impl Cell {
 
     /// Serves again, after what it runs in was started again.
     pub(in crate::host) fn resumed(&self) {
+        lock(&self.record).started_again();
         if self.turn_from(&[State::Restarting], State::Ready, None) {
             self.tell(Hook::AfterLoad, &[]);
         }

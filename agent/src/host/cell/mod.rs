@@ -346,6 +346,10 @@ impl Cell {
         if turns {
             self.turn(&mut status, to, reason);
         }
+        drop(status);
+        if turns {
+            self.announce();
+        }
         turns
     }
 

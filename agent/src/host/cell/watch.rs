@@ -51,14 +51,14 @@ impl Cell {
         match verdict {
             Verdict::Same => None,
             Verdict::Recovered => {
-                self.turn_between(State::Unhealthy, State::Ready, None);
+                self.turn_from(&[State::Unhealthy], State::Ready, None);
                 tracing::info!(plugin = %self.name, "the plugin is well again");
                 None
             }
             Verdict::Unhealthy | Verdict::Restart => {
                 let reason = reason.unwrap_or_default();
                 tracing::warn!(plugin = %self.name, version = %self.version, reason, "the plugin is unhealthy");
-                self.turn_between(State::Ready, State::Unhealthy, Some(reason.clone()));
+                self.turn_from(&[State::Ready], State::Unhealthy, Some(reason.clone()));
                 (verdict == Verdict::Restart).then_some(reason)
             }
         }
@@ -73,7 +73,7 @@ impl Cell {
         let restarted = self.with_instance("restart", timeout, move |it| it.restart(&reason));
         restarted.unwrap_or_else(|late| Err(Error::DeadlineExceeded(late.to_string())))?;
         self.breakers.reset();
-        self.turn_between(State::Unhealthy, State::Ready, None);
+        self.turn_from(&[State::Unhealthy], State::Ready, None);
         self.restarts.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -109,14 +109,5 @@ impl Cell {
     pub(in crate::host) fn warn(&self, reason: String) {
         let mut status = lock(&self.status);
         status.reason = Some(reason);
-    }
-
-    fn turn_between(&self, from: State, to: State, reason: Option<String>) {
-        let mut status = lock(&self.status);
-        if status.state == from {
-            self.turn(&mut status, to, reason);
-            drop(status);
-            self.announce();
-        }
     }
 }

@@ -278,10 +278,18 @@ impl Runner {
             match decision {
                 Decision::Restart(_) => {
                     let reason = format!("its process {text}");
-                    cell.turn_from(&[State::Ready], State::Restarting, Some(reason));
+                    let from = [State::Ready, State::Unhealthy];
+                    cell.turn_from(&from, State::Restarting, Some(reason));
                 }
                 Decision::GiveUp => {
-                    let from = [State::Ready, State::Restarting];
+                    // Whatever it was about to do, and also what is only kept to go back to.
+                    let from = [
+                        State::Ready,
+                        State::Unhealthy,
+                        State::Restarting,
+                        State::Switching,
+                        State::Standby,
+                    ];
                     cell.turn_from(&from, State::Failed, Some(format!("its process {why}")));
                 }
             }
