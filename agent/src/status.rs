@@ -133,6 +133,23 @@ pub struct PluginStatus {
     pub rolled_back: Option<RolledBackStatus>,
 }
 
+impl PluginStatus {
+    /// Whether its process runs without all that should confine it.
+    pub fn is_unconfined(&self) -> bool {
+        self.runs.as_ref().is_some_and(|runs| runs.pid.is_some() && !runs.confined)
+    }
+
+    /// Where it runs, for people.
+    pub fn tier_text(&self) -> String {
+        tier_text(&self.tier, self.is_unconfined())
+    }
+}
+
+/// A tier, for people, and whether its walls are not there.
+pub fn tier_text(tier: &str, is_unconfined: bool) -> String {
+    format!("{tier}{}", if is_unconfined { " (unconfined)" } else { "" })
+}
+
 /// A release that is being tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CanaryStatus {

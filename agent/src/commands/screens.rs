@@ -41,7 +41,7 @@ pub(super) async fn plugins(
         Ok(status) => {
             let wanted = arguments.filter.to_lowercase();
             let matches = |plugin: &PluginStatus| {
-                [&plugin.plugin, &plugin.version, &plugin.state, &plugin.tier]
+                [&plugin.plugin, &plugin.version, &plugin.state, &plugin.tier_text()]
                     .iter()
                     .any(|text| text.to_lowercase().contains(&wanted))
             };
@@ -116,6 +116,10 @@ fn summary(status: &AgentStatus) -> String {
         line("process", format!("{}, {} threads", size(process.resident_bytes), process.threads));
     }
     line("plugins", counted(&status.plugins));
+    match status.plugins.iter().filter(|plugin| plugin.is_unconfined()).count() {
+        0 => {}
+        count => line("UNCONFINED", format!("{count} of these, whose sandbox is not whole")),
+    }
     let (listed, rest): (Vec<&PluginStatus>, usize) = if status.plugins.len() <= LISTED {
         (status.plugins.iter().collect(), 0)
     } else {
@@ -179,7 +183,7 @@ fn table<'p>(plugins: impl Iterator<Item = &'p PluginStatus>) -> String {
                 plugin.plugin.clone(),
                 plugin.version.clone(),
                 plugin.state.clone(),
-                plugin.tier.clone(),
+                plugin.tier_text(),
                 plugin.calls.to_string(),
                 plugin.errors.to_string(),
                 or_nothing(latency.map(|latency| time(latency.p99_ms))),
@@ -285,6 +289,9 @@ mod tests {
                 json!({ "state": "blocked", "reason": "needs demo/door 1.0.0, which failed", "memory_bytes": null }),
             ),
         ];
+        let runs = |confined: bool| json!({ "runs": { "confined": confined, "pid": 7 } });
+        few.push(plugin("demo/walled", runs(true)));
+        few.push(plugin("demo/free", runs(false)));
         let some = summary(&status(few.clone()));
         few.extend((0..300).map(|n| plugin(&format!("demo/p{n}"), json!({}))));
         let many = summary(&status(few));

@@ -318,7 +318,13 @@ impl Exposition {
                 |value, to| ConstGauge::new(*value).encode(to),
             )?;
         }
-        Ok(())
+        let help = "Whether everything that confines the plugin's process is in force";
+        self.family(
+            to,
+            ("modunest_plugin_confined", help, None, MetricType::Gauge),
+            |_, p| p.runs.as_ref().filter(|runs| runs.pid.is_some()).map(|runs| runs.confined),
+            |confined, to| ConstGauge::new(u64::from(*confined)).encode(to),
+        )
     }
 }
 

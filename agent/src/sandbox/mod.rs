@@ -64,6 +64,16 @@ impl Enforced {
     pub fn is_whole(self) -> bool {
         self.files && self.calls
     }
+
+    /// What is missing, for people; `None` when nothing is.
+    pub fn missing(self) -> Option<&'static str> {
+        match (self.files, self.calls) {
+            (true, true) => None,
+            (false, true) => Some("Landlock (Linux 5.13 or later, with it in the `lsm=` list)"),
+            (true, false) => Some("seccomp filters"),
+            (false, false) => Some("Landlock and seccomp filters"),
+        }
+    }
 }
 
 /// Why a sandbox is not in force.

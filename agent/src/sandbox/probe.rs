@@ -21,12 +21,7 @@ impl Support {
 
     /// What is missing, for people; `None` when nothing is.
     pub fn missing(self) -> Option<&'static str> {
-        match (self.landlock > 0, self.seccomp) {
-            (true, true) => None,
-            (false, true) => Some("Landlock (Linux 5.13 or later, with it in the `lsm=` list)"),
-            (true, false) => Some("seccomp filters"),
-            (false, false) => Some("neither Landlock nor seccomp filters are there"),
-        }
+        self.enforces().missing()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands that show a running agent, run as a user runs them.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use modunest_agent::Agent;
 use modunest_agent::config::{Config, Listen};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
+use crate::operator::Process;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::{ORIGIN, Registry, registry_key};
 
@@ -140,4 +143,63 @@ async fn top_listens_to_keys_in_a_terminal() {
     keys.write_all(b"q").unwrap();
     assert!(top.0.wait().unwrap().success());
     agent.shutdown().await;
+}
+
+/// Starts an agent for which, and for all that it starts, the kernel has no Landlock: as below a
+/// container engine that does not know these calls.
+fn start_without_landlock(config: &Path) -> Process {
+    let calls = BTreeMap::from([(libc::SYS_landlock_create_ruleset, Vec::new())]);
+    let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    let processor = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(calls, SeccompAction::Allow, absent, processor).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    let start = || {
+        // It holds for this thread and what is started from it.
+        seccompiler::apply_filter(&program).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(Process::start(config))
+    };
+    std::thread::scope(|scope| scope.spawn(start).join().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_cannot_confine_is_refused_or_told_of() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &[], &route("/page")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/page", "^1")]);
+    let settings = std::fs::read_to_string(&config).unwrap();
+    let settings = settings.replace("in_process = [\"demo/*\"]\n", "");
+    std::fs::write(&config, &settings).unwrap();
+    let process = start_without_landlock(&config);
+    let page = process.status().await.plugins.remove(0);
+    let reason = page.reason.unwrap();
+    assert!(page.state == "failed" && reason.contains("missing is Landlock"), "{reason}");
+    process.stop();
+
+    std::fs::write(&config, settings + "[host.process]\nunenforced = \"allow\"\n").unwrap();
+    let process = start_without_landlock(&config);
+    assert_eq!(process.get("/page").await, (200, "demo/page 1.0.0 says hello".to_owned()));
+    let page = process.status().await.plugins.remove(0);
+    assert!(page.state == "ready" && !page.runs.unwrap().confined);
+    let log = process.log();
+    let warned = |line: &&str| line.contains("is not confined") && line.contains("Landlock");
+    assert_eq!(log.lines().filter(warned).count(), 1, "{log}");
+    for (command, shown) in [
+        (&["plugins"][..], "process (unconfined)"),
+        (&["plugins", "unconfined"], "demo/page"),
+        (&["status"], "UNCONFINED 1 of these"),
+        (&["top", "--once", "--interval", "0.1"], "process (unconfined)"),
+    ] {
+        let output = text(&agent_command(&config, command));
+        assert!(output.contains(shown), "{command:?}: {output}");
+    }
+    let socket = folder.path().join("state/admin.sock");
+    let client = reqwest::Client::builder().unix_socket(socket).build().unwrap();
+    let metrics =
+        client.get("http://localhost/metrics").send().await.unwrap().text().await.unwrap();
+    let labels = "plugin=\"demo/page\",version=\"1.0.0\",tier=\"process\"";
+    let line = format!("modunest_plugin_confined{{{labels}}} 0\n");
+    assert!(metrics.contains(&line), "{metrics}");
+    process.stop();
 }

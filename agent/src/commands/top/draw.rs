@@ -17,10 +17,13 @@ use crate::commands::units::{rate, size, time};
 /// Columns: their heading, what they sort by, their width, and what they show.
 type Shown = (&'static str, Option<Column>, u16, fn(&Row) -> String);
 
+/// The column that is as wide as what stands in it: an operator must not read half of it.
+const TIER: &str = "TIER";
+
 const COLUMNS: [Shown; 12] = [
     ("VERSION", None, 10, |row| row.version.clone()),
     ("STATE", Some(Column::State), 9, |row| row.state.clone()),
-    ("TIER", None, 10, |row| row.tier.clone()),
+    (TIER, None, 10, Row::tier_text),
     ("CALLS/S", Some(Column::Calls), 9, |row| rate(row.calls_s)),
     ("ERR/S", Some(Column::Errors), 8, |row| rate(row.errors_s)),
     ("P50", Some(Column::P50), 8, |row| row.p50_ms.map_or_else(nothing, time)),
@@ -39,15 +42,20 @@ const COLUMNS: [Shown; 12] = [
 ];
 /// Columns that a narrow terminal has no room for, those to be left out first in front. The others
 /// are what 80 characters hold.
-const SPARED: [&str; 6] = ["STARTS", "TIER", "P50", "BUSY", "BREAKER", "MEMORY"];
+const SPARED: [&str; 6] = ["STARTS", TIER, "P50", "BUSY", "BREAKER", "MEMORY"];
 /// Width of the names: the longest that are common; the terminal's rest goes to them, too.
 const NAME_WIDTH: u16 = 24;
 /// Most lines that tell of the chosen plugin: the list keeps the better part of the screen.
 const DETAIL_LINES_MAX: u16 = 6;
 
 /// The columns that fit beside the names.
-fn fitting(width: u16) -> Vec<Shown> {
+fn fitting(width: u16, rows: &[Row]) -> Vec<Shown> {
     let mut columns = COLUMNS.to_vec();
+    let tiers = rows.iter().map(|row| row.tier_text().chars().count() as u16);
+    let longest = tiers.max().unwrap_or_default();
+    for (_, _, width, _) in columns.iter_mut().filter(|(heading, ..)| *heading == TIER) {
+        *width = longest.max(*width);
+    }
     for spared in SPARED {
         let taken: u16 = columns.iter().map(|(_, _, width, _)| width + 1).sum();
         if NAME_WIDTH + taken > width {
@@ -186,7 +194,7 @@ pub(super) fn screen(frame: &mut Frame<'_>, view: &mut View) {
     // Trials have lines of their own, which are not chosen.
     let above = rows.iter().take(view.chosen).map(|row| 1 + trials(row).len()).sum();
     frame.render_stateful_widget(
-        plugins(view, &rows, &fitting(width)),
+        plugins(view, &rows, &fitting(width, &rows)),
         table,
         &mut TableState::new().with_selected((!rows.is_empty()).then_some(above)),
     );
@@ -216,6 +224,7 @@ fn plugins<'r>(view: &View, rows: &'r [Row], columns: &[Shown]) -> Table<'r> {
             let style = match *text {
                 "STATE" => Style::new().fg(state_color(&row.state)),
                 "ERR/S" if row.errors_s > 0.0 => Style::new().fg(Color::Red),
+                TIER if row.unconfined => Style::new().fg(Color::Red),
                 "BREAKER" if row.breaker != "closed" => Style::new().fg(Color::Red),
                 _ => Style::new(),
             };
@@ -255,6 +264,9 @@ fn details(view: &View, row: &Row) -> Vec<String> {
         first.push_str(&format!(", loaded in {}", time(ms)));
     }
     let mut lines = vec![first];
+    if row.unconfined {
+        lines.push("UNCONFINED: the sandbox of its process is not whole".to_owned());
+    }
     lines.extend(row.reason.as_ref().map(|reason| format!("reason: {reason}")));
     let runs = plugin.runs.as_ref();
     lines.extend(row.group.as_ref().map(|group| {
@@ -441,6 +453,23 @@ mod tests {
         let report = view().report();
         assert_eq!((report.interval_s, report.calls_s), (2.0, 1500.0));
         assert_eq!((report.plugins[0].errors_s, report.plugins[0].cpus), (15.0, Some(1.5)));
+    }
+
+    /// Also where there is no room for tiers.
+    #[test]
+    fn a_process_without_walls_is_told_of() {
+        let runs = |confined: bool| json!({ "runs": { "confined": confined, "pid": 7 } });
+        let mut view = View::new(Column::Plugin, String::new());
+        let (free, walled) =
+            (plugin("demo/free", 1, runs(false)), plugin("demo/walled", 1, runs(true)));
+        view.take(sample(Instant::now(), vec![free, walled]));
+        insta::assert_snapshot!(screen_of(&mut view));
+        let narrow = screen_of_size(&mut view, 80, 14);
+        assert!(narrow.contains("UNCONFINED: the sandbox") && !narrow.contains("TIER"), "{narrow}");
+        assert!(plain(&view).contains("process (unconfined)"));
+        assert_eq!(view.report().plugins[0].tier, "process");
+        view.filter = "unconfined".to_owned();
+        assert_eq!(view.rows().len(), 1);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use modunest_agent::metrics::Latency;
-use modunest_agent::status::{AgentStatus, CanaryStatus, PluginStatus, RolledBackStatus};
+use modunest_agent::status::{
+    AgentStatus, CanaryStatus, PluginStatus, RolledBackStatus, tier_text,
+};
 use serde::Serialize;
 
 /// One look at the agent.
@@ -37,6 +39,8 @@ pub(super) struct Row {
     pub(super) version: String,
     pub(super) state: String,
     pub(super) tier: String,
+    /// Whether its process runs without all that should confine it.
+    pub(super) unconfined: bool,
     /// Calls a second.
     pub(super) calls_s: f64,
     /// Failures and panics a second.
@@ -60,6 +64,13 @@ pub(super) struct Row {
     pub(super) canary: Option<Box<CanaryStatus>>,
     /// The release that was tried last and rolled back.
     pub(super) rolled_back: Option<RolledBackStatus>,
+}
+
+impl Row {
+    /// Where it runs, for people: the tier, and whether that holds.
+    pub(super) fn tier_text(&self) -> String {
+        tier_text(&self.tier, self.unconfined)
+    }
 }
 
 /// The whole agent between two looks.
@@ -157,7 +168,7 @@ impl View {
             now.plugins.iter().map(|plugin| row(plugin, earlier(plugin), interval_s)).collect();
         let wanted = self.filter.to_lowercase();
         rows.retain(|row| {
-            [&row.plugin, &row.version, &row.state, &row.tier]
+            [&row.plugin, &row.version, &row.state, &row.tier_text()]
                 .iter()
                 .any(|text| text.to_lowercase().contains(&wanted))
         });
@@ -230,6 +241,7 @@ fn row(now: &PluginStatus, before: Option<&PluginStatus>, interval_s: f64) -> Ro
         version: now.version.clone(),
         state: now.state.clone(),
         tier: now.tier.clone(),
+        unconfined: now.is_unconfined(),
         calls_s: rate(|plugin| plugin.calls),
         errors_s: rate(|plugin| plugin.errors),
         errors: now.errors,

@@ -106,6 +106,14 @@ impl Child {
         let ready = sent.and_then(|()| child.await_ready(until));
         if let Ok(enforced) = &ready {
             child.enforced = *enforced;
+            if let Some(missing) = enforced.missing() {
+                tracing::warn!(
+                    runner = name,
+                    pid,
+                    missing,
+                    "a plugin's process is not confined as it should be"
+                );
+            }
         }
         let child = Arc::new(child);
         child.watch(output, background).inspect_err(|_| reap(&child.process)).map_err(cannot)?;
