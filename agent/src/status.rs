@@ -7,7 +7,7 @@ use modunest_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::host::{Cell, Host, LinkStatus, RolledBack, State, Tier, Vitals};
+use crate::host::{Cell, Host, Lacks, LinkStatus, RolledBack, State, Tier, Vitals};
 use crate::metrics::process::Usage;
 use crate::metrics::{Latency, Outcome};
 
@@ -69,7 +69,7 @@ pub struct PluginStatus {
     pub state: String,
     /// Since when, RFC 3339.
     pub since: String,
-    /// Why, where it failed or is blocked.
+    /// Why, where it failed or is blocked, or serves and something that it needs does not any more.
     pub reason: Option<String>,
     /// Whether the host is not ready without it.
     pub critical: bool,
@@ -292,7 +292,8 @@ pub struct LatencyStatus {
 
 /// The status of every plugin of a host, by name.
 pub fn plugins(host: &Host) -> Vec<PluginStatus> {
-    host.cells().map(|cell| plugin(cell, Detail::Short)).collect()
+    let mut known = Lacks::new();
+    host.cells().map(|cell| described(cell, Detail::Short, &mut known)).collect()
 }
 
 /// How much of the latency is said.
@@ -306,19 +307,25 @@ pub enum Detail {
 
 /// The status of one plugin.
 pub fn plugin(cell: &Cell, detail: Detail) -> PluginStatus {
+    described(cell, detail, &mut Lacks::new())
+}
+
+fn described(cell: &Cell, detail: Detail, known: &mut Lacks) -> PluginStatus {
     let (status, manifest, reading) = (cell.status(), cell.manifest(), cell.meter().read());
     let (running, vitals) = (cell.running(), cell.vitals());
     let tier = vitals.as_ref().map_or_else(|| cell.meant_for(), |vitals| vitals.tier);
     let restarts = vitals.as_ref().filter(|_| tier != Tier::InProcess).map(|v| v.restarts);
     let (breaker, services) = cell.breakers().states();
     let open_until_ms = Some(breaker.open_until_ms()).filter(|ms| *ms > 0);
+    let lacks = || status.state.serves().then(|| cell.lacks(known)).flatten();
+    let reason = status.reason.clone().or_else(lacks);
     let outcomes = Outcome::ALL.into_iter().filter(|outcome| reading.count(*outcome) > 0);
     PluginStatus {
         plugin: cell.name().to_string(),
         version: cell.version().to_string(),
         state: status.state.as_str().to_owned(),
         since: status.since.to_string(),
-        reason: status.reason,
+        reason,
         critical: manifest.critical,
         tier: tier.as_str().to_owned(),
         calls: reading.calls() + running,

@@ -157,7 +157,8 @@ fn counted(plugins: &[PluginStatus]) -> String {
 
 fn wants_a_look(plugin: &PluginStatus) -> bool {
     let is_changing = plugin.canary.is_some() || plugin.rolled_back.is_some();
-    plugin.state != "ready" || plugin.errors > 0 || plugin.breaker != "closed" || is_changing
+    let is_well = plugin.state == "ready" && plugin.reason.is_none();
+    !is_well || plugin.errors > 0 || plugin.breaker != "closed" || is_changing
 }
 
 /// Less is worse.
@@ -289,6 +290,8 @@ mod tests {
                 json!({ "state": "blocked", "reason": "needs demo/door 1.0.0, which failed", "memory_bytes": null }),
             ),
         ];
+        let lacks = json!({ "reason": "needs demo/door 1.0.0, which failed" });
+        few.push(plugin("demo/lacks", lacks));
         let runs = |confined: bool| json!({ "runs": { "confined": confined, "pid": 7 } });
         few.push(plugin("demo/walled", runs(true)));
         few.push(plugin("demo/free", runs(false)));

@@ -60,8 +60,8 @@ pub use breaker::{
 };
 pub use canary::{Decision, RolledBack, Served, Trial, judge};
 pub(crate) use canary::{Item, NotTried};
-pub(crate) use cell::Hold;
 pub use cell::{Cell, State, Status};
+pub(crate) use cell::{Hold, Lacks};
 pub use drive::Serving;
 pub use events::EventCounters;
 pub(crate) use frame::with_identity;

@@ -217,3 +217,20 @@ async fn what_was_loaded_stays_loaded_over_a_change() {
     assert_eq!(states(&agent), ["demo/unused idle", "demo/used ready"]);
     agent.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_that_need_what_failed_at_its_first_use_say_so() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/back", "1.0.0", &["FAIL_CREATE"], &(ECHO.to_owned() + LAZY)));
+    let more = uses("demo/back", "^1") + &route("/front");
+    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
+    let folder = tempfile::tempdir().unwrap();
+    let agent =
+        Agent::start(registry.config(folder.path(), &[("demo/front", "^1")])).await.unwrap();
+    assert_eq!(plugin(&agent, "demo/front").reason, None);
+    assert_eq!(get(&agent, "/front").await.0, 503);
+    assert_eq!(states(&agent), ["demo/back failed", "demo/front ready"]);
+    let reason = "needs demo/back 1.0.0, which failed: its start failed: no license server";
+    assert_eq!(plugin(&agent, "demo/front").reason.as_deref(), Some(reason));
+    agent.shutdown().await;
+}

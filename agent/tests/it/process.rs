@@ -270,6 +270,39 @@ async fn a_plugin_that_is_not_well_and_crashes_too_often_has_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_that_need_what_failed_while_it_ran_say_so() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &(route("/bad/{action}") + ECHO)));
+    registry.publish(release("demo/user", "1.0.0", &[], &(uses("demo/bad", "^1") + ECHO)));
+    registry.publish(release("demo/top", "1.0.0", &[], &uses("demo/user", "^1")));
+    let optional = "\n[dependencies]\n\"demo/bad\" = { version = \"^1\", optional = true }\n";
+    registry.publish(release("demo/easy", "1.0.0", &[], optional));
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = [("demo/top", "^1"), ("demo/easy", "^1")];
+    let mut config = registry.config(folder.path(), &wanted);
+    config.host.process.restarts.restarts_max = 0;
+    let agent = Agent::start(config).await.unwrap();
+    let of = |name: &str| {
+        let PluginStatus { state, reason, .. } = plugin(&agent, name);
+        (state, reason)
+    };
+    let ready = "ready".to_owned();
+    for name in ["demo/bad", "demo/easy", "demo/top", "demo/user"] {
+        assert_eq!(of(name), (ready.clone(), None));
+    }
+    assert_eq!(get(&agent, "/bad/exit").await.0, 503);
+    until(&agent, "demo/bad", "failed").await;
+    let bad = "needs demo/bad 1.0.0, which failed: its process crashed 1 times and is not started again: it ended by itself with exit code 3";
+    assert_eq!(of("demo/user"), (ready.clone(), Some(bad.to_owned())));
+    assert_eq!(
+        of("demo/top"),
+        (ready.clone(), Some(format!("needs demo/user 1.0.0, which {bad}")))
+    );
+    assert_eq!(of("demo/easy"), (ready, None));
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_loaded_says_why() {
     let registry = Registry::start().await;
     registry.publish(hostile("demo/missing", &["LIE=1"], ""));

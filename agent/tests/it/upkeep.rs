@@ -61,16 +61,19 @@ async fn a_quarantined_release_is_unloaded_although_nothing_takes_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarantined_release_can_also_be_denied_or_warned_of() {
     use modunest_agent::config::OnQuarantine;
-    for (policy, expected, status) in [
-        (OnQuarantine::Deny, "demo/bad denied its release was quarantined: it phones home", 403),
-        (OnQuarantine::Warn, "demo/bad ready its release was quarantined: it phones home", 200),
+    let why = "its release was quarantined: it phones home";
+    let needs = format!("demo/user ready needs demo/bad 1.0.0, which is denied: {why}");
+    for (policy, state, user, status) in [
+        (OnQuarantine::Deny, "denied", needs.as_str(), 403),
+        (OnQuarantine::Warn, "ready", "demo/user ready", 200),
     ] {
         let (registry, _folder, mut config) = three_plugins().await;
         config.host.lifecycle.on_quarantine = policy;
         let agent = Agent::start(config).await.unwrap();
         registry.quarantine("demo/bad", "1.0.0", true);
         assert!(agent.sync().await.is_err());
-        assert_eq!(states(&agent), [expected, "demo/good ready", "demo/user ready"]);
+        let bad = format!("demo/bad {state} {why}");
+        assert_eq!(states(&agent), [bad.as_str(), "demo/good ready", user]);
         assert_eq!(get(&agent, "/bad").await.0, status);
         assert_eq!(get(&agent, "/user").await.0, status);
         agent.shutdown().await;

@@ -115,6 +115,9 @@ pub(super) struct Parts {
     pub(super) is_lazy: bool,
 }
 
+/// What plugins lack, each looked for once.
+pub(crate) type Lacks = BTreeMap<PluginName, Option<String>>;
+
 impl Cell {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         presence::prepare();
@@ -371,6 +374,30 @@ impl Cell {
         self.turned.notify_all();
     }
 
+    /// What it cannot be without and does not have any more, although it serves itself; `known` is
+    /// what was found out of others.
+    pub(crate) fn lacks(&self, known: &mut Lacks) -> Option<String> {
+        let needed = self.manifest.dependencies.iter().filter(|one| !one.optional);
+        let mut used = needed.filter_map(|one| self.dependency(&one.plugin));
+        used.find_map(|used| {
+            let trouble = match used.status().state {
+                State::Failed | State::Blocked | State::Denied => used.trouble(),
+                state if state.serves() => used.lacks_noted(known)?,
+                _ => return None,
+            };
+            Some(format!("needs {} {}, which {trouble}", used.name, used.version))
+        })
+    }
+
+    fn lacks_noted(&self, known: &mut Lacks) -> Option<String> {
+        if let Some(lacks) = known.get(&self.name) {
+            return lacks.clone();
+        }
+        let lacks = self.lacks(known);
+        known.insert(self.name.clone(), lacks.clone());
+        lacks
+    }
+
     /// How the plugin's trouble reads behind "which".
     pub(super) fn trouble(&self) -> String {
         let status = self.status();
@@ -378,6 +405,7 @@ impl Cell {
         match status.state {
             State::Blocked => reason,
             State::Failed => format!("failed: {reason}"),
+            State::Denied => format!("is denied: {reason}"),
             other => format!("is {}", other.as_str()),
         }
     }
