@@ -8,7 +8,7 @@ use modunest_agent::status::Readiness;
 use modunest_core::archive::PackFile;
 
 use crate::plugins::{ECHO, hostile, release, route, uses};
-use crate::process::{get, until};
+use crate::process::{get, observed, until};
 use crate::registry::{Registry, Release};
 use crate::upkeep::wait_for;
 
@@ -217,6 +217,36 @@ async fn a_host_is_not_ready_while_a_critical_plugin_is_started_again() {
         wait_for("its restart", async || readiness(&agent).await.0 == 200).await;
         until(&agent, "demo/bad", "ready").await;
         assert_eq!(readiness(&agent).await, (200, None));
+        agent.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_are_loaded_at_once_than_there_are_slots() {
+    const NAMES: [&str; 8] =
+        ["demo/aa", "demo/bb", "demo/cc", "demo/dd", "demo/ee", "demo/ff", "demo/gg", "demo/hh"];
+    for in_process in [false, true] {
+        let registry = Registry::start().await;
+        for name in NAMES {
+            registry.publish(release(name, "1.0.0", &["SLOW_CREATE_MS=300"], ""));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &NAMES.map(|name| (name, "^1")));
+        config.host.slots = 2;
+        if in_process {
+            config.host.in_process = vec!["demo/*".parse().unwrap()];
+        }
+        let (agent, heard) = observed(config).await;
+        let (mut loading, mut most, mut ready) = (0, 0, 0);
+        for line in heard.lock().unwrap().iter() {
+            match line.split_once(' ').unwrap().1 {
+                "loading" => loading += 1,
+                "ready" => (loading, ready) = (loading - 1, ready + 1),
+                other => panic!("{other}"),
+            }
+            most = most.max(loading);
+        }
+        assert_eq!((most, loading, ready), (2, 0, NAMES.len()), "in process: {in_process}");
         agent.shutdown().await;
     }
 }

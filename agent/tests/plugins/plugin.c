@@ -62,6 +62,9 @@ static int32_t create(const modunest_host_table *table, modunest_bytes config, v
 #ifdef SLOW_CREATE_S
     sleep(SLOW_CREATE_S);
 #endif
+#ifdef SLOW_CREATE_MS
+    usleep(SLOW_CREATE_MS * 1000);
+#endif
 #ifdef FAIL_CREATE
     (void)out;
     return text(error, MODUNEST_FAILED, "no license server");
