@@ -6,7 +6,7 @@ use modunest_agent::Agent;
 use modunest_agent::host::EventCounters;
 use modunest_core::archive::PackFile;
 
-use crate::links::{commands, plugin, start, tell};
+use crate::links::{commands, only, plugin, start, tell};
 use crate::plugins::{linked, linked_with};
 use crate::registry::Registry;
 
@@ -192,5 +192,36 @@ async fn waiting_events_go_over_to_the_next_generation() {
     until(&agent, "demo/one", |c| c.delivered == 4).await;
     assert_eq!(tell(&agent, "/one", "seen").await.1, "event hold b\nevent c\nevent d\n");
     assert_eq!(counters(&agent, "demo/one").dead, 0);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_withholds_events_of_others() {
+    let registry = Registry::start().await;
+    registry.publish(linked("demo/pub", &publisher(""), vec![]));
+    registry.publish(linked("demo/needs", &receiver("needs", 64), vec![]));
+    let optional =
+        |name: &str| receiver(name, 64).replace("\"^1\"", "{ version = \"^1\", optional = true }");
+    registry.publish(linked("demo/easy", &optional("easy"), vec![]));
+    registry.publish(linked("demo/lucky", &optional("lucky"), vec![]));
+    let capability = "events:demo/pub:added";
+    let names = ["demo/needs", "demo/easy", "demo/lucky", "demo/pub"];
+    let (agent, _folder) = start(&registry, &names, |config| {
+        let mut rules = only(&[capability]);
+        rules[0].plugins = vec!["demo/lucky".parse().unwrap()];
+        rules.extend(only(&[]));
+        config.host.grants.rules = rules;
+    })
+    .await;
+    let needs = plugin(&agent, "demo/needs");
+    let reason = needs.reason.unwrap();
+    let begins = format!("it needs {capability}, which it is not granted");
+    assert!(needs.state == "failed" && reason.starts_with(&begins), "{reason}");
+    assert_eq!(tell(&agent, "/pub", "publish added a").await, (200, String::new()));
+    until(&agent, "demo/lucky", |counters| counters.delivered == 1).await;
+    assert_eq!(tell(&agent, "/lucky", "seen").await.1, "event a\n");
+    // All receivers get an event at once, so this one would have it waiting at least.
+    assert_eq!(counters(&agent, "demo/easy"), EventCounters::default());
+    assert_eq!(tell(&agent, "/easy", "seen").await, (200, String::new()));
     agent.shutdown().await;
 }

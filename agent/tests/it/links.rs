@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use modunest_agent::Agent;
+use modunest_agent::config::grants::Grant;
 use modunest_agent::config::{Config, GuardRule, ServiceRule};
 use modunest_agent::status::PluginStatus;
 use modunest_core::archive::PackFile;
 
+use crate::operator::Process;
 use crate::plugins::linked;
 use crate::registry::Registry;
+use crate::screens::config_file;
 
 /// Tells the plugin at a path what to do.
 pub async fn tell(agent: &Agent, path: &str, command: impl Into<reqwest::Body>) -> (u16, String) {
@@ -107,6 +110,83 @@ async fn services_are_called_by_name_and_by_handle() {
         (None, Some("2.0.0"))
     );
     agent.shutdown().await;
+}
+
+/// Everybody has what is listed here and nothing else, not even what needs no grant otherwise.
+pub fn only(allow: &[&str]) -> Vec<Grant> {
+    vec![Grant {
+        plugins: vec!["demo/*".parse().unwrap()],
+        allow: allow.iter().map(|one| one.parse().unwrap()).collect(),
+        defaults: false,
+        quota: None,
+    }]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_withholds_services_of_others() {
+    let registry = Registry::start().await;
+    let exports = "\n[[service]]\nname = \"plain\"\nversion = \"1.2.0\"\n";
+    registry.publish(linked("demo/back", exports, vec![]));
+    let import = "[[import]]\nplugin = \"demo/back\"\nservice = \"plain\"\n";
+    let needs = NEEDS_BACK.to_owned() + import + &commands("/needs", "");
+    registry.publish(linked("demo/needs", &needs, vec![]));
+    let optional = "\n[dependencies]\n\"demo/back\" = { version = \"^1\", optional = true }\n";
+    let easy = optional.to_owned() + import + &commands("/easy", "");
+    registry.publish(linked("demo/easy", &easy, vec![]));
+    let capability = "services:demo/back:plain";
+    for allow in [&[][..], &[capability]] {
+        let names = ["demo/needs", "demo/easy", "demo/back"];
+        let (agent, _folder) =
+            start(&registry, &names, |config| config.host.grants.rules = only(allow)).await;
+        let needs = plugin(&agent, "demo/needs");
+        let (status, text) = tell(&agent, "/easy", "call demo/back plain hello").await;
+        if allow.is_empty() {
+            let reason = needs.reason.unwrap();
+            let begins = format!("it needs {capability}, which it is not granted");
+            assert!(needs.state == "failed" && reason.starts_with(&begins), "{reason}");
+            assert!(text.contains(&format!("demo/easy is not granted {capability}")), "{text}");
+            assert_eq!((status, plugin(&agent, "demo/back").calls), (403, 0));
+        } else {
+            assert_eq!(needs.state, "ready", "{:?}", needs.reason);
+            assert_eq!((status, text.as_str()), (200, "plain for demo/easy says hello"));
+        }
+        agent.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_a_deprecated_service_is_warned_of_once() {
+    let registry = Registry::start().await;
+    let exports = "\n[[service]]\nname = \"plain\"\nversion = \"1.2.0\"\ndeprecated = \"use store\"\n[[service]]\nname = \"store\"\nversion = \"1.0.0\"\n";
+    registry.publish(linked("demo/back", exports, vec![]));
+    let import = |name: &str| format!("[[import]]\nplugin = \"demo/back\"\nservice = \"{name}\"\n");
+    for name in ["front", "other"] {
+        let more = NEEDS_BACK.to_owned() + &import("plain") + &import("store");
+        let more = more + &commands(&format!("/{name}"), "");
+        registry.publish(linked(&format!("demo/{name}"), &more, vec![]));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = [("demo/front", "^1"), ("demo/other", "^1")];
+    let process = Process::start(&config_file(&registry, folder.path(), &wanted)).await;
+    let gateway = process.status().await.gateway;
+    let warned = |plugin: &str| {
+        let log = process.log();
+        let of = |line: &&str| line.contains("calls a deprecated service") && line.contains(plugin);
+        log.lines().filter(of).count()
+    };
+    for (name, service, expected) in [
+        ("front", "store", [0, 0]),
+        ("front", "plain", [1, 0]),
+        ("front", "plain", [1, 0]),
+        ("other", "plain", [1, 1]),
+    ] {
+        let request = reqwest::Client::new().post(format!("http://{gateway}/{name}"));
+        let answer = request.body(format!("call demo/back {service} x")).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        // It is logged before the call is made.
+        assert_eq!(["demo/front", "demo/other"].map(warned), expected, "{name} {service}");
+    }
+    process.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
