@@ -1,108 +1,84 @@
-//! Plugins that attack, in processes of their own. Whatever one does, what it may not do is
-//! refused, or its process ends and is started again; and a neighbour answers throughout,
-//! without one error.
+//! Native plugins that attack, in processes of their own and in the agent's. Whatever one does,
+//! what it may not do is refused, or its process ends and is started again; and neighbours in
+//! all tiers answer throughout, without one error.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use modunest_agent::Agent;
 use modunest_agent::config::Config;
-use tokio::task::JoinHandle;
+use modunest_agent::sync::Options;
 
-use crate::plugins::{hostile, release, route};
-use crate::process::{get, is_alive, plugin, runs, until};
+use crate::homes::Home;
+use crate::plugins::{hostile, library_of, release_of};
+use crate::process::{is_alive, plugin, runs, until};
 use crate::registry::Registry;
+use crate::street::{Street, TIERS};
 
-/// A plugin that attacks, and a neighbour that is called all the time.
-pub struct Street {
-    pub agent: Agent,
-    folder: tempfile::TempDir,
-    over: Arc<AtomicBool>,
-    neighbour: JoinHandle<(Vec<Duration>, Vec<String>)>,
+const UPDATE: Options = Options { frozen: false, offline: false, update: true };
+
+/// Manifest lines for the route where it is told what to do.
+const DOOR: &str = "\n[[route]]\npath = \"/bad/{action}\"\nmethods = [\"POST\"]\n";
+
+/// How long anything may take that is expected to happen, on a machine that compiles beside it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A street with a native plugin that attacks, and neighbours in these tiers. `more` is appended
+/// to its manifest.
+pub async fn street_beside(
+    tiers: &[&str],
+    macros: &[&str],
+    more: &str,
+    change: impl FnOnce(&mut Config),
+) -> Street {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", macros, &(DOOR.to_owned() + more)));
+    Street::beside(tiers, registry, "demo/bad", |config| {
+        // What the plugin is after.
+        let target = config.state_dir.join("index/kept");
+        let bad = config.plugins.get_mut(&"demo/bad".parse().unwrap()).unwrap();
+        bad.config = format!("{{\"target\":\"{}\"}}", target.display()).into_bytes();
+        change(config);
+    })
+    .await
 }
 
-impl Street {
-    pub async fn new(macros: &[&str], change: impl FnOnce(&mut Config)) -> Street {
-        let registry = Registry::start().await;
-        registry.publish(hostile("demo/bad", macros, &route("/bad/{action}")));
-        registry.publish(release("demo/good", "1.0.0", &[], &route("/good")));
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("state");
-        let mut config = registry.config(&state, &[("demo/bad", "^1"), ("demo/good", "^1")]);
-        // What the plugin is after: a file of the agent's.
-        let target = state.join("index/kept");
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::write(&target, "a secret").unwrap();
-        set_target(&mut config, &target.display().to_string());
-        let restarts = &mut config.host.process.restarts;
-        restarts.first_pause = Duration::from_millis(10);
-        restarts.pause_max = Duration::from_millis(10);
-        restarts.restarts_max = 100;
-        change(&mut config);
-        let agent = Agent::start(config).await.unwrap();
-        let over = Arc::new(AtomicBool::new(false));
-        let neighbour =
-            tokio::spawn(call_on(format!("http://{}/good", agent.gateway_addr()), over.clone()));
-        Street { agent, folder, over, neighbour }
-    }
+async fn street(macros: &[&str], change: impl FnOnce(&mut Config)) -> Street {
+    street_beside(&TIERS, macros, "", change).await
+}
 
-    pub async fn act(&self, action: &str) -> (u16, String) {
-        get(&self.agent, &format!("/bad/{action}")).await
-    }
+/// One action that does not end the plugin.
+pub async fn act(street: &Street, action: &str, body: &str) -> (u16, String) {
+    let body = body.to_owned();
+    street.during(action, street.post(&format!("/bad/{action}"), body)).await
+}
 
-    /// An action that ends the plugin's process; answers what is told of the crash.
-    pub async fn dies_of(&self, action: &str) -> String {
-        let before = plugin(&self.agent, "demo/bad").restarts;
-        let (status, text) = self.act(action).await;
+async fn ping(street: &Street) -> (u16, String) {
+    street.post("/bad/ping", "").await
+}
+
+fn pong() -> (u16, String) {
+    (200, "pong".to_owned())
+}
+
+/// An action that ends the plugin's process; answers what is told of the crash.
+pub async fn dies_of(street: &Street, action: &str) -> String {
+    let before = street.restarts();
+    let attack = async {
+        let (status, text) = street.post(&format!("/bad/{action}"), "").await;
         assert!(status == 503 || status == 504, "{action}: {status} {text}");
-        let started = Instant::now();
-        while plugin(&self.agent, "demo/bad").restarts == before {
-            assert!(started.elapsed() < Duration::from_secs(60), "{action}: no restart");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        until(&self.agent, "demo/bad", "ready").await;
-        assert_eq!(self.act("ping").await, (200, "pong".to_owned()), "after {action}");
-        runs(&self.agent, "demo/bad").last_crash.unwrap().reason
-    }
-
-    /// Ends it all; the neighbour must not have noticed anything.
-    #[allow(clippy::print_stdout, reason = "the neighbour's p99 is shown, and not judged")]
-    pub async fn end(self, name: &str) {
-        let good = plugin(&self.agent, "demo/good");
-        self.over.store(true, Ordering::Relaxed);
-        let (mut times, errors) = self.neighbour.await.unwrap();
-        assert_eq!(errors, Vec::<String>::new(), "{name}");
-        assert_eq!((good.restarts, good.runs.unwrap().last_crash), (Some(0), None), "{name}");
-        let secret = self.folder.path().join("state/index/kept");
-        assert_eq!(std::fs::read_to_string(secret).unwrap(), "a secret", "{name}");
-        assert!(!times.is_empty(), "{name}: the neighbour was not called");
-        times.sort_unstable();
-        let p99 = times[times.len() * 99 / 100];
-        println!("{name}: {} calls of the neighbour, no error, p99 {p99:?}", times.len());
-        self.agent.shutdown().await;
-    }
+        until_restarted(street, before, action).await;
+    };
+    street.during(action, attack).await;
+    assert_eq!(ping(street).await, pong(), "after {action}");
+    runs(&street.agent, "demo/bad").last_crash.unwrap().reason
 }
 
-fn set_target(config: &mut Config, target: &str) {
-    let bad = config.plugins.get_mut(&"demo/bad".parse().unwrap()).unwrap();
-    bad.config = format!("{{\"target\":\"{target}\"}}").into_bytes();
-}
-
-/// Calls a page until it is over; answers how long each call took, and every failure.
-pub async fn call_on(url: String, over: Arc<AtomicBool>) -> (Vec<Duration>, Vec<String>) {
-    let client = reqwest::Client::new();
-    let (mut times, mut errors) = (Vec::new(), Vec::new());
-    while !over.load(Ordering::Relaxed) {
-        let started = Instant::now();
-        match client.get(&url).send().await {
-            Ok(answer) if answer.status().is_success() => times.push(started.elapsed()),
-            Ok(answer) => errors.push(answer.text().await.unwrap_or_default()),
-            Err(error) => errors.push(error.to_string()),
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+async fn until_restarted(street: &Street, before: u64, action: &str) {
+    let started = Instant::now();
+    while street.restarts() == before {
+        assert!(started.elapsed() < LIMIT, "{action}: no restart");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    (times, errors)
+    until(&street.agent, "demo/bad", "ready").await;
 }
 
 /// Every line of an attack says that it was refused.
@@ -114,106 +90,261 @@ fn assert_refused(attack: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_may_not_do_is_refused() {
-    let street = Street::new(&["CONSTRUCTOR"], |_| ()).await;
+    let street = street(&["CONSTRUCTOR"], |_| ()).await;
+    // Whom it attacks is the agent itself, which is this process.
+    assert_eq!(act(&street, "parent", "").await, (200, std::process::id().to_string()));
     // The constructor ran before the configuration was there, and knows no target.
-    let (status, constructed) = street.act("constructed").await;
+    let (status, constructed) = act(&street, "constructed", "").await;
     assert_eq!(status, 200, "{constructed}");
     assert_refused(&constructed);
-    let (status, attack) = street.act("attack").await;
+    let (status, attack) = act(&street, "attack", "").await;
     assert_eq!(status, 200, "{attack}");
     assert_refused(&attack);
     insta::assert_snapshot!(attack);
-    let (status, ordinary) = street.act("ordinary").await;
+    let (status, ordinary) = act(&street, "ordinary", "").await;
     assert_eq!(status, 200, "{ordinary}");
     insta::assert_snapshot!(ordinary);
-    assert_eq!(plugin(&street.agent, "demo/bad").restarts, Some(0));
-    street.end("attacks").await;
+    assert_eq!(street.restarts(), 0);
+    street.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_a_plugin_ends_its_process_alone() {
-    let street = Street::new(&[], |_| ()).await;
+    let street = street(&[], |_| ()).await;
     let mut deaths = Vec::new();
     for action in ["abort", "segfault", "overflow", "exit", "wild-answer"] {
-        deaths.push(format!("{action}: {}", street.dies_of(action).await));
+        deaths.push(format!("{action}: {}", dies_of(&street, action).await));
     }
     insta::assert_snapshot!(deaths.join("\n"));
-    street.end("crashes").await;
+    street.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_never_ends_is_ended() {
-    let street = Street::new(&[], |config| {
+    let street = street(&[], |config| {
         config.host.call_timeout = Duration::from_secs(2);
         config.host.process.grace = Duration::from_millis(200);
     })
     .await;
     for action in ["loop", "sleep", "write-without-end"] {
-        let death = street.dies_of(action).await;
+        let death = dies_of(&street, action).await;
         assert!(death.contains("was still running 200 ms after its deadline"), "{action}: {death}");
     }
-    street.end("endless calls").await;
+    street.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_ends_its_sender() {
-    let street = Street::new(&[], |config| {
+    let street = street(&[], |config| {
         config.host.call_timeout = Duration::from_secs(5);
     })
     .await;
     let mut deaths = Vec::new();
     for action in ["malformed", "oversize", "lying-length", "hang-up", "unread"] {
-        deaths.push(format!("{action}: {}", street.dies_of(action).await));
+        deaths.push(format!("{action}: {}", dies_of(&street, action).await));
     }
     insta::assert_snapshot!(deaths.join("\n"));
-    let (status, text) = street.act("large").await;
+    let (status, text) = act(&street, "large", "").await;
     assert_eq!(status, 502, "{text}");
     assert!(text.contains("is above the limit of 16777216"), "{text}");
-    assert_eq!(street.act("unknown-status").await.0, 502);
-    street.end("messages").await;
+    assert_eq!(act(&street, "unknown-status", "").await.0, 502);
+    assert_eq!(ping(&street).await, pong());
+    street.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_used_up_is_the_plugins_own() {
-    let street = Street::new(&[], |config| {
+    let private = "\n[capabilities]\nfiles = [\"private\"]\n";
+    let street = street_beside(&TIERS, &[], private, |config| {
         config.host.process.memory_max_bytes = 128 * 1024 * 1024;
+        config.host.process.file_max_bytes = 16 * 1024 * 1024;
     })
     .await;
-    assert_eq!(street.act("files").await, (200, "bounded".to_owned()));
-    assert_eq!(street.act("threads").await, (200, "bounded".to_owned()));
+    let file = street.secret().ancestors().nth(2).unwrap().join("private/demo/bad/long");
+    let (status, text) = act(&street, "fill", file.to_str().unwrap()).await;
+    assert_eq!((status, text.as_str()), (200, "16 MiB: File too large"));
+    assert_eq!(std::fs::metadata(file).unwrap().len(), 16 * 1024 * 1024);
+    let bounded = (200, "bounded".to_owned());
+    for action in ["files", "threads"] {
+        assert_eq!(act(&street, action, "").await, bounded);
+        assert_eq!(serves_again(&street).await, pong(), "after {action}");
+    }
     // Where memory ends, the runner itself may be the one that finds none.
-    let (status, text) = street.act("memory").await;
+    let (status, text) = act(&street, "memory", "").await;
     assert!(status == 503 || (status, text.as_str()) == (200, "bounded"), "{status} {text}");
-    street.end("exhaustion").await;
+    assert_eq!(serves_again(&street).await, pong(), "after memory");
+    street.end().await;
+}
+
+/// The first answer of the plugin, once its process is there again if it ended.
+async fn serves_again(street: &Street) -> (u16, String) {
+    let started = Instant::now();
+    loop {
+        let answer = ping(street).await;
+        if answer.0 != 503 || started.elapsed() > LIMIT {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_stay_with_their_sender() {
-    let street = Street::new(&[], |_| ()).await;
-    assert_eq!(street.act("flood").await, (200, "flood: DONE\n".to_owned()));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(street.act("ping").await, (200, "pong".to_owned()));
-    street.end("a flood of log lines").await;
+    let street = street(&[], |_| ()).await;
+    let flood = async {
+        let begun = (200, "flood: DONE\n".to_owned());
+        assert_eq!(street.post("/bad/flood", "").await, begun);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    };
+    street.during("flood", flood).await;
+    assert_eq!(ping(&street).await, pong());
+    street.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn siblings_cannot_be_killed() {
+async fn neither_siblings_nor_their_agent_can_be_killed() {
+    let street = street(&[], |_| ()).await;
+    let siblings = ["demo/process", "demo/component-process"];
+    let pids = siblings.map(|name| runs(&street.agent, name).pid.unwrap());
+    for (what, pid) in [
+        ("kill a sibling", pids[0]),
+        ("kill a component's process", pids[1]),
+        ("kill the agent", std::process::id()),
+    ] {
+        let refused = (200, "kill: Operation not permitted\n".to_owned());
+        let killed = street.during(what, street.post("/bad/kill", pid.to_string())).await;
+        assert_eq!(killed, refused);
+        assert!(is_alive(pid));
+    }
+    assert_eq!(siblings.map(|name| runs(&street.agent, name).pid.unwrap()), pids);
+    street.end().await;
+}
+
+/// What a library may be that its loader refuses: macros, in the order of the versions.
+const REFUSED: [(&str, &[&str]); 6] = [
+    ("a missing function", &["LIE=1"]),
+    ("a table that is too short", &["LIE=4"]),
+    ("a table of another ABI", &["LIE=5"]),
+    ("a wild create", &["LIE=2"]),
+    ("a wild table", &["LIE=3"]),
+    ("a constructor that aborts", &["CONSTRUCTOR_ABORTS"]),
+];
+
+/// Publishes the plugin's version `1.NUMBER.0` with these macros, and takes it into service.
+async fn updated(street: &Street, number: usize, macros: &[&str]) -> Result<(), String> {
+    let version = format!("1.{number}.0");
+    let library = library_of("hostile.c", macros);
+    street.registry.publish(release_of("demo/bad", &version, library, DOOR));
+    street.agent.sync_with(UPDATE).await.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_lies_does_not_take_the_place_of_one_that_serves() {
+    let street = street(&[], |_| ()).await;
+    let pid = street.pid();
+    let mut heard = Vec::new();
+    for (number, (what, macros)) in REFUSED.iter().enumerate() {
+        let refused = street.during(what, updated(&street, number + 1, macros)).await;
+        heard.push(format!("{what}: {}", refused.unwrap_err()));
+        // The one before goes on, in the process that it had.
+        assert_eq!(ping(&street).await, pong(), "after {what}");
+        assert_eq!(
+            (plugin(&street.agent, "demo/bad").version.as_str(), street.pid()),
+            ("1.0.0", pid)
+        );
+    }
+    insta::assert_snapshot!(heard.join("\n"));
+    street.end().await;
+}
+
+/// Functions and buffers that only show what they are when they are used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_lies_later_ends_its_process_alone() {
+    let street = street(&[], |_| ()).await;
+    // Its hooks are the first calls that reach it.
+    let refused = street.during("a wild call", updated(&street, 1, &["LIE=6"])).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("was killed by SIGSEGV"), "{refused}");
+    assert_eq!(ping(&street).await, pong());
+
+    let frees = async {
+        updated(&street, 2, &["LIE=7"]).await.unwrap();
+        for _ in 0..3 {
+            let before = street.restarts();
+            // The answer may be on its way already when the process ends.
+            let (status, text) = ping(&street).await;
+            assert!(status == 503 || (status, text) == pong(), "{status}");
+            until_restarted(&street, before, "a wild free").await;
+        }
+    };
+    street.during("a wild free", frees).await;
+    let crash = runs(&street.agent, "demo/bad").last_crash.unwrap();
+    assert!(crash.reason.contains("was killed by SIGSEGV"), "{crash:?}");
+
+    // A capacity is its owner's own word to itself, and nobody else's.
+    let lying = async {
+        updated(&street, 3, &["LIE=8"]).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(ping(&street).await, pong());
+        }
+    };
+    street.during("a lying capacity", lying).await;
+    assert_eq!(runs(&street.agent, "demo/bad").last_crash, None);
+    street.end().await;
+}
+
+/// What can be contained without a process between: answers that are none, tables that are
+/// none, panics, and calls that never end.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_agents_own_process_the_border_holds() {
+    let street = street(&[], |config| {
+        config.host.in_process.push("demo/bad".parse().unwrap());
+        config.host.call_timeout = Duration::from_secs(2);
+    })
+    .await;
+    assert_eq!(plugin(&street.agent, "demo/bad").tier, "in-process");
+    let (status, text) = act(&street, "large", "").await;
+    assert_eq!(status, 502, "{text}");
+    assert!(text.contains("is above the limit of 16777216"), "{text}");
+    let (status, text) = act(&street, "unknown-status", "").await;
+    assert_eq!(status, 502, "{text}");
+    // Only what its table says before it is used can be looked at.
+    let mut heard = Vec::new();
+    for (number, (what, macros)) in REFUSED.iter().take(3).enumerate() {
+        let refused = street.during(what, updated(&street, number + 1, macros)).await;
+        heard.push(format!("{what}: {}", refused.unwrap_err()));
+        assert_eq!(ping(&street).await, pong(), "after {what}");
+    }
+    insta::assert_snapshot!(heard.join("\n"));
+
+    // Nobody can end such a call, and nobody waits for it. Only for this test's own end, it ends
+    // when a file is there.
+    let over = street.secret().with_file_name("over");
+    for _ in 0..3 {
+        let (status, text) = act(&street, "loop-until", over.to_str().unwrap()).await;
+        assert_eq!(status, 504, "{text}");
+        assert_eq!(ping(&street).await, pong());
+    }
+    std::fs::write(over, "").unwrap();
+    street.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_the_agents_own_process_ends_at_the_border() {
     let registry = Registry::start().await;
-    registry.publish(hostile("demo/bad", &[], &route("/bad/{action}")));
-    registry.publish(release("demo/good", "1.0.0", &[], &route("/good")));
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = registry.config(folder.path(), &[("demo/bad", "^1"), ("demo/good", "^1")]);
-    let agent = Agent::start(config.clone()).await.unwrap();
-    let sibling = runs(&agent, "demo/good").pid.unwrap();
-    // Another agent's plugin, of the same user, is told whom to kill.
-    set_target(&mut config, &sibling.to_string());
-    config.state_dir = folder.path().join("second");
-    config.plugins.retain(|name, _| name.as_str() == "demo/bad");
-    let second = Agent::start(config).await.unwrap();
-    let refused = (200, "kill: Operation not permitted\n".to_owned());
-    assert_eq!(get(&second, "/bad/kill-target").await, refused);
-    assert!(is_alive(sibling));
-    assert_eq!(get(&agent, "/good").await.0, 200);
-    second.shutdown().await;
-    agent.shutdown().await;
+    registry.publish(Home::Native.release("demo/bad", DOOR));
+    let street = Street::start(registry, "demo/bad", |config| {
+        config.host.in_process.push("demo/bad".parse().unwrap());
+    })
+    .await;
+    assert_eq!(plugin(&street.agent, "demo/bad").tier, "in-process");
+    for panics in 1..=3 {
+        let (status, text) = act(&street, "panic", "").await;
+        assert_eq!(status, 502, "{text}");
+        assert!(text.contains("panicked: as it was told to"), "{text}");
+        assert_eq!(plugin(&street.agent, "demo/bad").panics, panics);
+        // The same instance goes on.
+        assert_eq!(street.post("/bad/count", "").await, (200, panics.to_string()));
+    }
+    street.end().await;
 }

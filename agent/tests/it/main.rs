@@ -35,6 +35,7 @@ mod scale;
 mod schedules;
 mod screens;
 mod secrets;
+mod street;
 mod traces;
 mod upkeep;
 mod waiting;

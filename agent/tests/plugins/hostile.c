@@ -1,5 +1,6 @@
-/* A plugin that attacks: /bad/ACTION does one thing and answers what came of it. With
- * CONSTRUCTOR it tries everything before anybody calls it; LIE makes its table one. */
+/* A plugin that attacks: /bad/ACTION does one thing, perhaps with the request's body, and answers
+ * what came of it. With CONSTRUCTOR it tries everything before anybody calls it; LIE makes its
+ * table one. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,8 +24,12 @@
 
 #include "modunest.h"
 
+#ifndef LIE
+#define LIE 0
+#endif
+
 static const modunest_host_table *host;
-/* "target" of the configuration: a file or a process of somebody else. */
+/* "target" of the configuration: a file of somebody else. */
 static char target[512];
 static char constructed[4096] = "nothing";
 
@@ -105,9 +110,13 @@ static void attack(char *out, size_t room) {
     struct rlimit limit = {1 << 20, 1 << 20};
     struct iovec own = {out, 16}, other = {(void *)0x400000, 16};
     struct sockaddr_un name = {AF_UNIX, "/run/attack.sock"};
+    char memory[64], environment[64];
     DIR *folder;
     long pid;
     out[0] = 0;
+    /* Runners are children of the agent, whatever they were forked from. */
+    snprintf(memory, sizeof memory, "/proc/%d/mem", getppid());
+    snprintf(environment, sizeof environment, "/proc/%d/environ", getppid());
     errno = 0;
     note(out, room, "fork", (pid = syscall(SYS_fork)));
     if (pid == 0) _exit(0);
@@ -147,7 +156,9 @@ static void attack(char *out, size_t room) {
     note(out, room, "terminal input", ioctl(0, TIOCSTI, "x"));
     note(out, room, "list /", (folder = opendir("/")) ? 0 : -1);
     note(out, room, "read /etc/passwd", open("/etc/passwd", O_RDONLY));
-    note(out, room, "read the agent's memory", open("/proc/self/../1/mem", O_RDONLY));
+    note(out, room, "read the agent's memory", open(memory, O_RDONLY));
+    note(out, room, "write the agent's memory", open(memory, O_RDWR));
+    note(out, room, "read the agent's environment", open(environment, O_RDONLY));
     note(out, room, "read its own maps", open("/proc/self/maps", O_RDONLY));
     note(out, room, "make a file in /tmp", open("/tmp/attack", O_CREAT | O_WRONLY, 0600));
     note(out, room, "make a folder in /tmp", mkdir("/tmp/attack-folder", 0700));
@@ -207,10 +218,25 @@ static void send_everywhere(const void *bytes, size_t len, int times) {
         for (fd = 3; fd < 64; fd++) send(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static int32_t act(const char *action, modunest_buffer *out) {
+/* Writes as much into a file as it may hold; answers in MiB how long it became, and why no
+ * longer. */
+static void fill(char *out, size_t room, const char *path) {
+    static char piece[1 << 20];
+    int fd, mib = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    errno = 0;
+    fd = open(path, O_CREAT | O_WRONLY, 0600);
+    while (fd >= 0 && mib < 64 && write(fd, piece, sizeof piece) == sizeof piece) mib++;
+    snprintf(out, room, "%d MiB: %s", mib, strerror(errno));
+    close(fd);
+}
+
+static int32_t act(const char *action, const char *body, modunest_buffer *out) {
     static char text[8192];
     text[0] = 0;
     if (!strcmp(action, "ping")) return page(out, "pong", 4);
+    if (!strcmp(action, "parent")) snprintf(text, sizeof text, "%d", getppid());
+    if (!strcmp(action, "fill")) fill(text, sizeof text, body);
     if (!strcmp(action, "attack")) attack(text, sizeof text);
     if (!strcmp(action, "ordinary")) ordinary(text, sizeof text);
     if (!strcmp(action, "constructed")) snprintf(text, sizeof text, "%s", constructed);
@@ -223,6 +249,8 @@ static int32_t act(const char *action, modunest_buffer *out) {
     if (!strcmp(action, "exit")) exit(3);
     if (!strcmp(action, "loop"))
         for (;;) *(volatile char *)text = 1;
+    if (!strcmp(action, "loop-until"))
+        while (access(body, F_OK)) continue;
     if (!strcmp(action, "sleep")) sleep(1000);
     if (!strcmp(action, "memory")) {
         size_t mib = 0;
@@ -239,9 +267,7 @@ static int32_t act(const char *action, modunest_buffer *out) {
         /* Stacks of 250 MiB are more than it may have, also where nothing counts threads. */
         snprintf(text, sizeof text, "%s", as_many_threads(4000) < 4000 ? "bounded" : "UNBOUNDED");
     }
-    if (!strcmp(action, "kill-target")) {
-        note(text, sizeof text, "kill", kill(atoi(target), SIGKILL));
-    }
+    if (!strcmp(action, "kill")) note(text, sizeof text, "kill", kill(atoi(body), SIGKILL));
     if (!strcmp(action, "malformed")) {
         send_everywhere("\xff\xff\xff\xff no message at all, but long enough for one", 48, 1);
         sleep(1000);
@@ -308,17 +334,43 @@ static int32_t create(const modunest_host_table *table, modunest_bytes config, v
 
 static void destroy(void *instance) { free(instance); }
 
+/* The service: so many bytes as its payload says. */
+static int32_t as_long(modunest_bytes payload, modunest_buffer *out) {
+    char digits[32];
+    size_t len, n;
+    int32_t status;
+    uint8_t *bytes;
+    snprintf(digits, sizeof digits, "%.*s", (int)payload.len, (const char *)payload.ptr);
+    len = strtoul(digits, 0, 10);
+    bytes = malloc(len + 1);
+    for (n = 0; n < len; n++) bytes[n] = (uint8_t)(n % 251);
+    status = answer(out, MODUNEST_OK, bytes, len);
+    free(bytes);
+    return status;
+}
+
 static int32_t call(void *instance, const modunest_request *request, modunest_buffer *out) {
-    char action[64];
-    size_t n = 0;
+    char action[64], body[512];
+    size_t n = 0, body_len;
+    uint32_t head_len;
+    int32_t status;
     const char *begin;
     (void)instance;
+    if (request->kind == MODUNEST_SERVICE) return as_long(request->payload, out);
     if (request->kind != MODUNEST_HTTP) return MODUNEST_UNSUPPORTED;
+    memcpy(&head_len, request->payload.ptr, 4);
+    body_len = request->payload.len - 4 - head_len;
+    if (body_len >= sizeof body) body_len = sizeof body - 1;
+    memcpy(body, request->payload.ptr + 4 + head_len, body_len);
+    body[body_len] = 0;
     begin = memmem(request->payload.ptr, request->payload.len, "/bad/", 5);
     if (!begin) return MODUNEST_NOT_FOUND;
     for (begin += 5; n + 1 < sizeof action && begin[n] != '"'; n++) action[n] = begin[n];
     action[n] = 0;
-    return act(action, out);
+    status = act(action, body, out);
+    if (LIE == 7) out->free = (void *)8;
+    if (LIE == 8) out->capacity = 1;
+    return status;
 }
 
 static int32_t nothing(void *instance, modunest_buffer *out) {
@@ -334,26 +386,18 @@ static int32_t restore(void *instance, modunest_bytes snapshot, modunest_buffer 
     return MODUNEST_OK;
 }
 
-#if defined LIE && LIE == 2
-#define CREATE (void *)8
-#else
-#define CREATE create
-#endif
-#if defined LIE && LIE == 1
-#define RESTORE 0
-#else
-#define RESTORE restore
-#endif
-
 static const modunest_plugin_table plugin_table = {
-    sizeof(modunest_plugin_table), MODUNEST_ABI_VERSION, CREATE, destroy, call,
-    nothing, nothing, RESTORE, nothing,
+    LIE == 4 ? sizeof(modunest_plugin_table) - 8 : sizeof(modunest_plugin_table),
+    LIE == 5 ? MODUNEST_ABI_VERSION + 1 : MODUNEST_ABI_VERSION,
+    LIE == 2 ? (void *)8 : create,
+    destroy,
+    LIE == 6 ? (void *)8 : call,
+    nothing,
+    nothing,
+    LIE == 1 ? 0 : restore,
+    nothing,
 };
 
 const modunest_plugin_table *modunest_plugin_v1(void) {
-#if defined LIE && LIE == 3
-    return (const modunest_plugin_table *)8;
-#else
-    return &plugin_table;
-#endif
+    return LIE == 3 ? (const modunest_plugin_table *)8 : &plugin_table;
 }
