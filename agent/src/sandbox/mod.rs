@@ -11,6 +11,9 @@ mod files;
 mod fork;
 mod limits;
 mod probe;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::path::PathBuf;
 
