@@ -1,4 +1,4 @@
-//! One plugin, from one source, in the three homes that a plugin may have.
+//! One plugin, from one source, in the four homes that a plugin may have.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,8 @@ pub const PROBE: &[u8] = include_bytes!("../../../fuzz/corpus/scan/findings-prob
 /// Where a plugin runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
+    /// A native library in the agent's process.
+    Near,
     /// A native library in a process of its own.
     Native,
     /// A component in the agent's process.
@@ -25,12 +27,16 @@ pub enum Home {
 }
 
 impl Home {
-    pub const ALL: [Home; 3] = [Home::Native, Home::Inside, Home::Runner];
+    pub const ALL: [Home; 4] = [Home::Native, Home::Near, Home::Inside, Home::Runner];
+    /// Those with a wall: what a plugin does there by itself is confined, and what never ends is
+    /// ended.
+    pub const WALLED: [Home; 3] = [Home::Native, Home::Inside, Home::Runner];
     pub const COMPONENTS: [Home; 2] = [Home::Inside, Home::Runner];
 
     /// The word of the status.
     pub fn tier(self) -> &'static str {
         match self {
+            Home::Near => "in-process",
             Home::Native => "process",
             Home::Inside => "component",
             Home::Runner => "component-process",
@@ -41,24 +47,34 @@ impl Home {
     pub fn trust(self) -> TrustLevel {
         match self {
             Home::Inside => TrustLevel::Verified,
-            Home::Native | Home::Runner => TrustLevel::Community,
+            Home::Near | Home::Native | Home::Runner => TrustLevel::Community,
         }
+    }
+
+    /// Another version of the probe, which differs in nothing else.
+    pub fn release_at(self, name: &str, version: &str, more: &str) -> Release {
+        let Release { manifest, files } = self.release(name, more);
+        let (first, at) = ("\nversion = \"1.0.0\"", format!("\nversion = \"{version}\""));
+        Release { manifest: manifest.replacen(first, &at, 1), files }
     }
 
     /// Version 1.0.0 of the probe, for this home. `more` is appended to the manifest.
     pub fn release(self, name: &str, more: &str) -> Release {
         match self {
-            Home::Native => release_of(name, "1.0.0", native_library(), more),
+            Home::Near | Home::Native => release_of(name, "1.0.0", native_library(), more),
             Home::Inside | Home::Runner => component(name, more),
         }
     }
 
-    /// Brings all components of a configuration there, whatever their trust levels.
+    /// Brings all plugins of a configuration there, whatever their trust levels.
     pub fn settle(self, config: &mut Config) {
         config.host.component.own_process = match self {
             Home::Inside => Some(TrustLevel::Community),
-            Home::Native | Home::Runner => None,
+            Home::Near | Home::Native | Home::Runner => None,
         };
+        if self == Home::Near {
+            config.host.in_process = vec!["demo/*".parse().unwrap()];
+        }
     }
 }
 
