@@ -11,7 +11,10 @@ use modunest_agent::status::{PluginStatus, Runs};
 use modunest_agent::store::Fresh;
 use modunest_agent::sync::{Options, Syncer};
 use modunest_agent::{Agent, Config};
+use modunest_sdk::Status;
+use modunest_sdk::abi::MAX_MESSAGE_BYTES;
 
+use crate::homes::Home;
 use crate::plugins::{ECHO, hostile, release, route, uses};
 use crate::registry::{ORIGIN, Registry, registry_key};
 use crate::upkeep::wait_for;
@@ -65,7 +68,7 @@ pub fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
 }
 
-async fn until_dead(pid: u32) {
+pub async fn until_dead(pid: u32) {
     let started = Instant::now();
     while is_alive(pid) {
         assert!(started.elapsed() < LIMIT, "{pid} lives on");
@@ -360,8 +363,119 @@ async fn a_trust_group_shares_a_process_and_its_fate() {
     agent.shutdown().await;
 }
 
+/// What a plugin's process holds beside its standard streams: sockets and memory that it shares
+/// with its agent, and nothing that the agent itself has open.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_bodies_and_many_calls_at_once() {
+async fn a_process_has_no_descriptor_of_its_agents() {
+    let links = |pid: u32| -> Vec<String> {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        // A descriptor may have been closed since.
+        let links = open.filter_map(|open| std::fs::read_link(open.unwrap().path()).ok());
+        links.map(|link| link.to_str().unwrap().to_owned()).collect()
+    };
+    let registry = Registry::start().await;
+    registry.publish(release("demo/native", "1.0.0", &[], &route("/native")));
+    registry.publish(Home::Runner.release("demo/component", &route("/component")));
+    let folder = tempfile::tempdir().unwrap();
+    // Opened by code that has never heard of other programs.
+    let secret = std::fs::File::create(folder.path().join("secret")).unwrap();
+    rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
+    let (_socket, _other) = {
+        let pair = std::os::unix::net::UnixStream::pair().unwrap();
+        rustix::io::fcntl_setfd(&pair.0, rustix::io::FdFlags::empty()).unwrap();
+        pair
+    };
+    let names = [("demo/native", "^1"), ("demo/component", "^1")];
+    let mut config = registry.config(&folder.path().join("state"), &names);
+    config.host.load_timeout = LIMIT;
+    let agent = Agent::start(config).await.unwrap();
+    assert_eq!(get(&agent, "/native").await.0, 200);
+    assert_eq!(get(&agent, "/component/now").await.0, 200);
+    let own = links(std::process::id());
+    assert!(own.iter().any(|link| link.ends_with("/secret")), "{own:?}");
+    let plugins = ["demo/native", "demo/component"].map(|name| runs(&agent, name).pid.unwrap());
+    for pid in plugins.into_iter().chain(zygotes()) {
+        let held = links(pid);
+        let foreign = |link: &&String| {
+            let is_socket = link.starts_with("socket:");
+            // Each end of a pair has a number of its own.
+            (is_socket && own.contains(link))
+                || !(is_socket
+                    || link.starts_with("pipe:")
+                    || link.starts_with("/memfd:modunest-")
+                    || link.as_str() == "/dev/null")
+        };
+        let foreign: Vec<_> = held.iter().filter(foreign).collect();
+        assert_eq!(foreign, Vec::<&String>::new(), "{pid}: {held:?}");
+        // More would be somebody else's.
+        let count = |kind: &str| held.iter().filter(|link| link.starts_with(kind)).count();
+        assert!(count("pipe:") <= 2, "{held:?}");
+    }
+    agent.shutdown().await;
+}
+
+/// Bytes of which none looks like its neighbour.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// Where a body is too large for a socket's message and goes through shared memory, and the most
+/// that any may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_every_length_arrive_whole_in_both_directions() {
+    const INLINE: usize = 64 * 1024;
+    for home in Home::ALL {
+        let registry = Registry::start().await;
+        registry.publish(home.release("demo/probe", ECHO));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &[("demo/probe", "^1")]);
+        home.settle(&mut config);
+        config.host.load_timeout = LIMIT;
+        config.host.call_timeout = LIMIT;
+        let agent = Agent::start(config).await.unwrap();
+        assert_eq!(plugin(&agent, "demo/probe").tier, home.tier());
+        for length in [0, 1, INLINE - 1, INLINE, INLINE + 1, MAX_MESSAGE_BYTES] {
+            let body = pattern(length);
+            let answer = agent.call_service("demo/probe", "echo", body.clone()).await.unwrap();
+            assert!(answer == body, "{home:?}: {length} bytes");
+        }
+        let much = vec![0; MAX_MESSAGE_BYTES + 1];
+        let error = agent.call_service("demo/probe", "echo", much).await.unwrap_err();
+        assert_eq!(error.status(), Status::InvalidInput, "{home:?}: {error}");
+        let answer = agent.call_service("demo/probe", "echo", b"still".to_vec()).await;
+        assert_eq!(answer, Ok(b"still".to_vec()), "{home:?}");
+        agent.shutdown().await;
+    }
+}
+
+/// The same for answers that are larger than what they answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_as_long_as_a_message_may_be_and_no_longer() {
+    for in_process in [vec![], vec!["demo/*".parse().unwrap()]] {
+        let registry = Registry::start().await;
+        let more = "\n[[service]]\nname = \"as-long\"\nversion = \"1.0.0\"\n";
+        registry.publish(hostile("demo/long", &[], more));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &[("demo/long", "^1")]);
+        config.host.in_process = in_process;
+        let agent = Agent::start(config).await.unwrap();
+        let ask = async |length: usize| {
+            agent.call_service("demo/long", "as-long", length.to_string()).await
+        };
+        for length in [64 * 1024, 64 * 1024 + 1, MAX_MESSAGE_BYTES] {
+            assert!(ask(length).await.unwrap() == pattern(length), "{length} bytes");
+        }
+        let error = ask(MAX_MESSAGE_BYTES + 1).await.unwrap_err();
+        assert_eq!(error.status(), Status::Failed, "{error}");
+        assert!(error.text().contains("16777217 bytes is above the limit"), "{error}");
+        assert_eq!(ask(5).await, Ok(pattern(5)));
+        assert_eq!(runs(&agent, "demo/long").last_crash, None);
+        agent.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_are_served_at_once() {
     let registry = Registry::start().await;
     let more = route("/slow");
     registry.publish(release("demo/slow", "1.0.0", &["SLOW_CALL_S=1"], &more));
