@@ -9,6 +9,7 @@ use modunest_agent::status::PluginStatus;
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Error, TrialWord};
 
+use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::process::{get, plugin};
 use crate::registry::{Registry, Release};
@@ -36,6 +37,15 @@ fn counter(version: &str, macros: &[&str]) -> Release {
 
 /// An agent that runs `first`, and tries `second` from now on.
 async fn trying(first: Release, second: Release, rules: CanarySettings) -> (Registry, Setup) {
+    trying_with(first, second, rules, |_| ()).await
+}
+
+async fn trying_with(
+    first: Release,
+    second: Release,
+    rules: CanarySettings,
+    change: impl FnOnce(&mut Config),
+) -> (Registry, Setup) {
     let registry = Registry::start().await;
     registry.publish(first);
     let folder = tempfile::tempdir().unwrap();
@@ -43,6 +53,7 @@ async fn trying(first: Release, second: Release, rules: CanarySettings) -> (Regi
     config.host.lifecycle.canary = rules;
     config.host.lifecycle.health.every = Duration::from_millis(1);
     config.host.lifecycle.health.failures = 1;
+    change(&mut config);
     let agent = Agent::start(config.clone()).await.unwrap();
     registry.publish(second);
     let synced = agent.sync_with(UPDATE).await.unwrap();
@@ -113,6 +124,46 @@ async fn a_good_change_is_promoted_and_the_old_instance_keeps_the_state_until_th
     assert_eq!(get(&agent, "/page").await.1, new(1));
     assert_eq!(plugin(&agent, "demo/page").canary, None);
     agent.shutdown().await;
+}
+
+/// Both ends of a trial, wherever the plugin runs: the same source as both releases, of which
+/// the new one is asked for what fails where it shall fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn trials_end_the_same_in_every_home() {
+    for home in Home::ALL {
+        let at = |version: &str| home.release_at("demo/page", version, &(route("/page") + KEPT));
+        let settle = |config: &mut Config| {
+            home.settle(config);
+            config.host.load_timeout = Duration::from_secs(60);
+        };
+        let (_registry, setup) = trying_with(at("1.0.0"), at("1.1.0"), rule(50, 100), settle).await;
+        assert_eq!(setup.page().tier, home.tier());
+        for failures in 1..=3 {
+            // By turns, and the old one goes first.
+            let count = get(&setup.agent, "/page/count").await;
+            assert_eq!(count, (200, failures.to_string()), "{home:?}");
+            assert_eq!(get(&setup.agent, "/page/fail").await.0, 502, "{home:?}");
+        }
+        let after = setup.decided().await;
+        let why = after.rolled_back.unwrap().reason;
+        assert!(why.starts_with("3 of its 3 calls failed"), "{home:?}: {why}");
+        let count = get(&setup.agent, "/page/count").await;
+        assert_eq!((after.version.as_str(), count), ("1.0.0", (200, "4".to_owned())));
+        setup.agent.shutdown().await;
+
+        let (_registry, setup) = trying_with(at("1.0.0"), at("1.1.0"), rule(50, 2), settle).await;
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(get(&setup.agent, "/page/count").await.1);
+        }
+        // The new one counts in a copy of its own, which is let go of.
+        assert_eq!(seen, ["1", "1", "2", "2"], "{home:?}");
+        let after = setup.decided().await;
+        assert_eq!((after.version.as_str(), after.rolled_back), ("1.1.0", None), "{home:?}");
+        assert_eq!(get(&setup.agent, "/page/count").await.1, "3", "{home:?}");
+        assert_eq!(setup.page().tier, home.tier());
+        setup.agent.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

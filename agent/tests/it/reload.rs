@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Error};
 
+use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
+use crate::process::{plugin, runs, until_dead};
 use crate::registry::{Registry, Release};
 
 const UPDATE: Options = Options { frozen: false, offline: false, update: true };
@@ -95,6 +97,95 @@ async fn state_moves_on_while_calls_come_in() {
     // Every single call has been counted, whichever instance it reached.
     assert_eq!(get(&agent, "/count").await.1, format!("demo/counter 1.3.0 counts {}", calls + 1));
     agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_moves_on_in_every_home() {
+    for home in Home::ALL {
+        let registry = Registry::start().await;
+        let counter = |version: &str, schema: u32, accepts: &[u32]| {
+            let more = route("/counter") + &state(schema, accepts);
+            home.release_at("demo/counter", version, &more)
+        };
+        registry.publish(counter("1.0.0", 1, &[]));
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = registry.config(folder.path(), &[("demo/counter", "^1")]);
+        home.settle(&mut config);
+        config.host.load_timeout = Duration::from_secs(60);
+        let agent = Agent::start(config).await.unwrap();
+        let callers = Callers::start(&agent, "/counter/count", 4);
+        for (version, schema, accepts) in [("1.1.0", 2, &[1][..]), ("1.2.0", 2, &[])] {
+            registry.publish(counter(version, schema, accepts));
+            assert!(agent.sync_with(UPDATE).await.unwrap().changed);
+            let seen = plugin(&agent, "demo/counter");
+            assert_eq!((seen.version.as_str(), seen.tier.as_str()), (version, home.tier()));
+        }
+        let calls = callers.end().await;
+        let next = (200, (calls + 1).to_string());
+        assert_eq!(get(&agent, "/counter/count").await, next, "{home:?}");
+        agent.shutdown().await;
+    }
+}
+
+/// Counts to three, changes the release, and counts on to four.
+async fn changed(
+    schema: u32,
+    accepts: &[u32],
+    keep_old: Duration,
+) -> (Registry, tempfile::TempDir, Agent) {
+    let registry = Registry::start().await;
+    registry.publish(counter("1.0.0", &[], &state(1, &[])));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/counter", "^1")]);
+    config.host.lifecycle.keep_old = keep_old;
+    let agent = Agent::start(config).await.unwrap();
+    for count in 1..=3 {
+        assert_eq!(counted(&agent).await, format!("demo/counter 1.0.0 counts {count}"));
+    }
+    registry.publish(counter("1.1.0", &[], &state(schema, accepts)));
+    let before = runs(&agent, "demo/counter").pid.unwrap();
+    agent.sync_with(UPDATE).await.unwrap();
+    assert_eq!(counted(&agent).await, "demo/counter 1.1.0 counts 4");
+    if keep_old.is_zero() {
+        until_dead(before).await;
+    }
+    (registry, folder, agent)
+}
+
+async fn counted(agent: &Agent) -> String {
+    get(agent, "/count").await.1
+}
+
+/// Going back takes the state along where the old release knows its form, be its instance kept or
+/// gone; where it does not, it goes on with the state that its kept instance had, and cannot be
+/// gone back to once that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn going_back_never_begins_anew() {
+    let kept = Duration::from_secs(120);
+    for (schema, accepts, keep_old, expected) in [
+        (1, &[][..], kept, Some(5)),
+        (1, &[], Duration::ZERO, Some(5)),
+        (2, &[1], kept, Some(4)),
+        (2, &[1], Duration::ZERO, None),
+    ] {
+        let (_registry, _folder, agent) = changed(schema, accepts, keep_old).await;
+        let back = agent.rollback(None).await;
+        match expected {
+            Some(count) => {
+                assert!(back.unwrap().changed);
+                assert_eq!(counted(&agent).await, format!("demo/counter 1.0.0 counts {count}"));
+            }
+            None => {
+                let refused = back.unwrap_err();
+                assert!(matches!(refused, Error::NotSwitched { .. }), "{refused}");
+                let text = refused.to_string();
+                let reason = "accepts states of version [1], and what runs keeps version 2";
+                assert!(text.contains(reason), "{text}");
+                assert_eq!(counted(&agent).await, "demo/counter 1.1.0 counts 5");
+            }
+        }
+        agent.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

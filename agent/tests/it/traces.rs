@@ -11,7 +11,9 @@ use axum::routing::post;
 use modunest_agent::Agent;
 use modunest_runtime::telemetry::{self, Settings};
 
-use crate::plugins::{ECHO, release, route, uses};
+use crate::homes::Home;
+use crate::plugins::{ECHO, uses};
+use crate::process::plugin;
 use crate::registry::Registry;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -83,22 +85,48 @@ async fn collect(State(collected): State<Collected>, body: Bytes) {
 
 async fn ask(agent: &Agent) -> u16 {
     let url = format!("http://{}/front", agent.gateway_addr());
-    let request = reqwest::Client::new().get(url);
+    let request = reqwest::Client::new().post(url).body("call demo/back echo hello");
     let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
     request.send().await.unwrap().status().as_u16()
+}
+
+/// Who calls, and who is called: every home in both places, alone and beside others.
+const PAIRS: [(Home, Home); 8] = [
+    (Home::Native, Home::Native),
+    (Home::Near, Home::Near),
+    (Home::Inside, Home::Inside),
+    (Home::Runner, Home::Runner),
+    (Home::Native, Home::Inside),
+    (Home::Inside, Home::Near),
+    (Home::Near, Home::Runner),
+    (Home::Runner, Home::Native),
+];
+
+/// An agent with `demo/front`, whose route calls a service of `demo/back`.
+async fn pair(front: Home, back: Home) -> (tempfile::TempDir, Agent) {
+    let registry = Registry::start().await;
+    let more = uses("demo/back", "^1") + "\n[[route]]\npath = \"/front\"\nmethods = [\"POST\"]\n";
+    registry.publish(front.release("demo/front", &more));
+    registry.publish(back.release("demo/back", ECHO));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/front", "^1")]);
+    config.host.load_timeout = Duration::from_secs(60);
+    for (home, name) in [(front, "demo/front"), (back, "demo/back")] {
+        registry.trust(name, home.trust());
+        if home == Home::Near {
+            config.host.in_process.push(name.parse().unwrap());
+        }
+    }
+    let agent = Agent::start(config).await.unwrap();
+    for (home, name) in [(front, "demo/front"), (back, "demo/back")] {
+        assert_eq!(plugin(&agent, name).tier, home.tier());
+    }
+    (folder, agent)
 }
 
 /// One test, because a process exports once.
 #[tokio::test(flavor = "multi_thread")]
 async fn nested_calls_are_one_trace_and_a_collector_that_is_away_holds_nobody_up() {
-    let registry = Registry::start().await;
-    registry.publish(release("demo/back", "1.0.0", &[], ECHO));
-    let more = uses("demo/back", "^1") + &route("/front");
-    registry.publish(release("demo/front", "1.0.0", &["FORWARD_PLUGIN=\"demo/back\""], &more));
-    let folder = tempfile::tempdir().unwrap();
-    let agent =
-        Agent::start(registry.config(folder.path(), &[("demo/front", "^1")])).await.unwrap();
-
     let collected = Collected::default();
     let router = Router::new().route("/v1/traces", post(collect)).with_state(collected.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -106,24 +134,30 @@ async fn nested_calls_are_one_trace_and_a_collector_that_is_away_holds_nobody_up
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let settings = Settings::read(Some(&address), "test", "1").unwrap().unwrap();
     let settings = Settings { delay: Duration::from_millis(50), ..settings };
-    let exporter = telemetry::start(settings.clone()).unwrap();
-    assert!(telemetry::start(settings.clone()).is_err());
-    assert_eq!(ask(&agent).await, 200);
-    tokio::task::spawn_blocking(move || exporter.shutdown()).await.unwrap();
-    let spans: BTreeMap<String, (String, String)> = collected
-        .lock()
-        .unwrap()
-        .drain(..)
-        .map(|(name, id, parent)| (name, (id, parent)))
-        .collect();
-    let names: Vec<&str> = spans.keys().map(String::as_str).collect();
-    assert_eq!(names, ["GET /front", "route demo/front /front", "service demo/back echo"]);
-    assert_eq!(spans["GET /front"].1, CALLER);
-    assert_eq!(spans["route demo/front /front"].1, spans["GET /front"].0);
-    assert_eq!(spans["service demo/back echo"].1, spans["route demo/front /front"].0);
+    for (front, back) in PAIRS {
+        let (_folder, agent) = pair(front, back).await;
+        let exporter = telemetry::start(settings.clone()).unwrap();
+        assert!(telemetry::start(settings.clone()).is_err());
+        assert_eq!(ask(&agent).await, 200);
+        tokio::task::spawn_blocking(move || exporter.shutdown()).await.unwrap();
+        let spans: BTreeMap<String, (String, String)> = collected
+            .lock()
+            .unwrap()
+            .drain(..)
+            .map(|(name, id, parent)| (name, (id, parent)))
+            .collect();
+        let names: Vec<&str> = spans.keys().map(String::as_str).collect();
+        let expected = ["POST /front", "route demo/front /front", "service demo/back echo"];
+        assert_eq!(names, expected, "{front:?} calls {back:?}");
+        assert_eq!(spans["POST /front"].1, CALLER);
+        assert_eq!(spans["route demo/front /front"].1, spans["POST /front"].0);
+        assert_eq!(spans["service demo/back echo"].1, spans["route demo/front /front"].0);
+        agent.shutdown().await;
+    }
 
     // Nobody listens any more, and a queue of one is full at once.
     let endpoint = "http://127.0.0.1:9/v1/traces".to_owned();
+    let (_folder, agent) = pair(Home::Native, Home::Native).await;
     let exporter = telemetry::start(Settings { endpoint, queue: 1, batch: 1, ..settings }).unwrap();
     for _ in 0..20 {
         assert_eq!(ask(&agent).await, 200);
