@@ -349,6 +349,14 @@ async fn requests_go_where_they_were_granted() {
     assert_eq!(asker.send(&url("/large")).await.unwrap_err().status(), Status::Failed);
     let slow = Send { timeout_ms: 50, ..Send::get(&url("/slow")) }.encode();
     assert_eq!(asker.refused(op::HTTP_SEND, slow).await.0, Status::DeadlineExceeded);
+    // One at a time: of two, one waits for its answer in vain, and the other is told at once.
+    let slow = || Send { timeout_ms: 2000, ..Send::get(&url("/slow")) }.encode();
+    let (one, other) =
+        tokio::join!(asker.refused(op::HTTP_SEND, slow()), asker.refused(op::HTTP_SEND, slow()));
+    let (waited, told) = if one.0 == Status::Unavailable { (other, one) } else { (one, other) };
+    assert_eq!((waited.0, told.0), (Status::DeadlineExceeded, Status::Unavailable), "{told:?}");
+    assert_eq!(told.1, "the plugin's quota of 1 requests at a time is used");
+    assert_eq!(asker.send(&url("/medium")).await.unwrap().status, 200);
 
     // Neither other hosts nor other spellings of this one.
     for other in [

@@ -2,6 +2,8 @@
  * Below its route (ROUTE):
  *   /head     the request's head, as it came
  *   /service  what the service `who` of PLUGIN answers (with -DPLUGIN)
+ *   /forge    what it answers to whoever says to be somebody else: in the call, on a thread of
+ *             the plugin's own, and to the host itself (with -DPLUGIN)
  *   /slow     sleeps so many milliseconds as the query says
  *   /big      a streamed body of so many pieces of 256 KiB as the query says
  *   /events   an event, then nothing until /wake
@@ -14,6 +16,7 @@
  */
 #include "modunest.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -127,16 +130,54 @@ static int32_t upload(const char *head, modunest_buffer *out) {
 }
 
 #ifdef PLUGIN
-static int32_t service(const modunest_request *request, modunest_buffer *out) {
-    modunest_buffer inner = {0};
+static int32_t who(const modunest_request *request, modunest_bytes payload, modunest_buffer *out) {
     modunest_service_call call = {
         .size = sizeof call,
         .plugin = {(const uint8_t *)PLUGIN, strlen(PLUGIN)},
         .service = {(const uint8_t *)"who", 3},
+        .payload = payload,
         .trace = request->trace,
         .deadline_ms = request->deadline_ms,
     };
-    int32_t status = host->call_service(host->context, &call, &inner);
+    return host->call_service(host->context, &call, out);
+}
+
+struct forgery {
+    const modunest_request *request;
+    modunest_bytes payload;
+    modunest_buffer heard;
+    int32_t status;
+};
+
+static void *forge_once(void *raw) {
+    struct forgery *forgery = raw;
+    forgery->status = who(forgery->request, forgery->payload, &forgery->heard);
+    return NULL;
+}
+
+static int32_t forge(const modunest_request *request, modunest_buffer *out) {
+    const char *eve = "{\"subject\":\"eve\",\"roles\":[\"admin\"],\"identity\":{\"subject\":\"eve\"}}";
+    modunest_bytes payload = {(const uint8_t *)eve, strlen(eve)};
+    struct forgery told[3] = {{request, payload, {0}, 0}, {request, payload, {0}, 0}};
+    char words[4096];
+    size_t used = 0;
+    pthread_t thread;
+    forge_once(&told[0]);
+    pthread_create(&thread, NULL, forge_once, &told[1]);
+    pthread_join(thread, NULL);
+    told[2].status = host->operate(host->context, 200, payload, &told[2].heard);
+    for (int i = 0; i < 3; i++) {
+        modunest_buffer *heard = &told[i].heard;
+        used += (size_t)snprintf(words + used, sizeof words - used, "%d %.*s\n",
+                                 (int)told[i].status, (int)heard->len, (const char *)heard->ptr);
+        if (heard->free) heard->free(heard->ptr, heard->len, heard->capacity);
+    }
+    return plain(out, words, used);
+}
+
+static int32_t service(const modunest_request *request, modunest_buffer *out) {
+    modunest_buffer inner = {0};
+    int32_t status = who(request, (modunest_bytes){0}, &inner);
     if (status != MODUNEST_OK) {
         *out = inner;
         return status;
@@ -159,6 +200,7 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
     if (AT("/upload")) return upload(head, out);
 #ifdef PLUGIN
     if (AT("/service")) return service(request, out);
+    if (AT("/forge")) return forge(request, out);
 #endif
     if (AT("/slow")) {
         long ms = number_behind(head, "\"query\":\"", 0);

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use modunest_agent::Agent;
 use modunest_agent::config::users::KeysFrom;
-use modunest_agent::config::{Pattern, UserSettings};
+use modunest_agent::config::{Config, Pattern, UserSettings};
 use modunest_core::user::{Access, Rule, segments};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::issuer::{Issuer, SigningKey, encode};
 use super::{Setup, setup, url};
@@ -31,6 +36,10 @@ struct Fixture {
 
 /// An agent with an issuer; `/other` is open, `/front/upload` for admins.
 async fn fixture(change: impl FnOnce(&mut UserSettings)) -> Fixture {
+    fixture_with(|config| change(&mut config.users)).await
+}
+
+async fn fixture_with(change: impl FnOnce(&mut Config)) -> Fixture {
     let mut setup = setup().await;
     let (issuer, key) = (Issuer::start().await, SigningKey::ecdsa("one"));
     issuer.publish(&[&key]);
@@ -42,7 +51,7 @@ async fn fixture(change: impl FnOnce(&mut UserSettings)) -> Fixture {
         issuers: vec![issuer.settings()],
         access: Access { rules, has_issuers: true },
     };
-    change(&mut setup.config.users);
+    change(&mut setup.config);
     let agent = Agent::start(setup.config.clone()).await.unwrap();
     Fixture { _setup: setup, issuer, key, agent }
 }
@@ -120,6 +129,64 @@ async fn a_user_is_known_to_every_plugin_and_forged_by_nobody() {
     let head: Value = answer.json().await.unwrap();
     assert_eq!(head.get("identity"), None);
     assert!(!head.to_string().contains("eve"));
+    fixture.agent.shutdown().await;
+}
+
+/// Whatever a plugin says of its user, to the one behind it or to the host: both know the user of
+/// the call, and nobody where the plugin calls by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_speaks_for_the_user_of_its_call_and_for_nobody_else() {
+    for in_process in [vec![], vec!["demo/*".parse().unwrap()]] {
+        let tier = if in_process.is_empty() { "process" } else { "in-process" };
+        let fixture = fixture_with(|config| config.host.in_process = in_process).await;
+        let Fixture { agent, issuer, key, .. } = &fixture;
+        assert_eq!(crate::process::plugin(agent, "demo/front").tier, tier);
+        for subject in ["ada", "bob"] {
+            let token = key.token(&issuer.claims(subject, &["reader"]));
+            let told = get(agent, "/front/forge", Some(&token)).await.text().await.unwrap();
+            let told: Vec<&str> = told.lines().collect();
+            let [in_call, by_itself, to_the_host] = told[..] else { panic!("{told:?}") };
+            for told in [in_call, to_the_host] {
+                let user: Value = serde_json::from_str(told.strip_prefix("0 ").unwrap()).unwrap();
+                let known = (&user["subject"], &user["roles"]);
+                assert_eq!(known, (&json!(subject), &json!(["reader"])), "{tier}");
+            }
+            assert_eq!(by_itself, "0 ", "{tier}");
+        }
+        fixture.agent.shutdown().await;
+    }
+}
+
+/// What waits for something to happen ends with the token that opened it: its client has to come
+/// back with another one. What needed no token goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_ends_when_its_users_token_expires() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let fixture = fixture(|_| {}).await;
+    let Fixture { agent, issuer, key, .. } = &fixture;
+    let mut anybodys = get(agent, "/other/events", None).await;
+    assert_eq!(anybodys.chunk().await.unwrap().unwrap(), "data: 0\n\n");
+    let expires_s = modunest_runtime::clock::now().as_secs() + 2;
+    let mut claims = issuer.claims("ada", &[]);
+    claims["exp"] = json!(expires_s);
+    let token = key.token(&claims);
+
+    let events = get(agent, "/front/events", Some(&token)).await;
+    assert_eq!(events.status(), 200);
+    let address = format!("ws://{}/front/socket", agent.gateway_addr());
+    let mut request = address.into_client_request().unwrap();
+    let headers = request.headers_mut();
+    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers.insert("sec-websocket-protocol", "echo".parse().unwrap());
+    let (mut socket, _) = connect_async(request).await.unwrap();
+
+    let text = tokio::time::timeout(PATIENCE, events.text()).await.expect("the events end");
+    assert_eq!(text.unwrap(), "data: 0\n\n");
+    assert!(modunest_runtime::clock::now().as_secs() >= expires_s, "they ended before");
+    let closed = tokio::time::timeout(PATIENCE, socket.next()).await.expect("the socket is closed");
+    let Some(Ok(Message::Close(Some(frame)))) = closed else { panic!("{closed:?}") };
+    assert_eq!(frame.code, CloseCode::Away);
+    assert!(anybodys.chunk().now_or_never().is_none(), "it needed no token");
     fixture.agent.shutdown().await;
 }
 
