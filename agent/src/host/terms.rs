@@ -57,6 +57,11 @@ impl Terms {
             }),
         }
     }
+
+    /// Where it runs, or was to run.
+    pub(super) fn tier(&self) -> Option<Tier> {
+        self.tier
+    }
 }
 
 /// What an instance keeps of `[lifecycle]`.

@@ -19,13 +19,13 @@ async fn street_with(home: Home, more: &str, change: impl FnOnce(&mut Config)) -
     let registry = Registry::start().await;
     registry.publish(component("demo/hostile", &(DOOR.to_owned() + more)));
     registry.trust("demo/hostile", home.trust());
-    Street::start(registry, "demo/hostile", change).await
+    let street = Street::start(registry, "demo/hostile", change).await;
+    assert_eq!(plugin(&street.agent, "demo/hostile").tier, home.tier());
+    street
 }
 
 async fn street(home: Home, change: impl FnOnce(&mut Config)) -> Street {
-    let street = street_with(home, "", change).await;
-    assert_eq!(plugin(&street.agent, "demo/hostile").tier, home.tier());
-    street
+    street_with(home, "", change).await
 }
 
 async fn act(street: &Street, action: &str, body: &str) -> (u16, String) {
@@ -117,7 +117,7 @@ async fn an_endless_start_fails_and_holds_nobody_up() {
         assert_eq!(plugin(&street.agent, "demo/hostile").state, "failed");
         // Once more, while the neighbours are watched.
         let started = street.agent.restart(&name);
-        let started = street.during_in(home.tier(), "spin at its start", started).await;
+        let started = street.during("spin at its start", started).await;
         let seen = plugin(&street.agent, "demo/hostile");
         let reason = seen.reason.unwrap_or_default();
         assert_eq!(seen.state, "failed", "{home:?}: {started:?} {reason}");

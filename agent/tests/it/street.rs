@@ -157,22 +157,16 @@ impl Street {
         (status, detail.unwrap_or(text))
     }
 
-    /// Runs an attack by the plugin that this street is about.
+    /// Runs an attack. Every neighbour answers before it, in the middle of it, and after it.
     pub async fn during<T>(&self, name: &str, attack: impl Future<Output = T>) -> T {
         let tier = plugin(&self.agent, self.attacker).tier;
-        self.during_in(&tier, name, attack).await
-    }
-
-    /// Runs an attack in a tier. Every neighbour answers before it, in the middle of it, and
-    /// after it.
-    pub async fn during_in<T>(&self, tier: &str, name: &str, attack: impl Future<Output = T>) -> T {
         self.all_answer(name).await;
         let began = Instant::now();
         let attack = async { (attack.await, Instant::now()) };
         // These calls begin before the attack can end.
         let ((outcome, ended), ()) = tokio::join!(attack, self.all_answer(name));
         self.all_answer(name).await;
-        let attack = Attack { tier: tier.to_owned(), name: name.to_owned(), began, ended };
+        let attack = Attack { tier, name: name.to_owned(), began, ended };
         self.attacks.lock().unwrap().push(attack);
         outcome
     }

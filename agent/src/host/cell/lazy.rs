@@ -48,10 +48,10 @@ impl Cell {
         self.set(State::Idle, None);
     }
 
-    /// Where a plugin that is not loaded is meant to run: what waits for its first use knows,
-    /// and all else runs nowhere.
+    /// Where a plugin that is not loaded is meant to run, whether it waits for its first use or
+    /// failed. What may run nowhere on this host lacks the walls of a process.
     pub(crate) fn meant_for(&self) -> Tier {
-        lock(&self.place).as_ref().map_or(Tier::Process, |place| place.tier)
+        self.terms.tier().unwrap_or(Tier::Process)
     }
 
     /// Whether its schedules are served as it stands now.
