@@ -85,7 +85,8 @@ done
 ln -sfn "$(rustup which cargo 2>/dev/null || command -v cargo)" "$PREFIX/bin/cargo"
 "$PREFIX/bin/rustc" -V
 
-# std, from the packaged source and its vendored crates: nothing comes from a registry.
+# std, from the packaged source and its vendored crates: nothing comes from a registry. What is built
+# with it says where std's source was by the name that rustup's std has for it, not by our folder.
 library="$usr/lib/rustlib/src/rust/library"
 seed="$PREFIX/build-std"
 mkdir -p "$seed/src"
@@ -95,7 +96,7 @@ printf '[package]\nname="stdseed"\nversion="0.0.0"\nedition="2021"\n[lib]\ncrate
   cd "$seed"
   env -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u CARGO_TARGET_DIR -u RUSTC_WRAPPER \
     -u RUSTUP_TOOLCHAIN -u RUSTC \
-    PATH="$PREFIX/bin:$PATH" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Cembed-bitcode=yes -Cdebuginfo=0" \
+    PATH="$PREFIX/bin:$PATH" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Cembed-bitcode=yes -Cdebuginfo=0 --remap-path-prefix=${library%/library}=/rustc/$upstream" \
     cargo build -q -Zbuild-std=std,panic_abort,panic_unwind,test,proc_macro --release --offline --target "$TARGET" \
     --config "source.crates-io.replace-with='vendored-std'" \
     --config "source.vendored-std.directory='$library/vendor'"

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::{Inner, Synced};
 use crate::config::Config;
 use crate::store::Fresh;
+use crate::sync::Options;
 use crate::{Error, blocking};
 
 /// An operator's word about a release that is or was tried.
@@ -187,7 +188,7 @@ impl Inner {
         now: &Arc<Config>,
         next: &Arc<Config>,
     ) -> Result<Synced, Error> {
-        let options = crate::sync::Options::default();
+        let options = Options { offline: self.offline, ..Options::default() };
         // Other releases are a word of the operator's to leave what was gone back to; other
         // settings for the same ones are not.
         let prefers = |config: &Config| config.host.component.prefer;

@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     last: Mutex<Last>,
     /// What is remembered of releases that are or were tried.
     tries: Mutex<Tries>,
+    /// Whether it was told to use no network, which holds for whatever it is asked later.
+    offline: bool,
     /// One sync at a time.
     syncing: tokio::sync::Mutex<()>,
     /// Whether it takes no new requests any more.
@@ -150,6 +152,7 @@ impl Agent {
             tries: Mutex::new(syncer.tries()?),
             syncer,
             last: Mutex::default(),
+            offline: options.offline,
             syncing: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
             config: ArcSwap::from_pointee(config),

@@ -53,6 +53,7 @@ impl Inner {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "sync", async {
             let _turn = self.syncing.lock().await;
+            let options = Options { offline: options.offline || self.offline, ..options };
             let config = self.config();
             let outcome = self.sync_in_turn(&config, options, explicit, false).await;
             self.end_sync(options, outcome).await

@@ -50,10 +50,7 @@ impl Terms {
                 // Other groups are no matter of this plugin.
                 let group = process.group_of(name);
                 process.share = group.map(|at| process.share.swap_remove(at)).into_iter().collect();
-                ProcessTerms {
-                    settings: process,
-                    call_timeout: settings.call_timeout,
-                }
+                ProcessTerms { settings: process, call_timeout: settings.call_timeout }
             }),
         }
     }

@@ -7,6 +7,7 @@ use modunest_agent::config::Listen;
 use modunest_agent::sync::{self, Options, Syncer};
 use modunest_agent::{Agent, EXIT_NO_SOLUTION, EXIT_UNREACHABLE, Error};
 
+use crate::configured::Given;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::{Lie, Registry};
 
@@ -123,6 +124,24 @@ async fn offline_from_store_and_lock() {
     assert!(
         error.to_string().ends_with("what is on this machine does not do: demo/new is missing")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_use_no_network_uses_none_whatever_is_asked_later() {
+    let registry = two_plugins().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = registry.config(folder.path(), &[("demo/front", "^1")]);
+    Agent::start(config.clone()).await.unwrap().shutdown().await;
+    assert!(!registry.take_requests().is_empty());
+    let given = Given::new(config);
+    let agent = Agent::builder(given.clone()).offline().start().await.unwrap();
+    agent.sync().await.unwrap();
+    given.change(|config| config.host.slots += 1);
+    assert_eq!(agent.reload().await.unwrap().applied, ["host"]);
+    assert_eq!(get(&agent, "/front").await.0, 200);
+    let requests = registry.take_requests();
+    assert!(requests.is_empty(), "{requests:?}");
+    agent.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

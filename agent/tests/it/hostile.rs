@@ -300,6 +300,7 @@ async fn in_the_agents_own_process_the_border_holds() {
     let street = street(&[], |config| {
         config.host.in_process.push("demo/bad".parse().unwrap());
         config.host.call_timeout = Duration::from_secs(2);
+        config.host.lifecycle.breaker.failures = 3;
     })
     .await;
     assert_eq!(plugin(&street.agent, "demo/bad").tier, "in-process");
@@ -317,14 +318,20 @@ async fn in_the_agents_own_process_the_border_holds() {
     }
     insta::assert_snapshot!(heard.join("\n"));
 
-    // Nobody can end such a call, and nobody waits for it. Only for this test's own end, it ends
-    // when a file is there.
+    // Nobody can end such a call, and nobody waits for it: it counts when its time is over. Only for
+    // this test's own end, it ends when a file is there.
     let over = street.secret().with_file_name("over");
-    for _ in 0..3 {
-        let (status, text) = act(&street, "loop-until", over.to_str().unwrap()).await;
-        assert_eq!(status, 504, "{text}");
-        assert_eq!(ping(&street).await, pong());
+    for in_a_row in [1, 3] {
+        assert_eq!(ping(&street).await, pong(), "before {in_a_row} of them");
+        for _ in 0..in_a_row {
+            let (status, text) = act(&street, "loop-until", over.to_str().unwrap()).await;
+            assert_eq!(status, 504, "{text}");
+        }
     }
+    let (status, text) = act(&street, "loop-until", over.to_str().unwrap()).await;
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("failed too often and is left alone"), "{text}");
+    assert_eq!(plugin(&street.agent, "demo/bad").breaker, "open");
     std::fs::write(over, "").unwrap();
     street.end().await;
 }

@@ -10,12 +10,13 @@ use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 use super::Cell;
 use super::gate::{Entered, Way};
 use super::lazy::Purpose;
+use super::overrun::{self, Overrun};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket, service_of};
 use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
 use crate::host::instance::Loaded;
 use crate::host::spans::{self, Step};
-use crate::host::{Call, Instance, OwnedCall, drive};
+use crate::host::{Call, Instance, OwnedCall};
 use crate::metrics::{self, Begun, Meter, cpu};
 
 /// A call that is being served, as far as it is to be noted.
@@ -27,6 +28,8 @@ struct Noted {
     trace: Option<Arc<str>>,
     /// Whether its trace is the one of the call around it.
     is_same: bool,
+    /// Whether it has been counted as late.
+    is_counted: bool,
 }
 
 /// Why a call is none at all.
@@ -41,7 +44,7 @@ fn is_no_call(call: &Call<'_>, depth: u32) -> Error {
     ))
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     modunest_runtime::clock::now().as_millis()
 }
 
@@ -69,7 +72,7 @@ impl Cell {
     pub fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
         match self.call_quietly(call, answer) {
             Some(served) => served,
-            None => self.call_noted(*call).map(|made| *answer = made),
+            None => self.call_noted(*call, None).map(|made| *answer = made),
         }
     }
 
@@ -116,16 +119,22 @@ impl Cell {
     fn end_quiet(&self, call: Call<'_>, served: &Result<(), Error>) {
         let begun = Meter::begin_untimed();
         let ticket = Ticket::default();
-        self.end(&call, Noted { ticket, begun, step: None, trace: None, is_same: true }, served);
+        let noted =
+            Noted { ticket, begun, step: None, trace: None, is_same: true, is_counted: false };
+        self.end(&call, noted, served);
     }
 
-    /// Serves a call of which more is to be noted.
-    fn call_noted(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+    /// Serves a call of which more is to be noted; `overrun` is of whoever watches its time.
+    pub(super) fn call_noted(
+        &self,
+        call: Call<'_>,
+        overrun: Option<&Overrun>,
+    ) -> Result<OwnedBuffer, Error> {
         let depth = frame::depth();
         let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
         match self.enter(deadline_ms, Purpose::of(&call)) {
-            Ok(Entered::Here(way)) => self.serve(call, depth, deadline_ms, way),
-            Ok(Entered::Successor(successor)) => successor.call(call),
+            Ok(Entered::Here(way)) => self.serve(call, overrun, depth, deadline_ms, way),
+            Ok(Entered::Successor(successor)) => successor.call_noted(call, overrun),
             Err(error) => self.refuse(error),
         }
     }
@@ -134,6 +143,7 @@ impl Cell {
     fn serve(
         &self,
         call: Call<'_>,
+        overrun: Option<&Overrun>,
         depth: u32,
         deadline_ms: u64,
         _way: Way<'_>,
@@ -142,18 +152,28 @@ impl Cell {
             Ok(admitted) => admitted,
             Err(error) => return self.refuse(error),
         };
-        let noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
+        let mut noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.as_deref().unwrap_or_default();
+        let is_library = matches!(self.instance.get(), Some(Loaded::Library(_)));
+        // What runs elsewhere is ended there.
+        let overrun = overrun.filter(|_| is_library);
+        if let Some(overrun) = overrun {
+            overrun.begin(self.me.clone(), ticket);
+        }
         let make = || instance.call(Call { deadline_ms, trace, ..call });
-        let make = || match self.instance.get() {
-            Some(Loaded::Library(_)) => self.meter.run(&noted.begun, make),
-            // What it runs in knows better; here is only who waits.
-            _ => cpu::aside(make),
+        let make = || {
+            if is_library {
+                self.meter.run(&noted.begun, make)
+            } else {
+                // What it runs in knows better; here is only who waits.
+                cpu::aside(make)
+            }
         };
         let deeper = Deeper::enter(depth + 1, deadline_ms);
         let served =
             if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };
         drop(deeper);
+        noted.is_counted = overrun.is_some_and(Overrun::end);
         self.end(&call, noted, &served);
         served
     }
@@ -173,7 +193,7 @@ impl Cell {
         let mut cell = self;
         loop {
             if !cell.is_async() {
-                return drive::away(move || cell.call(call.call())).await?;
+                return overrun::away(cell, call).await;
             }
             match cell.serve_async(call.call()).await? {
                 Served::Here(answer) => return answer,
@@ -226,15 +246,18 @@ impl Cell {
         // What comes from a client, or leaves the process, costs more than two looks at a clock.
         let is_from_client = depth == 0 && call.kind != RequestKind::Service;
         let begun = Meter::begin(is_from_client || !stays);
-        Noted { ticket, begun, step, trace, is_same }
+        Noted { ticket, begun, step, trace, is_same, is_counted: false }
     }
 
     /// Notes how a call ended.
     fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
         let service = (call.kind == RequestKind::Service).then_some(call.target);
         let is_left = answer.as_ref().is_err_and(|error| is_left(call, error));
-        let ended =
-            if is_left { metrics::Outcome::Abandoned } else { metrics::Outcome::of(answer) };
+        let ended = match answer {
+            _ if noted.is_counted => metrics::Outcome::Late,
+            _ if is_left => metrics::Outcome::Abandoned,
+            answer => metrics::Outcome::of(answer),
+        };
         let took = self.meter.end(noted.begun, ended);
         if self.hooks.is_observed() {
             self.tell_call(call, ended, took);
@@ -243,14 +266,27 @@ impl Cell {
             spans::end(&mut step, ended, answer);
         }
         let outcome = if is_left { Outcome::Abandoned } else { outcome(answer) };
-        if self.breakers.record(service, noted.ticket, outcome, now_ms) {
-            self.tell_opened(service.map(service_of).unwrap_or_default());
+        if !noted.is_counted {
+            self.record(service, noted.ticket, outcome);
         }
         match answer {
             Err(error @ (Error::Failed(_) | Error::Panicked(_))) if !is_left => {
                 self.tell_failed(call, error);
             }
             _ => {}
+        }
+    }
+
+    /// Counts a call whose time is over, and which goes on all the same.
+    #[cold]
+    pub(super) fn count_late(&self, call: &Call<'_>, ticket: Ticket) {
+        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        self.record(service, ticket, Outcome::Failure);
+    }
+
+    fn record(&self, service: Option<&str>, ticket: Ticket, outcome: Outcome) {
+        if self.breakers.record(service, ticket, outcome, now_ms) {
+            self.tell_opened(service.map(service_of).unwrap_or_default());
         }
     }
 

@@ -5,6 +5,7 @@ mod state;
 mod gate;
 mod hooks;
 mod lazy;
+mod overrun;
 mod presence;
 mod swap;
 mod watch;
