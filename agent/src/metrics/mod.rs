@@ -1,5 +1,5 @@
-//! What is counted: per plugin in a [`Meter`], with its processor time by [`cpu`], of the process in [`process`], and all of it in
-//! Prometheus' text form by [`prometheus`].
+//! What is counted: per plugin in a [`Meter`], with its processor time; of the process in
+//! [`process`]; and all of it in Prometheus' text form by [`prometheus`].
 
 pub(crate) mod cpu;
 mod histogram;

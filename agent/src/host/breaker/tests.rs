@@ -57,14 +57,22 @@ fn a_rate_opens_it_without_failures_in_a_row() {
     assert_eq!(breaker.state(), BreakerState::Open);
 }
 
+/// A call that begins and ends at a moment.
+fn call(
+    breakers: &Breakers,
+    service: Option<&str>,
+    outcome: Outcome,
+    now_ms: u64,
+) -> Result<(), Refused> {
+    let ticket = breakers.admit(service, || now_ms)?;
+    breakers.record(service, ticket, outcome, || now_ms);
+    Ok(())
+}
+
 #[test]
 fn a_service_is_left_alone_while_the_others_go_on() {
     let breakers = Breakers::new(SETTINGS);
-    let call = |service, outcome, now_ms| {
-        let ticket = breakers.admit(Some(service), || now_ms)?;
-        breakers.record(Some(service), ticket, outcome, || now_ms);
-        Ok::<_, Refused>(())
-    };
+    let call = |service, outcome, now_ms| call(&breakers, Some(service), outcome, now_ms);
     // In a row, by whatever methods, and nothing that goes well in between.
     for (now_ms, target) in ["bad/get", "bad/put", "bad"].into_iter().enumerate() {
         call(target, Outcome::Failure, now_ms as u64).unwrap();
@@ -89,11 +97,7 @@ fn a_service_is_left_alone_while_the_others_go_on() {
 #[test]
 fn what_fails_everywhere_is_left_alone_as_a_whole() {
     let breakers = Breakers::new(SETTINGS);
-    let call = |service: Option<&str>, outcome, now_ms| {
-        let ticket = breakers.admit(service, || now_ms)?;
-        breakers.record(service, ticket, outcome, || now_ms);
-        Ok::<_, Refused>(())
-    };
+    let call = |service, outcome, now_ms| call(&breakers, service, outcome, now_ms);
     // Several services in turn.
     for (now_ms, service) in ["one", "two", "three"].into_iter().enumerate() {
         call(Some(service), Outcome::Failure, now_ms as u64).unwrap();
@@ -118,11 +122,7 @@ fn what_fails_everywhere_is_left_alone_as_a_whole() {
 #[test]
 fn a_probe_of_a_service_that_the_plugins_breaker_refuses_is_not_lost() {
     let breakers = Breakers::new(SETTINGS);
-    let call = |service: Option<&str>, outcome, now_ms| {
-        let ticket = breakers.admit(service, || now_ms)?;
-        breakers.record(service, ticket, outcome, || now_ms);
-        Ok::<_, Refused>(())
-    };
+    let call = |service, outcome, now_ms| call(&breakers, service, outcome, now_ms);
     (0..3).for_each(|now_ms| call(Some("bad"), Outcome::Failure, now_ms).unwrap());
     (50..52).for_each(|now_ms| call(None, Outcome::Failure, now_ms).unwrap());
     assert!(!call(Some("bad"), Outcome::Success, 103).unwrap_err().by_service);
@@ -133,11 +133,7 @@ fn a_probe_of_a_service_that_the_plugins_breaker_refuses_is_not_lost() {
 fn a_rate_is_of_the_calls_that_no_other_breaker_counts() {
     let rate = Some(Rate { percent: 50, window: 4 });
     let breakers = Breakers::new(BreakerSettings { rate, ..SETTINGS });
-    let call = |service: Option<&str>, outcome| {
-        let ticket = breakers.admit(service, || 1)?;
-        breakers.record(service, ticket, outcome, || 1);
-        Ok::<_, Refused>(())
-    };
+    let call = |service, outcome| call(&breakers, service, outcome, 1);
     call(Some("bad"), Outcome::Failure).unwrap();
     for _ in 0..2 {
         call(Some("bad"), Outcome::Success).unwrap();
