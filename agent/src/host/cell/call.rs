@@ -251,7 +251,7 @@ impl Cell {
 
     /// Notes how a call ended.
     fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let service = service(call);
         let is_left = answer.as_ref().is_err_and(|error| is_left(call, error));
         let ended = match answer {
             _ if noted.is_counted => metrics::Outcome::Late,
@@ -280,7 +280,7 @@ impl Cell {
     /// Counts a call whose time is over, and which goes on all the same.
     #[cold]
     pub(super) fn count_late(&self, call: &Call<'_>, ticket: Ticket) {
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let service = service(call);
         self.record(service, ticket, Outcome::Failure);
     }
 
@@ -337,7 +337,7 @@ impl Cell {
         if self.hooks.are_asked() {
             self.ask_hooks(call)?;
         }
-        let service = (call.kind == RequestKind::Service).then_some(call.target);
+        let service = service(call);
         let ticket = self.breakers.admit(service, now_ms);
         Ok((&**instance, ticket.map_err(|refused| self.refused(service, refused))?))
     }
@@ -390,6 +390,11 @@ impl Drop for Open<'_> {
         let text = "nobody waited for its end".to_owned();
         self.cell.end::<OwnedBuffer>(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
     }
+}
+
+/// The service that a call is for, if it is for one: it has a breaker of its own.
+fn service<'c>(call: &Call<'c>) -> Option<&'c str> {
+    (call.kind == RequestKind::Service).then_some(call.target)
 }
 
 /// Whether a call failed because its client went away: what it waited for ended with an error then,
