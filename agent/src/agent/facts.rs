@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::Inner;
 use crate::admin::GenerationStatus;
-use crate::host::{Cell, Host, State};
+use crate::host::{Cell, Host};
 use crate::metrics::{process, prometheus};
 use crate::status::{AgentStatus, Dependency, Detail, HeadStatus, Readiness, plugin, plugins};
 use crate::store::{Error, Generations};
@@ -39,7 +39,7 @@ impl Inner {
     }
 
     /// What this host depends on, and whether it is ready by that: the first load has ended,
-    /// and every critical plugin serves.
+    /// and every critical plugin does all that it is there for.
     pub(crate) fn readiness(&self) -> Readiness {
         let host = self.host.load();
         let (settled, generation, sync) = {
@@ -82,15 +82,13 @@ impl Inner {
             dependencies.push(dependency("head", false, true, detail));
         }
         for cell in host.cells().filter(|cell| cell.manifest().critical) {
-            let status = cell.status();
-            let detail = match &status.reason {
-                Some(reason) => format!("{}: {reason}", status.state.as_str()),
-                None => status.state.as_str().to_owned(),
-            };
-            let name = format!("plugin {}", cell.name());
-            let is_unwell = matches!(status.state, State::Unhealthy | State::Restarting);
-            let serves = status.state.serves() && !is_unwell;
-            dependencies.push(dependency(&name, true, serves, detail));
+            let (is_ready, detail) = cell.standing();
+            dependencies.push(dependency(
+                &format!("plugin {}", cell.name()),
+                true,
+                is_ready,
+                detail,
+            ));
         }
         let missing = dependencies.iter().find(|dependency| dependency.required && !dependency.ok);
         let reason = missing.map(|missing| match missing.name.strip_prefix("plugin ") {

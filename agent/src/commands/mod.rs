@@ -95,7 +95,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Read and validate the configuration
+    /// Read and validate the configuration, and the trust root that it names
     Check,
 }
 
@@ -157,6 +157,7 @@ impl Cli {
             Command::Canary(command) => canary::run(&config, command, json).await,
             Command::Reload => query::reload(&config, json).await,
             Command::Config(ConfigCommand::Check) => {
+                modunest_agent::sync::pinned_root(&config)?;
                 let wanted = config.plugins.len();
                 let text = format!("{} is valid; {wanted} plugins wanted", self.config.display());
                 print::text_or_json(

@@ -142,16 +142,17 @@ impl Host {
         &self.routes
     }
 
-    /// Whether every critical plugin is ready; else the first that is not.
+    /// Whether every critical plugin does all that it is there for; else the first that does not.
     ///
     /// # Errors
-    /// The plugin and its state.
-    pub fn ready(&self) -> Result<(), (PluginName, Status)> {
-        let waiting = self.cells.values().filter(|cell| cell.manifest().critical).find(|cell| {
-            let state = cell.status().state;
-            !state.serves() || matches!(state, State::Unhealthy | State::Restarting)
-        });
-        waiting.map_or(Ok(()), |cell| Err((cell.name().clone(), cell.status())))
+    /// The plugin, and where it stands, in words.
+    pub fn ready(&self) -> Result<(), (PluginName, String)> {
+        let critical = self.cells.values().filter(|cell| cell.manifest().critical);
+        let mut standing = critical.map(|cell| (cell, cell.standing()));
+        match standing.find(|(_, (is_ready, _))| !is_ready) {
+            Some((cell, (_, detail))) => Err((cell.name().clone(), detail)),
+            None => Ok(()),
+        }
     }
 
     /// Names of all plugins, dependencies before those that need them.

@@ -15,7 +15,6 @@ mod tried;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -167,8 +166,6 @@ pub struct Syncer {
     client: Client,
     store: Store,
     generations: Generations,
-    /// How releases were last chosen.
-    chosen: Mutex<Choice>,
     /// The lock file of a bundle: its versions are taken before all others.
     offered: Option<Lock>,
 }
@@ -186,7 +183,6 @@ impl Syncer {
             client,
             store: Store::open(&config.state_dir)?,
             generations: Generations::open(&config.state_dir)?,
-            chosen: Mutex::new(Choice::of(config)),
             offered: None,
         })
     }
@@ -258,11 +254,11 @@ impl Syncer {
         let last = self.read_lock()?;
         let head = self.head(config, last.as_ref()).await?;
         let current = self.generations.current()?;
-        let choice = Choice::of(config);
+        let (choice, chosen_by) = (Choice::of(config), Choice::last(&self.state_dir)?);
         let known = last.as_ref().is_some_and(|lock| {
             lock.index == head.index
                 && self.offered.is_none()
-                && *self.chosen() == choice
+                && chosen_by == Some(choice)
                 && wanted_in(lock, &config.plugins).is_ok()
         });
         let (policy, tried) = (self.policy(config)?, self.tries()?);
@@ -285,7 +281,6 @@ impl Syncer {
                 let host = facts(config);
                 let resolved =
                     resolve(&self.client, &config.plugins, versions, host, &policy, &tried).await?;
-                *self.chosen() = choice;
                 warnings = resolved.solution.warnings;
                 (Lock::new(&head, resolved.locked), resolved.evidence)
             }
@@ -316,6 +311,9 @@ impl Syncer {
         if last.as_ref() != Some(&lock) && !options.frozen && candidate.is_none() {
             files::write_durable(&lock_path, &lock.to_bytes())
                 .map_err(|e| store::Error::io(&lock_path, e))?;
+        }
+        if chosen_by != Some(choice) && candidate.is_none() {
+            choice.keep(&self.state_dir)?;
         }
         let (generation, changed) = match current {
             Some(current) if same(&current.lock) => (current, false),
@@ -458,10 +456,6 @@ impl Syncer {
         Ok(proven.len())
     }
 
-    fn chosen(&self) -> MutexGuard<'_, Choice> {
-        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read_lock(&self) -> Result<Option<Lock>, Error> {
         let path = self.state_dir.join(LOCK_NAME);
         let bytes =
@@ -506,13 +500,19 @@ fn client(config: &Config, cache_dir: PathBuf) -> Result<Client, Error> {
         keys: registry.keys.clone(),
         cache_dir,
     };
-    Ok(match &registry.root {
-        Some(path) => {
-            let root = trust::Root::load(path);
-            Client::open_rooted(settings, root.map_err(|e| registry::Error::Trust(Box::new(e)))?)?
-        }
+    Ok(match pinned_root(config)? {
+        Some(root) => Client::open_rooted(settings, root)?,
         None => Client::open(settings)?,
     })
+}
+
+/// The root file that a configuration names; `None` where it has keys in its place.
+///
+/// # Errors
+/// It cannot be read, or is no trust root.
+pub fn pinned_root(config: &Config) -> Result<Option<trust::Root>, Error> {
+    let root = config.registry.root.as_deref().map(trust::Root::load).transpose();
+    Ok(root.map_err(|e| registry::Error::Trust(Box::new(e)))?)
 }
 
 /// How long ago a head was signed, for people.

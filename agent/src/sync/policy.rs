@@ -3,9 +3,11 @@
 use modunest_core::digest::Digest;
 use modunest_core::statement::{PluginState, ReleaseState, TrustLevel, VerdictOutcome};
 use modunest_core::trust::TrustPolicy;
+use serde::{Deserialize, Serialize};
 
 /// The operator's policy. The registry's own, from its trust root, can only make it stricter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Whether a release needs a verdict of the registry's scan.
     pub require_verdict: bool,

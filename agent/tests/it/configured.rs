@@ -186,6 +186,12 @@ async fn another_preference_chooses_another_build_of_the_same_release() {
         let both = plugin(&agent, "demo/both");
         assert_eq!((both.tier.as_str(), both.state.as_str()), (tier, "ready"), "{both:?}");
     }
+    // As well where it changed while no agent ran.
+    agent.shutdown().await;
+    given.change(|config| config.host.component.prefer = true);
+    let agent = given.start().await;
+    let both = plugin(&agent, "demo/both");
+    assert_eq!((both.tier.as_str(), both.state.as_str()), ("component-process", "ready"));
     agent.shutdown().await;
 }
 

@@ -158,13 +158,13 @@ async fn services_are_for_those_that_import_them() {
 }
 
 /// The same release, perhaps as one without which its host is not ready.
-fn critical(mut release: Release, is_critical: bool) -> Release {
+pub fn critical(mut release: Release, is_critical: bool) -> Release {
     let line = format!("license = \"MIT\"\ncritical = {is_critical}\n");
     release.manifest = release.manifest.replace("license = \"MIT\"\n", &line);
     release
 }
 
-async fn readiness(agent: &Agent) -> (u16, Option<String>) {
+pub async fn readiness(agent: &Agent) -> (u16, Option<String>) {
     let Listen::Tcp(address) = agent.admin().clone() else { panic!("a TCP address") };
     let answer = reqwest::get(format!("http://{address}/readyz")).await.unwrap();
     let status = answer.status().as_u16();

@@ -15,6 +15,7 @@ use modunest_sdk::Status;
 use modunest_sdk::abi::MAX_MESSAGE_BYTES;
 
 use crate::homes::Home;
+use crate::host::{critical, readiness};
 use crate::plugins::{ECHO, hostile, release, route, uses};
 use crate::registry::{ORIGIN, Registry, registry_key};
 use crate::upkeep::wait_for;
@@ -277,7 +278,7 @@ async fn those_that_need_what_failed_while_it_ran_say_so() {
     let registry = Registry::start().await;
     registry.publish(hostile("demo/bad", &[], &(route("/bad/{action}") + ECHO)));
     registry.publish(release("demo/user", "1.0.0", &[], &(uses("demo/bad", "^1") + ECHO)));
-    registry.publish(release("demo/top", "1.0.0", &[], &uses("demo/user", "^1")));
+    registry.publish(critical(release("demo/top", "1.0.0", &[], &uses("demo/user", "^1")), true));
     let optional = "\n[dependencies]\n\"demo/bad\" = { version = \"^1\", optional = true }\n";
     registry.publish(release("demo/easy", "1.0.0", &[], optional));
     let folder = tempfile::tempdir().unwrap();
@@ -293,15 +294,19 @@ async fn those_that_need_what_failed_while_it_ran_say_so() {
     for name in ["demo/bad", "demo/easy", "demo/top", "demo/user"] {
         assert_eq!(of(name), (ready.clone(), None));
     }
+    assert_eq!(readiness(&agent).await, (200, None));
     assert_eq!(get(&agent, "/bad/exit").await.0, 503);
     until(&agent, "demo/bad", "failed").await;
-    let bad = "needs demo/bad 1.0.0, which failed: its process crashed 1 times and is not started again: it ended by itself with exit code 3";
+    let bad = "needs demo/bad 1.0.0, which failed: its process crashed once and is not started again: it ended by itself with exit code 3";
     assert_eq!(of("demo/user"), (ready.clone(), Some(bad.to_owned())));
     assert_eq!(
         of("demo/top"),
         (ready.clone(), Some(format!("needs demo/user 1.0.0, which {bad}")))
     );
     assert_eq!(of("demo/easy"), (ready, None));
+    // A critical one that lacks what it cannot be without does not make a host ready.
+    let reason = format!("demo/top is critical and needs demo/user 1.0.0, which {bad}");
+    assert_eq!(readiness(&agent).await, (503, Some(reason)));
     agent.shutdown().await;
 }
 

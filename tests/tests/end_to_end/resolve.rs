@@ -49,4 +49,16 @@ async fn a_configuration_that_is_wrong_names_the_place() {
     let checked = host.run(&["config", "check"]);
     assert_eq!(checked.code, Some(2), "{checked:?}");
     assert!(checked.stderr.contains("agent.toml:"), "{checked:?}");
+    // The trust root that it names is looked at as well.
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.json");
+    for (content, says) in [(None, "cannot read the trust root"), (Some("{}"), "is not valid")] {
+        if let Some(content) = content {
+            std::fs::write(&root, content).unwrap();
+        }
+        let checked = Host::rooted(registry.url.clone(), &root).run(&["config", "check"]);
+        assert_ne!(checked.code, Some(0), "{checked:?}");
+        assert!(checked.stderr.contains(says), "{checked:?}");
+        assert!(checked.stderr.contains("whoever runs the registry"), "{checked:?}");
+    }
 }

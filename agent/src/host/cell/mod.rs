@@ -399,6 +399,21 @@ impl Cell {
         lacks
     }
 
+    /// Whether it does all that it is there for, and where it stands, in words: one that lacks what
+    /// it cannot be without does not.
+    pub(crate) fn standing(&self) -> (bool, String) {
+        let status = self.status();
+        let is_unwell = matches!(status.state, State::Unhealthy | State::Restarting);
+        let serves = status.state.serves() && !is_unwell;
+        let lacks = serves.then(|| self.lacks(&mut Lacks::new())).flatten();
+        let word = status.state.as_str();
+        match (lacks, status.reason) {
+            (Some(lacks), _) => (false, lacks),
+            (None, Some(reason)) => (serves, format!("{word}: {reason}")),
+            (None, None) => (serves, word.to_owned()),
+        }
+    }
+
     /// How the plugin's trouble reads behind "which".
     pub(super) fn trouble(&self) -> String {
         let status = self.status();

@@ -213,7 +213,11 @@ impl Runner {
         let crash = state.last_crash.as_ref().map_or_else(String::new, Crash::text);
         match state.phase {
             Phase::Failed => {
-                format!("crashed {} times and is not started again: it {crash}", state.restarts + 1)
+                let times = match state.restarts + 1 {
+                    1 => "once".to_owned(),
+                    crashes => format!("{crashes} times"),
+                };
+                format!("crashed {times} and is not started again: it {crash}")
             }
             Phase::Pausing => format!("{crash}; it is started again soon"),
             _ => "is starting".to_owned(),
