@@ -277,7 +277,7 @@ pub struct CapabilityStatus {
 }
 
 /// How long a plugin's calls took. Of calls from plugin to plugin inside the agent's own
-/// process, one in 64 is timed, and stands for the others.
+/// process, one in 251 is timed, and stands for those before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LatencyStatus {
     /// Half of the calls took no longer, in milliseconds, an eighth off at most.

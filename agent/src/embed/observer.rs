@@ -49,8 +49,8 @@ pub enum Event<'a> {
         caller: &'a str,
         /// How it ended.
         outcome: Outcome,
-        /// How long it took; absent for most calls inside the process, of which one in 64 is
-        /// timed.
+        /// How long it took; absent for most calls inside the process, of which one in 251
+        /// is timed.
         took: Option<Duration>,
     },
     /// A circuit breaker opened: the plugin, or one service of it, failed too often.
