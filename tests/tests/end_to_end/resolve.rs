@@ -56,7 +56,7 @@ async fn a_configuration_that_is_wrong_names_the_place() {
         if let Some(content) = content {
             std::fs::write(&root, content).unwrap();
         }
-        let checked = Host::rooted(registry.url.clone(), &root).run(&["config", "check"]);
+        let checked = Host::rooted(registry.started.url.clone(), &root).run(&["config", "check"]);
         assert_ne!(checked.code, Some(0), "{checked:?}");
         assert!(checked.stderr.contains(says), "{checked:?}");
         assert!(checked.stderr.contains("whoever runs the registry"), "{checked:?}");
