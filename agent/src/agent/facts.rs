@@ -81,14 +81,9 @@ impl Inner {
             let detail = format!("epoch {}, {} old", head.epoch, age_text(head.age_s));
             dependencies.push(dependency("head", false, true, detail));
         }
-        for cell in host.cells().filter(|cell| cell.manifest().critical) {
-            let (is_ready, detail) = cell.standing();
-            dependencies.push(dependency(
-                &format!("plugin {}", cell.name()),
-                true,
-                is_ready,
-                detail,
-            ));
+        for (cell, is_ready, detail) in host.critical() {
+            let name = format!("plugin {}", cell.name());
+            dependencies.push(dependency(&name, true, is_ready, detail));
         }
         let missing = dependencies.iter().find(|dependency| dependency.required && !dependency.ok);
         let reason = missing.map(|missing| match missing.name.strip_prefix("plugin ") {

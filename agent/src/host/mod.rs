@@ -147,12 +147,19 @@ impl Host {
     /// # Errors
     /// The plugin, and where it stands, in words.
     pub fn ready(&self) -> Result<(), (PluginName, String)> {
-        let critical = self.cells.values().filter(|cell| cell.manifest().critical);
-        let mut standing = critical.map(|cell| (cell, cell.standing()));
-        match standing.find(|(_, (is_ready, _))| !is_ready) {
-            Some((cell, (_, detail))) => Err((cell.name().clone(), detail)),
+        match self.critical().find(|(_, is_ready, _)| !is_ready) {
+            Some((cell, _, detail)) => Err((cell.name().clone(), detail)),
             None => Ok(()),
         }
+    }
+
+    /// Each critical plugin, whether it does all that it is there for, and where it stands.
+    pub(crate) fn critical(&self) -> impl Iterator<Item = (&Cell, bool, String)> {
+        let mut known = Lacks::new();
+        self.cells.values().filter(|cell| cell.manifest().critical).map(move |cell| {
+            let (is_ready, detail) = cell.standing(&mut known);
+            (&**cell, is_ready, detail)
+        })
     }
 
     /// Names of all plugins, dependencies before those that need them.

@@ -14,10 +14,10 @@ use super::tally::Tally;
 use crate::host::Served;
 
 /// Of calls that cost less than reading a clock, one in so many is timed and stands for those
-/// before it. A timed call costs some 450 ns more, of which the clock is a tenth: the way there is seldom
-/// taken, so the processor neither foresees it nor has it at hand. A call inside the process is to
-/// cost 10 ns in all. A prime falls in step with fewer habits of callers, such as two plugins that
-/// are called in turn.
+/// before it. A timed call costs some 450 ns more, of which the clock is a tenth: the way there is
+/// seldom taken, so the processor neither foresees it nor has it at hand. A call inside the process
+/// is to cost 10 ns in all. A prime falls in step with fewer habits of callers, such as two plugins
+/// that are called in turn.
 const SAMPLED: u32 = 251;
 
 /// How a call ended. The names are the values of the label `outcome`.

@@ -312,6 +312,7 @@ impl Syncer {
             files::write_durable(&lock_path, &lock.to_bytes())
                 .map_err(|e| store::Error::io(&lock_path, e))?;
         }
+        // While a lock is only tried, the lock file is of the choice before.
         if chosen_by != Some(choice) && candidate.is_none() {
             choice.keep(&self.state_dir)?;
         }

@@ -400,12 +400,12 @@ impl Cell {
     }
 
     /// Whether it does all that it is there for, and where it stands, in words: one that lacks what
-    /// it cannot be without does not.
-    pub(crate) fn standing(&self) -> (bool, String) {
+    /// it cannot be without does not. `known` is what was found out of others.
+    pub(super) fn standing(&self, known: &mut Lacks) -> (bool, String) {
         let status = self.status();
         let is_unwell = matches!(status.state, State::Unhealthy | State::Restarting);
         let serves = status.state.serves() && !is_unwell;
-        let lacks = serves.then(|| self.lacks(&mut Lacks::new())).flatten();
+        let lacks = serves.then(|| self.lacks(known)).flatten();
         let word = status.state.as_str();
         match (lacks, status.reason) {
             (Some(lacks), _) => (false, lacks),
