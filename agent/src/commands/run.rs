@@ -3,6 +3,7 @@
 use clap::Args;
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Config, EXIT_OK, Error};
+use modunest_runtime::shutdown::StopSignals;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Args)]
@@ -19,13 +20,20 @@ pub(super) async fn run(config: Config, arguments: &Arguments) -> Result<u8, Err
     let Arguments { frozen, offline } = *arguments;
     let options = Options { frozen, offline, update: false };
     let exporter = modunest_agent::export_traces(&config)?;
-    let agent = Box::pin(Agent::start_with(config, options)).await?;
+    // Before it answers anybody, so that no signal ends it without order: one to read the
+    // configuration anew waits until it has started.
     let mut hangups = signal(SignalKind::hangup()).map_err(Error::System)?;
-    let stop = modunest_runtime::shutdown::signal_received();
-    tokio::pin!(stop);
+    let mut stop = StopSignals::catch().map_err(Error::System)?;
+    let agent = tokio::select! {
+        started = Box::pin(Agent::start_with(config, options)) => started?,
+        () = stop.received() => {
+            tracing::info!("stopping before everything has started");
+            return Ok(EXIT_OK);
+        }
+    };
     loop {
         tokio::select! {
-            stopped = &mut stop => break stopped.map_err(Error::System)?,
+            () = stop.received() => break,
             Some(()) = hangups.recv() => {
                 if let Err(error) = agent.reload().await {
                     tracing::error!(%error, "the configuration was not read anew; the old one is in force");

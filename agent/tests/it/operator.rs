@@ -30,18 +30,26 @@ impl Process {
         config: &Path,
         variables: impl IntoIterator<Item = (&str, &str)>,
     ) -> Process {
-        modunest_runtime::http::install_crypto();
-        let mut command = agent(config, &["run"]);
-        command.envs(variables);
-        let log = std::fs::File::create(config.with_extension("log")).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let process = Process { child, config: config.to_owned() };
+        let process = Process::spawn(config, variables);
         wait_for("the first sync", async || {
             let status = process.try_status().await;
             status.is_some_and(|status| status.last_sync.is_some())
         })
         .await;
         process
+    }
+
+    /// Starts it, and waits for nothing.
+    fn spawn<'v>(
+        config: &Path,
+        variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+    ) -> Process {
+        modunest_runtime::http::install_crypto();
+        let mut command = agent(config, &["run"]);
+        command.envs(variables);
+        let log = std::fs::File::create(config.with_extension("log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Process { child, config: config.to_owned() }
     }
 
     fn admin(&self) -> reqwest::Client {
@@ -180,5 +188,25 @@ async fn a_hangup_reads_the_configuration_anew() {
     std::fs::write(&config, good).unwrap();
     let nothing = text(run(&config, &["reload"]));
     assert_eq!(nothing, "nothing that can change while the agent runs has changed\n");
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_during_the_start_are_heeded() {
+    // A registry that takes connections and never answers: the first sync waits for it.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let registry = Registry::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/one", "^1")]);
+    let asked = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, asked.replace(registry.url.as_str(), &url)).unwrap();
+
+    let process = Process::spawn(&config, []);
+    wait_for("the admin API", async || process.try_status().await.is_some()).await;
+    assert_eq!(process.status().await.last_sync, None);
+    process.signal(Signal::HUP);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(process.status().await.last_sync, None);
     process.stop();
 }

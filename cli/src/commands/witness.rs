@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use modunest_runtime::shutdown::StopSignals;
 use modunest_tlog::{KeyName, Policy, VerifyingKey, WitnessSigningKey};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -124,6 +125,7 @@ async fn serve(context: &Context, arguments: Serve) -> Result<(), Error> {
         ))
     })?;
     let address = listener.local_addr().map_err(Error::file("socket"))?;
+    let mut stop = StopSignals::catch().map_err(Error::file("signals"))?;
     let started = Started {
         url: format!("http://{address}/"),
         name: witness.key().name().to_string(),
@@ -141,12 +143,7 @@ async fn serve(context: &Context, arguments: Serve) -> Result<(), Error> {
             started.url,
         )
     })?;
-    let stop = async {
-        if let Err(error) = modunest_runtime::shutdown::signal_received().await {
-            tracing::error!(%error, "signals cannot be received; stopping");
-        }
-    };
-    modunest_edge::native::serve(listener, router(witness), stop)
+    modunest_edge::native::serve(listener, router(witness), stop.received())
         .await
         .map_err(|error| Error::Failed(format!("the server failed: {error}")))
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use modunest_local::{Config, LocalServices, Subscription};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -58,10 +59,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "dynamodb": services.dynamodb_endpoint(),
         "undelivered_events": services.start_report().undelivered_events,
     });
+    // Before it says that it is ready, so that no signal ends it without order.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{ready}")?;
     stdout.flush()?;
-    tokio::signal::ctrl_c().await?;
+    interrupt.recv().await;
     services.shutdown().await?;
     Ok(())
 }

@@ -15,6 +15,7 @@ use clap::Args;
 use modunest_agent::Agent;
 use modunest_agent::status::PluginStatus;
 use modunest_core::manifest::Manifest;
+use modunest_runtime::shutdown::StopSignals;
 
 use super::{Context, local, registry, registry_error};
 use crate::error::Error;
@@ -58,12 +59,15 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
         port: 0,
         edge: Edge::Native,
     };
-    let mut stop = std::pin::pin!(modunest_runtime::shutdown::signal_received());
-    let registry = LocalRegistry::start(&options).await?;
+    let mut stop = StopSignals::catch().map_err(Error::file("signals"))?;
+    let registry = tokio::select! {
+        started = LocalRegistry::start(&options) => started?,
+        () = stop.received() => return Ok(()),
+    };
     let mut served = None;
     let outcome = tokio::select! {
         ended = serve(context, &arguments, temporary.path(), &registry, &mut served) => ended,
-        signal = &mut stop => signal.map_err(Error::file("signals")),
+        () = stop.received() => Ok(()),
         error = registry.failed() => Err(error),
     };
     if let Some(agent) = served {

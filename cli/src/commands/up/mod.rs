@@ -5,6 +5,7 @@ mod demo;
 use std::path::PathBuf;
 
 use clap::Args;
+use modunest_runtime::shutdown::StopSignals;
 use serde::Serialize;
 
 use super::Context;
@@ -70,25 +71,25 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Error> {
         port: arguments.port,
         edge: arguments.edge,
     };
-    // The signals are caught from here on, so that one during the demo's build still stops
-    // everything in order.
-    let mut stop = std::pin::pin!(modunest_runtime::shutdown::signal_received());
-    let registry = LocalRegistry::start(&options).await?;
+    // Before anybody is told that it runs, so that no signal ends it without order.
+    let mut stop = StopSignals::catch().map_err(Error::file("signals"))?;
+    let registry = tokio::select! {
+        started = LocalRegistry::start(&options) => started?,
+        () = stop.received() => return Ok(()),
+    };
+    let mut demo = None;
+    let shown = async {
+        demo = show(context, &arguments, &options, &registry).await?;
+        std::future::pending().await
+    };
     let outcome = tokio::select! {
-        shown = show(context, &arguments, &options, &registry) => match shown {
-            Ok(demo) => {
-                (&mut stop).await.map_err(Error::file("signals"))?;
-                context.output.say("stopping")?;
-                if let Some(demo) = demo {
-                    demo.shutdown().await;
-                }
-                Ok(())
-            }
-            Err(error) => Err(error),
-        },
-        signal = &mut stop => signal.map_err(Error::file("signals")),
+        failed = shown => failed,
+        () = stop.received() => context.output.say("stopping"),
         error = registry.failed() => Err(error),
     };
+    if let Some(demo) = demo {
+        demo.shutdown().await;
+    }
     registry.shutdown().await?;
     outcome
 }
