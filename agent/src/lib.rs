@@ -12,7 +12,7 @@
 
 mod blocking;
 mod files;
-mod per_thread;
+mod thread;
 
 pub mod config;
 pub mod secrets;

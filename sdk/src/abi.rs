@@ -180,9 +180,17 @@ impl OwnedBuffer {
     ///
     /// Whoever writes there fills the buffer by the rules of this module, before this buffer is
     /// used otherwise, and the library that makes the bytes stays mapped while they are owned.
+    #[inline]
     pub unsafe fn receive(&mut self) -> *mut Buffer {
         *self = Self::EMPTY;
         &raw mut self.0
+    }
+
+    /// How many bytes its maker says there are, without a look whether there are any at all.
+    #[inline]
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.0.len
     }
 
     /// Hands it on to whoever gives it back to its maker instead.
@@ -230,6 +238,7 @@ impl AsRef<[u8]> for OwnedBuffer {
 }
 
 impl Drop for OwnedBuffer {
+    #[inline]
     fn drop(&mut self) {
         if let Some(free) = self.0.free.take() {
             // SAFETY: owned, and `take` makes this the only call.

@@ -5,7 +5,7 @@
 //! Depth and deadline change with every call and are kept apart, as plain numbers: a call from
 //! plugin to plugin may cost a few nanoseconds, and moving all of a [`Frame`] takes several.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use std::sync::Arc;
 use modunest_sdk::{Error, Identity};
 
 use super::abandoned::Abandoned;
+use crate::thread::{here, presence};
 
 /// Deepest chain of calls from plugin to plugin. Real chains have three or four; each takes
 /// the stack of two libraries.
-pub(super) const DEPTH_MAX: u32 = 16;
+pub(super) const DEPTH_MAX: u32 = presence::PLACES as u32;
 
 #[derive(Clone, Default)]
 pub(super) struct Frame {
@@ -34,11 +35,8 @@ pub(super) struct Frame {
 }
 
 thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static DEADLINE_MS: Cell<u64> = const { Cell::new(0) };
+    /// Whether there is any is asked of [`here`] first, which needs no destructor, nor a borrow.
     static TRACE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
-    /// Whether `TRACE` has any: asked first, because this needs no destructor, nor a borrow.
-    static IS_TRACED: Cell<bool> = const { Cell::new(false) };
     static IDENTITY: RefCell<Option<Arc<Identity>>> = const { RefCell::new(None) };
     static COMPONENTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     static ABANDONED: RefCell<Option<Arc<Abandoned>>> = const { RefCell::new(None) };
@@ -59,19 +57,19 @@ pub(super) fn current() -> Frame {
 /// How many calls are inside one another on this thread.
 #[inline]
 pub(super) fn depth() -> u32 {
-    DEPTH.get()
+    here(|here| here.depth.get())
 }
 
 /// The deadline of the call that this thread serves, in Unix milliseconds; zero for none.
 #[inline]
 pub(super) fn deadline_ms() -> u64 {
-    DEADLINE_MS.get()
+    here(|here| here.deadline_ms.get())
 }
 
 /// Whether the call that this thread serves has a trace.
 #[inline]
 pub(super) fn is_traced() -> bool {
-    IS_TRACED.get()
+    here(|here| here.is_traced.get())
 }
 
 /// The trace of the call that this thread serves.
@@ -86,7 +84,7 @@ pub(super) fn is_abandoned() -> bool {
 }
 
 fn replace_trace(trace: Option<Arc<str>>) -> Option<Arc<str>> {
-    IS_TRACED.set(trace.is_some());
+    here(|here| here.is_traced.set(trace.is_some()));
     TRACE.replace(trace)
 }
 
@@ -139,8 +137,10 @@ impl Frame {
     /// Changes places with the thread's.
     fn swap(&mut self) {
         let Frame { depth, deadline_ms, trace, identity, components, abandoned } = self;
-        *depth = DEPTH.replace(*depth);
-        *deadline_ms = DEADLINE_MS.replace(*deadline_ms);
+        here(|here| {
+            *depth = here.depth.replace(*depth);
+            *deadline_ms = here.deadline_ms.replace(*deadline_ms);
+        });
         *trace = replace_trace(trace.take());
         IDENTITY.with_borrow_mut(|own| std::mem::swap(own, identity));
         COMPONENTS.with_borrow_mut(|own| std::mem::swap(own, components));
@@ -188,19 +188,42 @@ pub(super) struct Deeper {
 }
 
 impl Deeper {
-    #[inline(always)]
     pub(super) fn enter(depth: u32, deadline_ms: u64) -> Self {
-        Deeper { depth: DEPTH.replace(depth), deadline_ms: DEADLINE_MS.replace(deadline_ms) }
+        here(|here| Deeper {
+            depth: here.depth.replace(depth),
+            deadline_ms: here.deadline_ms.replace(deadline_ms),
+        })
     }
 }
 
 impl Drop for Deeper {
-    #[inline(always)]
     fn drop(&mut self) {
-        // Not `set`, which is no single write.
-        DEPTH.replace(self.depth);
-        DEADLINE_MS.replace(self.deadline_ms);
+        here(|here| {
+            here.depth.set(self.depth);
+            here.deadline_ms.set(self.deadline_ms);
+        });
     }
+}
+
+/// From here on, the thread serves a call that is so deep, within the same deadline. To be set back
+/// by whoever makes calls that cannot end in a panic; others want [`Deeper`].
+#[inline(always)]
+pub(super) fn set_depth(depth: u32) {
+    here(|here| here.depth.set(depth));
+}
+
+/// Whether a call from within with this deadline of its own is in time, and within the deadline
+/// that holds already.
+#[inline(always)]
+pub(super) fn is_in_time(own_ms: u64) -> bool {
+    let around_ms = deadline_ms();
+    around_ms | own_ms == 0 || is_before(around_ms, own_ms)
+}
+
+#[inline(never)]
+fn is_before(around_ms: u64, own_ms: u64) -> bool {
+    earlier(around_ms, own_ms) == around_ms
+        && modunest_runtime::clock::now().as_millis() < around_ms
 }
 
 /// Serves in another trace.

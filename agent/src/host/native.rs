@@ -16,15 +16,18 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use modunest_core::archive::FileRecord;
 use modunest_core::digest::{Digest, Hasher};
 use modunest_core::relation::LibcFloor;
-use modunest_sdk::Error;
 use modunest_sdk::abi::{
     ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, MAX_MESSAGE_BYTES,
     OwnedBuffer, PluginTable, Request, size_of_table,
 };
+use modunest_sdk::{Error, Status};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::{Call, Instance};
 use crate::secrets::{OpenConfig, SecretError};
+
+/// The function of a plugin's table that serves calls.
+type CallFn = unsafe extern "C" fn(*mut c_void, *const Request, *mut Buffer) -> i32;
 
 /// Why a library could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +243,8 @@ unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadE
 
 /// An instance in this process.
 pub struct NativeInstance {
+    /// The table's function for calls: here, a call need not look at the table.
+    call: CallFn,
     table: &'static PluginTable,
     instance: *mut c_void,
 }
@@ -259,44 +264,33 @@ impl NativeInstance {
     ) -> Result<Self, LoadError> {
         let mut instance = std::ptr::null_mut();
         let mut text = Buffer::EMPTY;
-        let create = table.create.ok_or_else(|| LoadError::Table("no create".to_owned()))?;
+        let missing = |name: &str| LoadError::Table(format!("no {name}"));
+        let create = table.create.ok_or_else(|| missing("create"))?;
+        let call = table.call.ok_or_else(|| missing("call"))?;
         // SAFETY: the table was checked; everything that is passed lives through the call,
         // and the host table for ever.
         let code = unsafe { create(host, Bytes::new(config), &raw mut instance, &raw mut text) };
         // SAFETY: filled by the plugin by the ABI's rules, and nobody else has it.
         let text = unsafe { text.into_owned() };
         modunest_sdk::native::outcome(code, &text).map_err(LoadError::Start)?;
-        Ok(NativeInstance { table, instance })
+        Ok(NativeInstance { call, table, instance })
     }
 
     /// Runs a function of the table that fills a buffer.
     fn ask(&self, run: impl FnOnce(*mut Buffer) -> i32) -> Result<OwnedBuffer, Error> {
         let mut answer = OwnedBuffer::EMPTY;
-        Self::ask_into(&mut answer, run)?;
+        // SAFETY: filled below, by a library that is never unmapped, by the ABI's rules.
+        let code = run(unsafe { answer.receive() });
+        judge(code, &answer)?;
         Ok(answer)
     }
 
-    /// The same, into a buffer that stays where it is: to move one that was just filled, the
-    /// processor waits until what filled it has reached its cache, longer than the rest of a call
-    /// takes.
+    /// Serves a call as [`Instance::call`] does, and leaves the answer where it belongs: to move one
+    /// that was just filled, the processor waits until what filled it has reached its cache, longer
+    /// than the rest of a call takes. To be compiled into whoever calls: the request is then written
+    /// once, from registers. Answers the plugin's code, for [`is_answer`] and [`judge`].
     #[inline(always)]
-    fn ask_into(
-        answer: &mut OwnedBuffer,
-        run: impl FnOnce(*mut Buffer) -> i32,
-    ) -> Result<(), Error> {
-        // SAFETY: filled below, by a library that is never unmapped, by the ABI's rules.
-        let code = run(unsafe { answer.receive() });
-        modunest_sdk::native::outcome(code, answer)?;
-        if answer.len() > MAX_MESSAGE_BYTES {
-            return Err(too_long(answer.len()));
-        }
-        Ok(())
-    }
-
-    /// Serves a call as [`Instance::call`] does, and leaves the answer where it belongs. To be
-    /// compiled into whoever calls: the request is then written once, from registers.
-    #[inline(always)]
-    pub(super) fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
+    pub(super) fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> i32 {
         let request = Request {
             size: size_of_table::<Request>(),
             kind: call.kind as u32,
@@ -306,11 +300,27 @@ impl NativeInstance {
             caller: Bytes::new(call.caller.as_bytes()),
             deadline_ms: call.deadline_ms,
         };
-        let function = there(self.table.call)?;
+        // SAFETY: filled below, by a library that is never unmapped, by the ABI's rules.
+        let out = unsafe { answer.receive() };
         // SAFETY: the instance is alive, and the request with what it borrows lives through
         // the call.
-        Self::ask_into(answer, |out| unsafe { function(self.instance, &raw const request, out) })
+        unsafe { (self.call)(self.instance, &raw const request, out) }
     }
+}
+
+/// Whether a function of a plugin's table has answered by the rules.
+#[inline(always)]
+pub(super) fn is_answer(code: i32, answer: &OwnedBuffer) -> bool {
+    code == Status::Ok.code() && answer.size() <= MAX_MESSAGE_BYTES
+}
+
+/// What to make of what a function of a plugin's table has answered.
+pub(super) fn judge(code: i32, answer: &[u8]) -> Result<(), Error> {
+    modunest_sdk::native::outcome(code, answer)?;
+    if answer.len() > MAX_MESSAGE_BYTES {
+        return Err(too_long(answer.len()));
+    }
+    Ok(())
 }
 
 #[cold]
@@ -332,7 +342,8 @@ fn incomplete() -> Error {
 impl Instance for NativeInstance {
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
         let mut answer = OwnedBuffer::EMPTY;
-        self.call_into(&call, &mut answer)?;
+        let code = self.call_into(&call, &mut answer);
+        judge(code, &answer)?;
         Ok(answer)
     }
 

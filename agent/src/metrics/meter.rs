@@ -10,15 +10,16 @@ use modunest_sdk::Error;
 
 use super::cpu::{self, Sampler, Used};
 use super::histogram::{Histogram, Latency};
-use super::tally::Tally;
 use crate::host::Served;
+use crate::thread::tally::Tally;
+use crate::thread::{Kept, here};
 
 /// Of calls that cost less than reading a clock, one in so many is timed and stands for those
 /// before it. A timed call costs some 450 ns more, of which the clock is a tenth: the way there is
 /// seldom taken, so the processor neither foresees it nor has it at hand. A call inside the process
 /// is to cost 10 ns in all. A prime falls in step with fewer habits of callers, such as two plugins
 /// that are called in turn.
-const SAMPLED: u32 = 251;
+const SAMPLED: u32 = 509;
 
 /// How a call ended. The names are the values of the label `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,10 +191,10 @@ impl Meter {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call that was not to be timed was answered.
+    /// A call was answered that was not to be timed, on a thread that keeps this.
     #[inline(always)]
-    pub fn answered(&self) {
-        self.answered.add();
+    pub(crate) fn answered(&self, kept: &'static Kept) {
+        self.answered.add_of(kept);
     }
 
     fn count(&self, outcome: Outcome) {
@@ -287,10 +288,8 @@ impl Reading {
 }
 
 thread_local! {
-    /// Calls that are left untimed before the next that is not. Each thread counts for itself: a
-    /// counter that threads share would cost more than it saves.
-    static UNTIMED: Cell<u32> = const { Cell::new(0) };
-    /// The same while all calls are to be seen, and then the other is zero.
+    /// The calls that are left untimed (`thread::Here`) while all are to be seen, and then the
+    /// other is zero.
     static UNTIMED_SEEN: Cell<u32> = const { Cell::new(0) };
     /// For how many calls the next one stands that is timed: the first for itself alone.
     static STANDS_FOR: Cell<u32> = const { Cell::new(1) };
@@ -299,30 +298,40 @@ thread_local! {
 /// While a call is measured on this thread, each call from within it is to be seen, also one that
 /// is not timed: its time is another plugin's.
 pub(super) fn see_all(all: bool) {
-    if all {
-        UNTIMED_SEEN.set(UNTIMED.replace(0));
-    } else {
-        UNTIMED.set(UNTIMED_SEEN.get());
-    }
+    here(|here| {
+        if all {
+            UNTIMED_SEEN.set(here.untimed.replace(0));
+        } else {
+            here.untimed.set(UNTIMED_SEEN.get());
+        }
+    });
 }
 
-/// Whether the next call is left untimed; it counts as that if it is.
+/// Whether the next call is left untimed; it counts as that if it is. Each thread counts for
+/// itself: a counter that threads share would cost more than it saves.
 #[inline(always)]
 pub(crate) fn pass_untimed() -> bool {
-    UNTIMED.with(|untimed| untimed.replace(untimed.get().saturating_sub(1))) > 0
+    let left = here(|here| here.untimed.get()).checked_sub(1);
+    if let Some(left) = left {
+        here(|here| here.untimed.set(left));
+    }
+    left.is_some()
 }
 
 /// For how many calls the next one stands: itself and those before it that were not timed. For none
 /// where it is not timed.
 fn sample() -> u64 {
-    let counted = if cpu::is_open() { &UNTIMED_SEEN } else { &UNTIMED };
-    match counted.get() {
+    if cpu::is_open() { UNTIMED_SEEN.with(take_one) } else { here(|here| take_one(&here.untimed)) }
+}
+
+fn take_one(untimed: &Cell<u32>) -> u64 {
+    match untimed.get() {
         0 => {
-            counted.set(SAMPLED - 1);
+            untimed.set(SAMPLED - 1);
             u64::from(STANDS_FOR.replace(SAMPLED))
         }
         left => {
-            counted.set(left - 1);
+            untimed.set(left - 1);
             0
         }
     }

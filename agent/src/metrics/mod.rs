@@ -7,7 +7,6 @@ mod links;
 mod meter;
 pub mod process;
 pub mod prometheus;
-mod tally;
 
 pub use histogram::{Histogram, Latency};
 pub(crate) use meter::pass_untimed;

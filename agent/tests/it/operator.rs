@@ -26,9 +26,9 @@ impl Process {
     }
 
     /// The same, with these variables in its environment.
-    pub async fn start_with(
+    pub async fn start_with<'v>(
         config: &Path,
-        variables: impl IntoIterator<Item = (&str, &str)>,
+        variables: impl IntoIterator<Item = (&'v str, &'v str)>,
     ) -> Process {
         let process = Process::spawn(config, variables);
         wait_for("the first sync", async || {

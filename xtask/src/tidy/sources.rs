@@ -23,8 +23,8 @@ const LARGE_FILES: [(&str, &str); 0] = [];
 /// interface, and the component that attacks in tests.
 const UNSAFE_ALLOWED: [&str; 11] = [
     "agent/src/clib.rs",
+    "agent/src/thread/presence.rs",
     "agent/src/host/native",
-    "agent/src/host/cell/presence.rs",
     "agent/src/host/component/cache.rs",
     "agent/src/sandbox/",
     "sdk/",

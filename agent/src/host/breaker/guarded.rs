@@ -10,8 +10,7 @@ use super::{Admission, Breaker, BreakerSettings, BreakerState, Outcome};
 pub struct Breakers {
     /// Whether any breaker has to be asked at all.
     noisy: AtomicBool,
-    /// Elsewhere, so that the word above can lie beside what else each call looks at.
-    all: Box<Mutex<All>>,
+    all: Mutex<All>,
 }
 
 struct All {
@@ -46,12 +45,12 @@ impl Breakers {
     /// Closed ones.
     pub fn new(settings: BreakerSettings) -> Self {
         Breakers {
-            noisy: AtomicBool::new(settings.rate.is_some()),
-            all: Box::new(Mutex::new(All {
+            noisy: AtomicBool::new(settings.are_noisy()),
+            all: Mutex::new(All {
                 settings,
                 plugin: Breaker::new(settings),
                 services: BTreeMap::new(),
-            })),
+            }),
         }
     }
 
@@ -98,7 +97,8 @@ impl Breakers {
         Ok(ticket)
     }
 
-    /// Takes note of how an admitted call ended. Answers whether a breaker opened by it.
+    /// Takes note of how an admitted call ended. Answers whether a breaker opened by it. `turn` is
+    /// told whether they are quiet from here on, in the order in which that changes.
     #[inline]
     pub fn record(
         &self,
@@ -106,9 +106,10 @@ impl Breakers {
         ticket: Ticket,
         outcome: Outcome,
         now: impl Fn() -> u64,
+        turn: impl Fn(bool),
     ) -> bool {
         let is_quiet = outcome != Outcome::Failure && self.are_quiet();
-        !is_quiet && self.record_noisy(service, ticket, outcome, now())
+        !is_quiet && self.record_noisy(service, ticket, outcome, now(), turn)
     }
 
     #[cold]
@@ -118,6 +119,7 @@ impl Breakers {
         ticket: Ticket,
         outcome: Outcome,
         now_ms: u64,
+        turn: impl Fn(bool),
     ) -> bool {
         let mut guard = self.lock();
         let all = &mut *guard;
@@ -129,15 +131,19 @@ impl Breakers {
         let quiet = all.plugin.is_quiet() && all.services.values().all(Breaker::is_quiet);
         let opened = all.openings() > before;
         self.noisy.store(!quiet, Ordering::Release);
+        turn(quiet);
         opened
     }
 
-    /// Closes all of them, as behind a restart: what failed was another instance.
-    pub fn reset(&self) {
+    /// Closes all of them, as behind a restart: what failed was another instance. `turn` is told as
+    /// by [`Breakers::record`].
+    pub fn reset(&self, turn: impl Fn(bool)) {
         let mut all = self.lock();
         all.plugin = Breaker::new(all.settings);
         all.services.clear();
-        self.noisy.store(all.settings.rate.is_some(), Ordering::Release);
+        let noisy = all.settings.are_noisy();
+        self.noisy.store(noisy, Ordering::Release);
+        turn(!noisy);
     }
 
     /// The plugin's breaker, and those of services that are not closed.

@@ -43,6 +43,11 @@ pub struct Rate {
 }
 
 impl BreakerSettings {
+    /// Whether breakers have to hear of each call, whatever happens.
+    pub(super) fn are_noisy(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// For plugins that a host can be without for a while.
     pub const COMMON: BreakerSettings =
         BreakerSettings { failures: 5, rate: None, open_ms: 60_000, probes: 1 };

@@ -65,7 +65,7 @@ fn call(
     now_ms: u64,
 ) -> Result<(), Refused> {
     let ticket = breakers.admit(service, || now_ms)?;
-    breakers.record(service, ticket, outcome, || now_ms);
+    breakers.record(service, ticket, outcome, || now_ms, |_| {});
     Ok(())
 }
 
@@ -108,7 +108,7 @@ fn what_fails_everywhere_is_left_alone_as_a_whole() {
     // A probe opens it anew, though it is not the first failure of its service.
     call(Some("one"), Outcome::Failure, 102).unwrap();
     assert_eq!(call(None, Outcome::Success, 103).unwrap_err().retry_at_ms, 202);
-    breakers.reset();
+    breakers.reset(|_| {});
     assert!(breakers.states().0.is_quiet() && breakers.states().1.is_empty());
     // A service and what has no breaker of its own.
     call(Some("one"), Outcome::Failure, 300).unwrap();
@@ -150,7 +150,7 @@ fn presets(settings: BreakerSettings, failures: u32, open_ms: u64) {
     let breakers = Breakers::new(settings);
     let fails = |now_ms| {
         let ticket = breakers.admit(None, || now_ms).unwrap();
-        breakers.record(None, ticket, Outcome::Failure, || now_ms)
+        breakers.record(None, ticket, Outcome::Failure, || now_ms, |_| {})
     };
     for failure in 1..failures {
         assert!(!fails(1_000), "{failure}");
@@ -162,7 +162,7 @@ fn presets(settings: BreakerSettings, failures: u32, open_ms: u64) {
     // One call, and as long as that has not ended no other.
     let probe = breakers.admit(None, || retry_at_ms).unwrap();
     assert_eq!(breakers.admit(None, || retry_at_ms), refused);
-    assert!(!breakers.record(None, probe, Outcome::Success, || retry_at_ms));
+    assert!(!breakers.record(None, probe, Outcome::Success, || retry_at_ms, |_| {}));
     assert_eq!(breakers.states().0.state(), BreakerState::Closed);
 }
 

@@ -1,5 +1,6 @@
 //! Calls: from outside, and from plugin to plugin.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +9,18 @@ use modunest_sdk::Error;
 use modunest_sdk::abi::{MAX_MESSAGE_BYTES, OwnedBuffer, RequestKind};
 
 use super::Cell;
-use super::gate::{Entered, Way};
+use super::gate::{self, Entered, Way};
 use super::lazy::Purpose;
 use super::overrun::{self, Overrun};
 use crate::embed::{CallAsk, Event};
 use crate::host::breaker::{Outcome, Refused, Ticket, service_of};
 use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
 use crate::host::instance::Loaded;
+use crate::host::native::{NativeInstance, is_answer, judge};
 use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall};
 use crate::metrics::{self, Begun, Meter, cpu};
+use crate::thread::{self, Kept};
 
 /// A call that is being served, as far as it is to be noted.
 struct Noted {
@@ -30,6 +33,15 @@ struct Noted {
     is_same: bool,
     /// Whether it has been counted as late.
     is_counted: bool,
+}
+
+/// A call that was let in and of which nothing is to be noted but its end.
+struct Quiet<'c> {
+    library: &'c NativeInstance,
+    way: gate::Noted<'c>,
+    kept: &'static Kept,
+    /// How many calls it is inside of.
+    depth: u32,
 }
 
 /// Why a call is none at all.
@@ -70,58 +82,71 @@ impl Cell {
     /// As [`Cell::call`].
     #[inline(always)]
     pub fn call_into(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
-        match self.call_quietly(call, answer) {
-            Some(served) => served,
-            None => self.call_noted(*call, None).map(|made| *answer = made),
+        let Some(quiet) = self.pass_quietly(call) else {
+            return self.call_otherwise(*call, answer);
+        };
+        let Quiet { library, way, kept, depth } = quiet;
+        // Until its end, nothing panics: the plugin's function cannot, and to count does not.
+        let way = ManuallyDrop::new(way);
+        frame::set_depth(depth + 1);
+        let code = library.call_into(&Call { deadline_ms: frame::deadline_ms(), ..*call }, answer);
+        frame::set_depth(depth);
+        if !is_answer(code, answer) {
+            return self.end_failed(ManuallyDrop::into_inner(way), code, *call, answer);
         }
+        self.meter.answered(kept);
+        ManuallyDrop::into_inner(way).end();
+        Ok(())
     }
 
-    /// Serves a call of a library in this process of which nothing is to be noted but its end:
-    /// nothing is wrong with the plugin, the call is part of no trace, nobody watches it, and it is
-    /// not one of those that are timed. What is decided here stays in registers. `None` where any
-    /// of it is otherwise; nothing has happened then.
+    /// Lets a call of a library in this process in of which nothing is to be noted but its end:
+    /// nothing is wrong with the plugin, the call is part of no trace, nobody watches it, it brings
+    /// no earlier deadline, and it is not one of those that are timed. What is decided here stays in
+    /// registers. `None` where any of it is otherwise; nothing has happened then.
     #[inline(always)]
-    fn call_quietly(&self, call: &Call<'_>, answer: &mut OwnedBuffer) -> Option<Result<(), Error>> {
+    fn pass_quietly(&self, call: &Call<'_>) -> Option<Quiet<'_>> {
         let Some(Loaded::Library(library)) = self.instance.get() else { return None };
-        let depth = frame::depth();
+        let (kept, depth) = (thread::kept()?, frame::depth());
         let is_quiet = depth < DEPTH_MAX
             && call.payload.len() <= MAX_MESSAGE_BYTES
             && (call.kind == RequestKind::Service
                 || (depth > 0 && call.kind != RequestKind::Stream))
             && call.trace.is_empty()
             && !frame::is_traced()
-            && !self.is_watched
-            && self.breakers.are_quiet();
+            && frame::is_in_time(call.deadline_ms);
         if !is_quiet {
             return None;
         }
-        let deadline_ms = frame::earlier(frame::deadline_ms(), call.deadline_ms);
-        if deadline_ms > 0 && now_ms() >= deadline_ms {
-            return None;
-        }
-        let way = self.pass()?;
+        let way = self.pass(kept, depth)?;
         if !metrics::pass_untimed() {
+            way.end();
             return None;
         }
-        let deeper = Deeper::enter(depth + 1, deadline_ms);
-        let served = library.call_into(&Call { deadline_ms, ..*call }, answer);
-        drop(deeper);
-        match &served {
-            Ok(()) => self.meter.answered(),
-            // The call is copied only here: it need not be in memory otherwise.
-            Err(_) => self.end_quiet(*call, &served),
-        }
-        drop(way);
-        Some(served)
+        Some(Quiet { library, way, kept, depth })
     }
 
     #[cold]
-    fn end_quiet(&self, call: Call<'_>, served: &Result<(), Error>) {
+    fn call_otherwise(&self, call: Call<'_>, answer: &mut OwnedBuffer) -> Result<(), Error> {
+        self.call_noted(call, None).map(|made| *answer = made)
+    }
+
+    /// Notes how a call ended that was let in quietly, and was not answered by the rules.
+    #[cold]
+    fn end_failed(
+        &self,
+        way: gate::Noted<'_>,
+        code: i32,
+        call: Call<'_>,
+        answer: &OwnedBuffer,
+    ) -> Result<(), Error> {
+        let served = judge(code, answer);
         let begun = Meter::begin_untimed();
         let ticket = Ticket::default();
         let noted =
             Noted { ticket, begun, step: None, trace: None, is_same: true, is_counted: false };
-        self.end(&call, noted, served);
+        self.end(&call, noted, &served);
+        way.end();
+        served
     }
 
     /// Serves a call of which more is to be noted; `overrun` is of whoever watches its time.
@@ -285,7 +310,8 @@ impl Cell {
     }
 
     fn record(&self, service: Option<&str>, ticket: Ticket, outcome: Outcome) {
-        if self.breakers.record(service, ticket, outcome, now_ms) {
+        let turn = |quiet| self.turn_quiet(quiet);
+        if self.breakers.record(service, ticket, outcome, now_ms, turn) {
             self.tell_opened(service.map(service_of).unwrap_or_default());
         }
     }

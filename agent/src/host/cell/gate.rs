@@ -1,8 +1,9 @@
 //! The way in: which calls are let in, which wait before it, and waiting for their end.
 //!
-//! A call that is let in costs two writes that no other processor waits for ([`super::presence`]).
+//! A call that is let in costs two writes that no other processor waits for ([`presence`]).
 //! Only where the gate is shut does anybody look at the plugin's state.
 
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,16 +11,19 @@ use std::time::{Duration, Instant};
 use modunest_sdk::Error;
 
 use super::lazy::Purpose;
-use super::presence::{self, Place};
 use super::{Cell, State};
-use crate::host::drive;
+use crate::host::{drive, frame};
+use crate::thread::Kept;
+use crate::thread::presence::{self, Place};
 
 /// Calls are not let in without a look at the state.
 const SHUT: u64 = 1 << 63;
 /// Somebody waits for the last call's end: only then is telling worth a system call.
 const AWAITED: u64 = 1 << 62;
+/// Of each call is more to be noted than its end.
+const LOUD: u64 = 1 << 61;
 /// The calls that are being served and that no thread has noted.
-const COUNTED: u64 = AWAITED - 1;
+const COUNTED: u64 = LOUD - 1;
 
 /// How long a call without a deadline waits for the end of a swap or of a load. Longer than
 /// either may take by default.
@@ -35,22 +39,28 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// A shut one.
+    /// A shut and loud one.
     pub(super) const fn new() -> Self {
-        Gate { word: AtomicU64::new(SHUT), last: Mutex::new(()), drained: Condvar::new() }
+        Gate { word: AtomicU64::new(SHUT | LOUD), last: Mutex::new(()), drained: Condvar::new() }
     }
 
-    /// Lets a call of this thread in, unless the gate is shut.
+    /// Lets a call of this thread in that is so many calls deep, unless the gate is shut.
+    fn enter(&self, depth: u32) -> Option<Way<'_>> {
+        match Place::take(depth, self) {
+            Some(place) => self.look(place, SHUT).map(Way::Noted),
+            None => self.enter_counted().map(Way::Counted),
+        }
+    }
+
+    /// A call that is noted looks whether any of these holds for the gate; then it leaves as it came.
     #[inline(always)]
-    fn enter(&self) -> Option<Way<'_>> {
-        let place = Place::take(self);
-        let word = match &place {
-            Some(_) => self.word.load(Ordering::SeqCst),
-            None => self.word.fetch_add(1, Ordering::SeqCst),
-        };
-        // Where the gate is shut, the call leaves as it came.
-        let way = Way { gate: self, place };
-        (word & SHUT == 0).then_some(way)
+    fn look(&self, place: Place, what: u64) -> Option<Noted<'_>> {
+        let noted = Noted { gate: self, place };
+        if self.word.load(Ordering::SeqCst) & what != 0 {
+            noted.end();
+            return None;
+        }
+        Some(noted)
     }
 
     /// The same for a call that may end on another thread.
@@ -78,6 +88,15 @@ impl Gate {
         // It is held between looking and waiting.
         drop(lock(&self.last));
         self.drained.notify_all();
+    }
+
+    /// Whether calls pass of which only their end is noted.
+    fn set_quiet(&self, quiet: bool) {
+        if quiet {
+            self.word.fetch_and(!LOUD, Ordering::SeqCst);
+        } else {
+            self.word.fetch_or(LOUD, Ordering::SeqCst);
+        }
     }
 
     /// Opens or shuts it. Who has been counted in before goes on.
@@ -112,24 +131,39 @@ impl Gate {
 }
 
 /// A call that was let in; it ends when this is dropped, on the thread on which it began.
-pub(super) struct Way<'c> {
-    gate: &'c Gate,
-    /// Where its thread has noted it; `None` where it was counted.
-    place: Option<Place>,
+#[expect(dead_code, reason = "to be dropped is what both are for")]
+pub(super) enum Way<'c> {
+    /// Its thread has noted it.
+    Noted(Noted<'c>),
+    /// The gate has counted it.
+    Counted(Counted<'c>),
 }
 
-impl Drop for Way<'_> {
+/// A call that was let in and that its thread has noted; it ends when this is dropped.
+pub(super) struct Noted<'c> {
+    gate: &'c Gate,
+    place: Place,
+}
+
+impl Noted<'_> {
+    /// Ends the call: what dropping it does, compiled into the caller.
     #[inline(always)]
-    fn drop(&mut self) {
-        match &self.place {
-            Some(place) => {
-                place.leave();
-                if self.gate.word.load(Ordering::SeqCst) & AWAITED != 0 {
-                    self.gate.tell();
-                }
-            }
-            None => self.gate.count_out(),
+    pub(super) fn end(self) {
+        ManuallyDrop::new(self).leave();
+    }
+
+    #[inline(always)]
+    fn leave(&self) {
+        self.place.leave();
+        if self.gate.word.load(Ordering::SeqCst) & AWAITED != 0 {
+            self.gate.tell();
         }
+    }
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -160,10 +194,18 @@ pub(super) enum Entered<W> {
 }
 
 impl Cell {
-    /// Lets a call in, if the plugin takes calls now.
+    /// Has calls pass quietly from here on, or not: where its breakers are `quiet`, and the program
+    /// around this host has nothing to do with its calls.
+    pub(super) fn turn_quiet(&self, quiet: bool) {
+        self.gate.set_quiet(quiet && !self.hooks.are_asked() && !self.hooks.is_observed());
+    }
+
+    /// Lets a call in that is so many calls deep, if the plugin takes calls now of which nothing is
+    /// to be noted but their end, and this thread has a place to note it.
     #[inline(always)]
-    pub(super) fn pass(&self) -> Option<Way<'_>> {
-        self.gate.enter()
+    pub(super) fn pass(&self, kept: &'static Kept, depth: u32) -> Option<Noted<'_>> {
+        let place = Place::take_of(kept, depth, &self.gate)?;
+        self.gate.look(place, SHUT | LOUD)
     }
 
     /// Counts a call in, if the plugin takes calls. Waits while the plugin is being replaced
@@ -177,10 +219,10 @@ impl Cell {
     ) -> Result<Entered<Way<'_>>, Error> {
         if purpose == Purpose::Stream && self.keeps_streams() {
             self.gate.count_in();
-            return Ok(Entered::Here(Way { gate: &self.gate, place: None }));
+            return Ok(Entered::Here(Way::Counted(Counted(&self.gate))));
         }
         loop {
-            if let Some(way) = self.gate.enter() {
+            if let Some(way) = self.gate.enter(frame::depth()) {
                 return Ok(Entered::Here(way));
             }
             if let Some(successor) = self.wait_outside(deadline_ms, purpose)? {
@@ -343,13 +385,13 @@ mod tests {
         let served = AtomicUsize::new(0);
         let serve = || {
             while !over.load(Ordering::Relaxed) {
-                let Some(outer) = gate.enter() else {
+                let Some(outer) = gate.enter(0) else {
                     std::thread::yield_now();
                     continue;
                 };
                 inside.fetch_add(1, Ordering::Relaxed);
                 // A call from within; it may find the gate shut meanwhile.
-                drop(gate.enter());
+                drop(gate.enter(1));
                 served.fetch_add(1, Ordering::Relaxed);
                 inside.fetch_sub(1, Ordering::Relaxed);
                 drop(outer);
@@ -380,10 +422,10 @@ mod tests {
     fn a_drain_counts_whom_it_leaves_behind() {
         let gate = Gate::new();
         gate.set_open(true);
-        let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
+        let (one, two) = (gate.enter(0).unwrap(), gate.enter(1).unwrap());
         gate.count_in();
         gate.set_open(false);
-        assert!(gate.enter().is_none());
+        assert!(gate.enter(2).is_none());
         assert_eq!((gate.running(), gate.drain(Instant::now())), (3, 3));
         drop(two);
         gate.count_out();
@@ -393,13 +435,21 @@ mod tests {
     }
 
     #[test]
-    fn calls_deeper_than_the_places_of_a_thread_are_counted() {
+    fn calls_for_which_a_thread_has_no_place_are_counted() {
         let gate = Gate::new();
         gate.set_open(true);
-        let ways: Vec<Way<'_>> = (0..40).map(|_| gate.enter().unwrap()).collect();
-        assert_eq!(gate.running(), 40);
-        // Innermost first, as calls end.
-        ways.into_iter().rev().for_each(drop);
+        let deep = presence::PLACES as u32 * 2;
+        // Twice as deep as there are places, and each twice as deep as the one before it says.
+        let ways: Vec<Way<'_>> = (0..deep).map(|call| gate.enter(call / 2 * 2).unwrap()).collect();
+        let noted = ways.iter().filter(|way| matches!(way, Way::Noted(_))).count();
+        assert_eq!(noted, presence::PLACES / 2);
+        assert_eq!(gate.running(), u64::from(deep));
+        // In whatever order they end.
+        let (kept, ended): (Vec<_>, Vec<_>) =
+            ways.into_iter().enumerate().partition(|(call, _)| call % 3 == 0);
+        drop(ended);
+        assert_eq!(gate.running(), kept.len() as u64);
+        drop(kept);
         assert_eq!(gate.running(), 0);
     }
 }

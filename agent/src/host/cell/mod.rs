@@ -6,7 +6,6 @@ mod gate;
 mod hooks;
 mod lazy;
 mod overrun;
-mod presence;
 mod swap;
 mod watch;
 
@@ -42,18 +41,19 @@ use crate::config::LifecycleSettings;
 use crate::embed::{Event, Hooks};
 use crate::metrics::Meter;
 use crate::secrets::{OpenConfig, SecretError};
+use crate::thread::presence;
 use gate::Gate;
 use hooks::Untold;
 
-/// One plugin of a host. What each call looks at comes first, in two lines of the processor's cache.
+/// One plugin of a host. What each call looks at comes first, in one line of the processor's cache:
+/// what a plugin does drives it from the nearest one, and each line costs a call the time to fetch
+/// it again.
 #[repr(C, align(64))]
 pub struct Cell {
-    /// Whether the program around this host has to do with its calls.
-    is_watched: bool,
     instance: OnceLock<Loaded>,
-    breakers: Breakers,
     gate: Gate,
     meter: Meter,
+    breakers: Breakers,
     name: PluginName,
     version: Version,
     /// Names the release and its build, and with them everything that is loaded.
@@ -122,7 +122,11 @@ pub(crate) type Lacks = BTreeMap<PluginName, Option<String>>;
 impl Cell {
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         presence::prepare();
-        Arc::new_cyclic(|me| Self::of(parts, me.clone()))
+        Arc::new_cyclic(|me| {
+            let cell = Self::of(parts, me.clone());
+            cell.turn_quiet(cell.breakers.are_quiet());
+            cell
+        })
     }
 
     fn of(parts: Parts, me: Weak<Cell>) -> Self {
@@ -181,7 +185,6 @@ impl Cell {
             meter: Meter::default(),
             streams: Arc::default(),
             breakers: Breakers::new(breaker),
-            is_watched: hooks.are_asked() || hooks.is_observed(),
             hooks,
         }
     }

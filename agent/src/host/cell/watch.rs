@@ -72,7 +72,7 @@ impl Cell {
         let (timeout, reason) = (self.load_timeout, reason.to_owned());
         let restarted = self.with_instance("restart", timeout, move |it| it.restart(&reason));
         restarted.unwrap_or_else(|late| Err(Error::DeadlineExceeded(late.to_string())))?;
-        self.breakers.reset();
+        self.breakers.reset(|quiet| self.turn_quiet(quiet));
         self.turn_from(&[State::Unhealthy], State::Ready, None);
         self.restarts.fetch_add(1, Ordering::Relaxed);
         Ok(())

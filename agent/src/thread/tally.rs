@@ -6,11 +6,10 @@
 //! reads adds up all places of the counter. What changes the owner of a place, and what reads, is
 //! behind one lock, so nothing is counted twice, or missed, or seen to shrink.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::per_thread::{Given, PerThread};
+use super::{Kept, THREADS, kept, kept_or_made};
 
 /// Counters that one thread counts apart at most. Numbers of counters follow one another, so
 /// those of the plugins of a small host have a place each.
@@ -20,9 +19,10 @@ const PLACES: usize = 16;
 /// take turns at one place change it this seldom.
 const MISSES_MAX: u32 = 64;
 
-/// Counts.
+/// Counts. What each addition looks at comes first.
 #[derive(Debug)]
-pub(super) struct Tally {
+#[repr(C)]
+pub(crate) struct Tally {
     /// Nobody else's, ever; never zero.
     number: u64,
     /// What was counted, without what is in the places of threads.
@@ -43,19 +43,9 @@ struct Place {
     rest: Mutex<Option<Arc<AtomicU64>>>,
 }
 
+/// What one thread counts.
 #[derive(Debug, Default)]
-struct Thread {
-    places: [Place; PLACES],
-}
-
-/// Of all threads that live and have counted. Places change hands behind its lock.
-static THREADS: PerThread<Thread> = PerThread::new();
-
-thread_local! {
-    /// This thread's places: none before it counts for the first time, and at its end.
-    static HERE: Cell<Option<&'static Thread>> = const { Cell::new(None) };
-    static GIVEN: Given<Thread> = THREADS.give(&HERE, Thread::hand_in);
-}
+pub(super) struct Counts([Place; PLACES]);
 
 impl Place {
     /// Gives the place to another counter, behind the lock of all threads.
@@ -77,15 +67,15 @@ impl Place {
     }
 }
 
-impl Thread {
+impl Counts {
     /// What was counted goes where all see it.
-    fn hand_in(&self) {
-        self.places.iter().for_each(|place| place.hand_to(0, None));
+    pub(super) fn hand_in(&self) {
+        self.0.iter().for_each(|place| place.hand_to(0, None));
     }
 
     #[inline(always)]
     fn place(&self, number: u64) -> &Place {
-        &self.places[number as usize % PLACES]
+        &self.0[number as usize % PLACES]
     }
 }
 
@@ -98,19 +88,28 @@ impl Default for Tally {
 
 impl Tally {
     /// One more.
-    #[inline(always)]
-    pub(super) fn add(&self) {
-        let place = HERE.get().map(|thread| thread.place(self.number));
-        match place.filter(|place| place.of.load(Ordering::Relaxed) == self.number) {
-            Some(place) => place.add(),
+    pub(crate) fn add(&self) {
+        match kept() {
+            Some(kept) => self.add_of(kept),
             None => self.add_without_place(),
+        }
+    }
+
+    /// The same, of what this thread is known to keep.
+    #[inline(always)]
+    pub(crate) fn add_of(&self, kept: &'static Kept) {
+        let place = kept.counts.place(self.number);
+        if place.of.load(Ordering::Relaxed) == self.number {
+            place.add();
+        } else {
+            self.add_without_place();
         }
     }
 
     #[cold]
     fn add_without_place(&self) {
-        let counted = GIVEN.try_with(|given| {
-            let place = given.get().place(self.number);
+        let counted = kept_or_made().map(|kept| {
+            let place = kept.counts.place(self.number);
             let misses = place.misses.load(Ordering::Relaxed) + 1;
             let gets_it = misses >= MISSES_MAX;
             place.misses.store(if gets_it { 0 } else { misses }, Ordering::Relaxed);
@@ -128,9 +127,9 @@ impl Tally {
     }
 
     /// What was counted until now.
-    pub(super) fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         let threads = THREADS.lock();
-        let places = threads.iter().map(|thread| thread.place(self.number));
+        let places = threads.iter().map(|kept| kept.counts.place(self.number));
         let its = places.filter(|place| place.of.load(Ordering::Relaxed) == self.number);
         let apart: u64 = its.map(|place| place.count.load(Ordering::Relaxed)).sum();
         apart + self.rest.load(Ordering::Relaxed)
