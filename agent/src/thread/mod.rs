@@ -7,7 +7,7 @@ pub(crate) mod tally;
 
 use std::cell::Cell;
 
-use given::{Given, PerThread};
+use given::Given;
 
 /// What each call looks at, in one line of the processor's cache. Each field is the business of one
 /// module, which says more of it.
@@ -33,9 +33,6 @@ pub(crate) struct Kept {
     counts: tally::Counts,
 }
 
-/// Of all threads that live and have served a call. Some of it changes hands behind its lock.
-static THREADS: PerThread<Kept> = PerThread::new();
-
 thread_local! {
     static HERE: Here = const {
         Here {
@@ -46,8 +43,7 @@ thread_local! {
             kept: Cell::new(None),
         }
     };
-    static GIVEN: Given<Kept> =
-        THREADS.give(|kept| here(|here| here.kept.set(kept)), |kept| kept.counts.hand_in());
+    static GIVEN: Given = Given::new();
 }
 
 /// Looks at what this thread keeps. Little at a time, so that it is compiled into its caller.
@@ -64,5 +60,5 @@ pub(crate) fn kept() -> Option<&'static Kept> {
 
 /// The same, made where there is none yet; `None` where the thread is ending.
 fn kept_or_made() -> Option<&'static Kept> {
-    kept().or_else(|| GIVEN.try_with(Given::get).ok())
+    kept().or_else(|| GIVEN.try_with(|given| given.0).ok())
 }

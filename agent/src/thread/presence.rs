@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering, compiler_fence};
 use std::sync::{Once, OnceLock};
 
-use super::{Kept, THREADS, kept_or_made};
+use super::{Kept, given, kept_or_made};
 
 /// Calls inside one another that a thread notes.
 pub(crate) const PLACES: usize = 16;
@@ -77,7 +77,7 @@ fn address<G>(gate: &G) -> *mut () {
 /// Calls through `gate` that are noted now. Exact behind [`barrier`], where the gate was shut
 /// before.
 pub(crate) fn count<G>(gate: &G) -> u64 {
-    let threads = THREADS.lock();
+    let threads = given::lock();
     let places = threads.iter().flat_map(|kept| &kept.ways.0);
     let noted = places.filter(|place| ptr::eq(place.load(Ordering::Acquire), address(gate)));
     noted.count() as u64

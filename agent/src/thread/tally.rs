@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Kept, THREADS, kept, kept_or_made};
+use super::{Kept, given, kept, kept_or_made};
 
 /// Counters that one thread counts apart at most. Numbers of counters follow one another, so
 /// those of the plugins of a small host have a place each.
@@ -114,7 +114,7 @@ impl Tally {
             let gets_it = misses >= MISSES_MAX;
             place.misses.store(if gets_it { 0 } else { misses }, Ordering::Relaxed);
             if gets_it {
-                let _all = THREADS.lock();
+                let _all = given::lock();
                 place.hand_to(self.number, Some(self.rest.clone()));
                 place.add();
             }
@@ -128,7 +128,7 @@ impl Tally {
 
     /// What was counted until now.
     pub(crate) fn read(&self) -> u64 {
-        let threads = THREADS.lock();
+        let threads = given::lock();
         let places = threads.iter().map(|kept| kept.counts.place(self.number));
         let its = places.filter(|place| place.of.load(Ordering::Relaxed) == self.number);
         let apart: u64 = its.map(|place| place.count.load(Ordering::Relaxed)).sum();
