@@ -13,11 +13,11 @@ use std::sync::Arc;
 use modunest_sdk::{Error, Identity};
 
 use super::abandoned::Abandoned;
-use crate::thread::{here, presence};
+use crate::thread::here;
 
 /// Deepest chain of calls from plugin to plugin. Real chains have three or four; each takes
 /// the stack of two libraries.
-pub(super) const DEPTH_MAX: u32 = presence::PLACES as u32;
+pub(super) const DEPTH_MAX: u32 = 16;
 
 #[derive(Clone, Default)]
 pub(super) struct Frame {

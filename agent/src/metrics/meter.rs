@@ -11,8 +11,8 @@ use modunest_sdk::Error;
 use super::cpu::{self, Sampler, Used};
 use super::histogram::{Histogram, Latency};
 use crate::host::Served;
-use crate::thread::tally::Tally;
-use crate::thread::{Kept, here};
+use crate::thread::here;
+use crate::thread::tally::{Number, Tally};
 
 /// Of calls that cost less than reading a clock, one in so many is timed and stands for those
 /// before it. A timed call costs some 450 ns more, of which the clock is a tenth: the way there is
@@ -88,9 +88,8 @@ impl Outcome {
     }
 }
 
-/// Counts what one plugin does. What each call adds to comes first.
+/// Counts what one plugin does.
 #[derive(Debug, Default)]
-#[repr(C)]
 pub struct Meter {
     answered: Tally,
     /// Calls that ended otherwise.
@@ -191,10 +190,9 @@ impl Meter {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call was answered that was not to be timed, on a thread that keeps this.
-    #[inline(always)]
-    pub(crate) fn answered(&self, kept: &'static Kept) {
-        self.answered.add_of(kept);
+    /// Whose calls it counts.
+    pub(crate) fn number(&self) -> Number {
+        self.answered.number()
     }
 
     fn count(&self, outcome: Outcome) {

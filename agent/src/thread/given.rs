@@ -49,7 +49,7 @@ impl Drop for Given {
     fn drop(&mut self) {
         here(|here| here.kept.set(None));
         let mut all = lock();
-        self.0.counts.hand_in();
+        self.0.places.hand_in();
         all.given.retain(|one| !std::ptr::eq(*one, self.0));
         all.left.push(self.0);
     }

@@ -1,7 +1,9 @@
 //! What each thread keeps of the calls that it serves, so that a call needs no lock and no atomic
-//! addition: which they are ([`presence`]), and how many there were ([`tally`]).
+//! addition: which they are ([`presence`]), and how many were answered ([`tally`]), both in one
+//! [`place`].
 
 mod given;
+mod place;
 pub(crate) mod presence;
 pub(crate) mod tally;
 
@@ -29,8 +31,7 @@ pub(crate) struct Here {
 /// What others read of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    ways: presence::Ways,
-    counts: tally::Counts,
+    places: place::Places,
 }
 
 thread_local! {

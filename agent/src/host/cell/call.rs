@@ -20,7 +20,7 @@ use crate::host::native::{NativeInstance, is_answer, judge};
 use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall};
 use crate::metrics::{self, Begun, Meter, cpu};
-use crate::thread::{self, Kept};
+use crate::thread;
 
 /// A call that is being served, as far as it is to be noted.
 struct Noted {
@@ -39,7 +39,6 @@ struct Noted {
 struct Quiet<'c> {
     library: &'c NativeInstance,
     way: gate::Noted<'c>,
-    kept: &'static Kept,
     /// How many calls it is inside of.
     depth: u32,
 }
@@ -85,7 +84,7 @@ impl Cell {
         let Some(quiet) = self.pass_quietly(call) else {
             return self.call_otherwise(*call, answer);
         };
-        let Quiet { library, way, kept, depth } = quiet;
+        let Quiet { library, way, depth } = quiet;
         // Until its end, nothing panics: the plugin's function cannot, and to count does not.
         let way = ManuallyDrop::new(way);
         frame::set_depth(depth + 1);
@@ -94,8 +93,7 @@ impl Cell {
         if !is_answer(code, answer) {
             return self.end_failed(ManuallyDrop::into_inner(way), code, *call, answer);
         }
-        self.meter.answered(kept);
-        ManuallyDrop::into_inner(way).end();
+        ManuallyDrop::into_inner(way).end_answered();
         Ok(())
     }
 
@@ -117,12 +115,12 @@ impl Cell {
         if !is_quiet {
             return None;
         }
-        let way = self.pass(kept, depth)?;
+        let way = self.pass(kept)?;
         if !metrics::pass_untimed() {
             way.end();
             return None;
         }
-        Some(Quiet { library, way, kept, depth })
+        Some(Quiet { library, way, depth })
     }
 
     #[cold]

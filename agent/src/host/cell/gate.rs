@@ -12,9 +12,10 @@ use modunest_sdk::Error;
 
 use super::lazy::Purpose;
 use super::{Cell, State};
-use crate::host::{drive, frame};
+use crate::host::drive;
 use crate::thread::Kept;
-use crate::thread::presence::{self, Place};
+use crate::thread::presence::{self, Presence};
+use crate::thread::tally::Number;
 
 /// Calls are not let in without a look at the state.
 const SHUT: u64 = 1 << 63;
@@ -34,28 +35,35 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 #[repr(C)]
 pub(super) struct Gate {
     word: AtomicU64,
+    /// Whose gate it is.
+    number: Number,
     last: Mutex<()>,
     drained: Condvar,
 }
 
 impl Gate {
     /// A shut and loud one.
-    pub(super) const fn new() -> Self {
-        Gate { word: AtomicU64::new(SHUT | LOUD), last: Mutex::new(()), drained: Condvar::new() }
+    pub(super) fn new(number: Number) -> Self {
+        Gate {
+            word: AtomicU64::new(SHUT | LOUD),
+            number,
+            last: Mutex::default(),
+            drained: Condvar::new(),
+        }
     }
 
-    /// Lets a call of this thread in that is so many calls deep, unless the gate is shut.
-    fn enter(&self, depth: u32) -> Option<Way<'_>> {
-        match Place::take(depth, self) {
-            Some(place) => self.look(place, SHUT).map(Way::Noted),
+    /// Lets a call of this thread in, unless the gate is shut.
+    fn enter(&self) -> Option<Way<'_>> {
+        match Presence::note(self.number) {
+            Some(presence) => self.look(presence, SHUT).map(Way::Noted),
             None => self.enter_counted().map(Way::Counted),
         }
     }
 
     /// A call that is noted looks whether any of these holds for the gate; then it leaves as it came.
     #[inline(always)]
-    fn look(&self, place: Place, what: u64) -> Option<Noted<'_>> {
-        let noted = Noted { gate: self, place };
+    fn look(&self, presence: Presence, what: u64) -> Option<Noted<'_>> {
+        let noted = Noted { gate: self, presence };
         if self.word.load(Ordering::SeqCst) & what != 0 {
             noted.end();
             return None;
@@ -110,7 +118,7 @@ impl Gate {
 
     /// Calls that are being served.
     pub(super) fn running(&self) -> u64 {
-        (self.word.load(Ordering::SeqCst) & COUNTED) + presence::count(self)
+        (self.word.load(Ordering::SeqCst) & COUNTED) + presence::count(self.number)
     }
 
     /// Waits until no call is served any more; answers how many still are at the deadline.
@@ -142,7 +150,7 @@ pub(super) enum Way<'c> {
 /// A call that was let in and that its thread has noted; it ends when this is dropped.
 pub(super) struct Noted<'c> {
     gate: &'c Gate,
-    place: Place,
+    presence: Presence,
 }
 
 impl Noted<'_> {
@@ -152,9 +160,23 @@ impl Noted<'_> {
         ManuallyDrop::new(self).leave();
     }
 
+    /// Ends the call, which was answered: that is counted here, and nowhere else.
+    #[inline(always)]
+    pub(super) fn end_answered(self) {
+        let noted = ManuallyDrop::new(self);
+        noted.presence.leave_answered();
+        noted.look_back();
+    }
+
     #[inline(always)]
     fn leave(&self) {
-        self.place.leave();
+        self.presence.leave();
+        self.look_back();
+    }
+
+    /// Tells whoever waits for the last call.
+    #[inline(always)]
+    fn look_back(&self) {
         if self.gate.word.load(Ordering::SeqCst) & AWAITED != 0 {
             self.gate.tell();
         }
@@ -200,12 +222,12 @@ impl Cell {
         self.gate.set_quiet(quiet && !self.hooks.are_asked() && !self.hooks.is_observed());
     }
 
-    /// Lets a call in that is so many calls deep, if the plugin takes calls now of which nothing is
-    /// to be noted but their end, and this thread has a place to note it.
+    /// Lets a call in, if the plugin takes calls now of which nothing is to be noted but their end,
+    /// and has a place in this thread to note it.
     #[inline(always)]
-    pub(super) fn pass(&self, kept: &'static Kept, depth: u32) -> Option<Noted<'_>> {
-        let place = Place::take_of(kept, depth, &self.gate)?;
-        self.gate.look(place, SHUT | LOUD)
+    pub(super) fn pass(&self, kept: &'static Kept) -> Option<Noted<'_>> {
+        let presence = Presence::note_of(kept, self.gate.number)?;
+        self.gate.look(presence, SHUT | LOUD)
     }
 
     /// Counts a call in, if the plugin takes calls. Waits while the plugin is being replaced
@@ -222,7 +244,7 @@ impl Cell {
             return Ok(Entered::Here(Way::Counted(Counted(&self.gate))));
         }
         loop {
-            if let Some(way) = self.gate.enter(frame::depth()) {
+            if let Some(way) = self.gate.enter() {
                 return Ok(Entered::Here(way));
             }
             if let Some(successor) = self.wait_outside(deadline_ms, purpose)? {
@@ -374,24 +396,28 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
+    use crate::thread::tally::Tally;
 
     /// Longer than any of these tests takes.
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn nobody_is_inside_behind_a_drain_and_everybody_before_it_gets_out() {
-        let gate = Gate::new();
+        let tally = Tally::default();
+        let gate = Gate::new(tally.number());
         let (inside, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let served = AtomicUsize::new(0);
         let serve = || {
+            // Behind its first call, the plugin has a place in this thread.
+            tally.add();
             while !over.load(Ordering::Relaxed) {
-                let Some(outer) = gate.enter(0) else {
+                let Some(outer) = gate.enter() else {
                     std::thread::yield_now();
                     continue;
                 };
                 inside.fetch_add(1, Ordering::Relaxed);
                 // A call from within; it may find the gate shut meanwhile.
-                drop(gate.enter(1));
+                drop(gate.enter());
                 served.fetch_add(1, Ordering::Relaxed);
                 inside.fetch_sub(1, Ordering::Relaxed);
                 drop(outer);
@@ -420,12 +446,14 @@ mod tests {
 
     #[test]
     fn a_drain_counts_whom_it_leaves_behind() {
-        let gate = Gate::new();
+        let tally = Tally::default();
+        let gate = Gate::new(tally.number());
         gate.set_open(true);
-        let (one, two) = (gate.enter(0).unwrap(), gate.enter(1).unwrap());
+        tally.add();
+        let (one, two) = (gate.enter().unwrap(), gate.enter().unwrap());
         gate.count_in();
         gate.set_open(false);
-        assert!(gate.enter(2).is_none());
+        assert!(gate.enter().is_none());
         assert_eq!((gate.running(), gate.drain(Instant::now())), (3, 3));
         drop(two);
         gate.count_out();
@@ -435,15 +463,18 @@ mod tests {
     }
 
     #[test]
-    fn calls_for_which_a_thread_has_no_place_are_counted() {
-        let gate = Gate::new();
+    fn calls_that_a_thread_does_not_note_are_counted() {
+        let tally = Tally::default();
+        let gate = Gate::new(tally.number());
         gate.set_open(true);
-        let deep = presence::PLACES as u32 * 2;
-        // Twice as deep as there are places, and each twice as deep as the one before it says.
-        let ways: Vec<Way<'_>> = (0..deep).map(|call| gate.enter(call / 2 * 2).unwrap()).collect();
-        let noted = ways.iter().filter(|way| matches!(way, Way::Noted(_))).count();
-        assert_eq!(noted, presence::PLACES / 2);
-        assert_eq!(gate.running(), u64::from(deep));
+        let is_noted = |way: &Way<'_>| matches!(way, Way::Noted(_));
+        // No place yet.
+        assert!(!is_noted(&gate.enter().unwrap()));
+        tally.add();
+        // One inside another: the first is noted.
+        let ways: Vec<Way<'_>> = (0..9).map(|_| gate.enter().unwrap()).collect();
+        assert!(is_noted(&ways[0]) && !ways[1..].iter().any(is_noted));
+        assert_eq!(gate.running(), 9);
         // In whatever order they end.
         let (kept, ended): (Vec<_>, Vec<_>) =
             ways.into_iter().enumerate().partition(|(call, _)| call % 3 == 0);
@@ -451,5 +482,28 @@ mod tests {
         assert_eq!(gate.running(), kept.len() as u64);
         drop(kept);
         assert_eq!(gate.running(), 0);
+        assert!(is_noted(&gate.enter().unwrap()));
+        assert_eq!(tally.read(), 1);
+    }
+
+    #[test]
+    fn a_call_that_ends_answered_is_counted_and_another_is_not() {
+        let tally = Tally::default();
+        let gate = Gate::new(tally.number());
+        gate.set_open(true);
+        tally.add();
+        let pass = || match gate.enter() {
+            Some(Way::Noted(noted)) => noted,
+            _ => panic!("it has a place, and the gate is open"),
+        };
+        for calls in 1..5 {
+            let call = pass();
+            // One from within counts while its caller is inside.
+            tally.add();
+            call.end_answered();
+            pass().end();
+            drop(pass());
+            assert_eq!((tally.read(), gate.running()), (calls * 2 + 1, 0));
+        }
     }
 }

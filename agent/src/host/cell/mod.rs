@@ -147,6 +147,7 @@ impl Cell {
             dependencies.into_iter().map(|(name, cell)| (name, ArcSwap::new(cell))).collect();
         let breaker =
             if manifest.critical { lifecycle.critical_breaker } else { lifecycle.breaker };
+        let meter = Meter::default();
         Cell {
             name: manifest.name.clone(),
             version: manifest.version.clone(),
@@ -164,7 +165,7 @@ impl Cell {
                 reason: None,
             }),
             instance: OnceLock::new(),
-            gate: Gate::new(),
+            gate: Gate::new(meter.number()),
             turned: Condvar::new(),
             waiting: AtomicUsize::new(0),
             successor: Mutex::default(),
@@ -182,7 +183,7 @@ impl Cell {
             worn: AtomicBool::new(false),
             unloaded: AtomicBool::new(false),
             trials: Trials::default(),
-            meter: Meter::default(),
+            meter,
             streams: Arc::default(),
             breakers: Breakers::new(breaker),
             hooks,
