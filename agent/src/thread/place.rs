@@ -78,26 +78,22 @@ impl Place {
     }
 
     /// The thread serves a call of the plugin whose place it is, unless it serves one already.
+    /// Answers what the place held before, for the call's end.
     #[inline(always)]
-    pub(super) fn come(&self) -> bool {
-        let noted = self.noted.load(Ordering::Relaxed);
-        let is_free = noted.is_multiple_of(2);
-        if is_free {
-            self.noted.store(noted + 1, Ordering::Release);
+    pub(super) fn come(&self) -> Option<u64> {
+        let before = self.noted.load(Ordering::Relaxed);
+        if !before.is_multiple_of(2) {
+            return None;
         }
-        is_free
+        self.noted.store(before + 1, Ordering::Release);
+        Some(before)
     }
 
-    /// That call ends, and is counted.
+    /// That call ends, and so many more were answered. Nothing is read: what the plugin did may have
+    /// driven the place from the nearest cache.
     #[inline(always)]
-    pub(super) fn go_answered(&self) {
-        self.noted.store(self.noted.load(Ordering::Relaxed) + 1, Ordering::Release);
-    }
-
-    /// That call ends.
-    #[inline(always)]
-    pub(super) fn go(&self) {
-        self.noted.store(self.noted.load(Ordering::Relaxed) - 1, Ordering::Release);
+    pub(super) fn go(&self, before: u64, answered: u64) {
+        self.noted.store(before + 2 * answered, Ordering::Release);
     }
 
     /// Whether the thread serves a call of the plugin whose place it is.
@@ -111,9 +107,11 @@ impl Place {
     }
 
     /// Counts a call that was answered, on the thread whose place it is. The plugin gets the place,
-    /// where nobody else has it, or few use it; answers whether the call is counted here.
+    /// where nobody else has it, or few use it; answers whether the call is counted here. It is not
+    /// while one is served that is noted here, whose end says what the place holds.
     pub(super) fn add(&self, number: u64, rest: &Arc<AtomicU64>) -> bool {
-        if !self.is_of(number) && !self.give_to(number, rest) {
+        let is_at_rest = self.noted.load(Ordering::Relaxed) % 2 == unused();
+        if !is_at_rest || !self.is_of(number) && !self.give_to(number, rest) {
             return false;
         }
         self.noted.store(self.noted.load(Ordering::Relaxed) + 2, Ordering::Relaxed);
@@ -123,10 +121,8 @@ impl Place {
     #[cold]
     fn give_to(&self, number: u64, rest: &Arc<AtomicU64>) -> bool {
         let misses = self.misses.load(Ordering::Relaxed) + 1;
-        let is_wanted = misses >= MISSES_MAX || self.is_of(0);
-        // Not while a call of the other one is served.
-        let is_given = is_wanted && self.noted.load(Ordering::Relaxed) % 2 == unused();
-        self.misses.store(if is_given { 0 } else { misses.min(MISSES_MAX) }, Ordering::Relaxed);
+        let is_given = misses >= MISSES_MAX || self.is_of(0);
+        self.misses.store(if is_given { 0 } else { misses }, Ordering::Relaxed);
         if is_given {
             let _all = super::given::lock();
             self.hand_to(number, Some(rest.clone()));
@@ -147,6 +143,7 @@ impl Place {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -155,11 +152,14 @@ mod tests {
         let (first, second) = (Arc::default(), Arc::default());
         let Places(places) = Places::default();
         let place = &places[0];
-        assert!(place.add(1, &first) && place.come() && !place.come());
-        // However often the other one is called.
-        assert!((0..MISSES_MAX * 2).all(|_| !place.add(2, &second)));
-        place.go_answered();
+        assert!(place.add(1, &first));
+        let before = place.come().unwrap();
+        assert_eq!(place.come(), None);
+        // However often any is called meanwhile.
+        assert!((0..MISSES_MAX * 2).all(|_| !place.add(2, &second) && !place.add(1, &first)));
+        place.go(before, 1);
         assert_eq!((place.count(), first.load(Ordering::Relaxed)), (2, 0));
+        assert!((1..MISSES_MAX).all(|_| !place.add(2, &second)));
         assert!(place.add(2, &second) && place.is_of(2));
         assert_eq!((place.count(), first.load(Ordering::Relaxed)), (1, 2));
     }

@@ -15,11 +15,12 @@ use super::place::Place;
 use super::tally::Number;
 use super::{Kept, given, kept_or_made};
 
-/// A noted call, until it leaves by [`Presence::leave`] or [`Presence::leave_answered`]. It stays on
-/// its thread.
+/// A noted call, until [`Presence::leave`]. It stays on its thread.
 #[derive(Debug)]
 pub(crate) struct Presence {
     place: &'static Place,
+    /// What the place held before.
+    before: u64,
     _here: PhantomData<*const ()>,
 }
 
@@ -34,27 +35,20 @@ impl Presence {
     #[inline(always)]
     pub(crate) fn note_of(kept: &'static Kept, Number(number): Number) -> Option<Presence> {
         let place = kept.places.of(number);
-        if !place.is_of(number) || !place.come() {
+        if !place.is_of(number) {
             return None;
         }
+        let before = place.come()?;
         // The look follows in the program; in the processor, by the barrier of who waits.
         compiler_fence(Ordering::SeqCst);
-        Some(Presence { place, _here: PhantomData })
+        Some(Presence { place, before, _here: PhantomData })
     }
 
-    /// The call ends, before anybody looks whether somebody waits.
-    #[inline(always)]
-    pub(crate) fn leave(&self) {
-        self.place.go();
-        compiler_fence(Ordering::SeqCst);
-    }
-
-    /// The same of a call that was answered: the plugin's [`Tally`](super::tally::Tally) has one
+    /// The call ends. Where it was answered, the plugin's [`Tally`](super::tally::Tally) has one
     /// more.
     #[inline(always)]
-    pub(crate) fn leave_answered(&self) {
-        self.place.go_answered();
-        compiler_fence(Ordering::SeqCst);
+    pub(crate) fn leave(&self, answered: bool) {
+        self.place.go(self.before, u64::from(answered));
     }
 }
 

@@ -1,8 +1,10 @@
 //! The way in: which calls are let in, which wait before it, and waiting for their end.
 //!
 //! A call that is let in costs two writes that no other processor waits for ([`presence`]).
-//! Only where the gate is shut does anybody look at the plugin's state.
+//! Only where the gate is shut does anybody look at the plugin's state, and only who waits for the
+//! last call's end looks for that.
 
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,8 @@ use crate::thread::tally::Number;
 
 /// Calls are not let in without a look at the state.
 const SHUT: u64 = 1 << 63;
-/// Somebody waits for the last call's end: only then is telling worth a system call.
+/// Somebody waits for the last call's end, of those that are counted: only then is telling worth a
+/// system call.
 const AWAITED: u64 = 1 << 62;
 /// Of each call is more to be noted than its end.
 const LOUD: u64 = 1 << 61;
@@ -29,6 +32,13 @@ const COUNTED: u64 = LOUD - 1;
 /// How long a call without a deadline waits for the end of a swap or of a load. Longer than
 /// either may take by default.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long whoever waits for the last call's end sleeps, before looking again at what threads have
+/// noted: those do not look back at the gate when a call ends, for what the plugin did may have driven
+/// it from the nearest cache.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+/// The same while calls take long: it doubles up to this.
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(5);
 
 /// Counts calls in and out.
 #[derive(Debug)]
@@ -63,7 +73,7 @@ impl Gate {
     /// A call that is noted looks whether any of these holds for the gate; then it leaves as it came.
     #[inline(always)]
     fn look(&self, presence: Presence, what: u64) -> Option<Noted<'_>> {
-        let noted = Noted { gate: self, presence };
+        let noted = Noted { presence, _gate: PhantomData };
         if self.word.load(Ordering::SeqCst) & what != 0 {
             noted.end();
             return None;
@@ -125,14 +135,15 @@ impl Gate {
     pub(super) fn drain(&self, until: Instant) -> u64 {
         self.word.fetch_or(AWAITED, Ordering::SeqCst);
         presence::barrier();
-        let mut guard = lock(&self.last);
+        let (mut guard, mut pause) = (lock(&self.last), LOOK_AGAIN);
         loop {
             let (running, now) = (self.running(), Instant::now());
             if running == 0 || now >= until {
                 self.word.fetch_and(!AWAITED, Ordering::SeqCst);
                 return running;
             }
-            let waited = self.drained.wait_timeout(guard, until - now);
+            let waited = self.drained.wait_timeout(guard, pause.min(until - now));
+            pause = (pause * 2).min(LOOK_AGAIN_MAX);
             guard = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -149,43 +160,27 @@ pub(super) enum Way<'c> {
 
 /// A call that was let in and that its thread has noted; it ends when this is dropped.
 pub(super) struct Noted<'c> {
-    gate: &'c Gate,
     presence: Presence,
+    _gate: PhantomData<&'c Gate>,
 }
 
 impl Noted<'_> {
     /// Ends the call: what dropping it does, compiled into the caller.
     #[inline(always)]
     pub(super) fn end(self) {
-        ManuallyDrop::new(self).leave();
+        ManuallyDrop::new(self).presence.leave(false);
     }
 
     /// Ends the call, which was answered: that is counted here, and nowhere else.
     #[inline(always)]
     pub(super) fn end_answered(self) {
-        let noted = ManuallyDrop::new(self);
-        noted.presence.leave_answered();
-        noted.look_back();
-    }
-
-    #[inline(always)]
-    fn leave(&self) {
-        self.presence.leave();
-        self.look_back();
-    }
-
-    /// Tells whoever waits for the last call.
-    #[inline(always)]
-    fn look_back(&self) {
-        if self.gate.word.load(Ordering::SeqCst) & AWAITED != 0 {
-            self.gate.tell();
-        }
+        ManuallyDrop::new(self).presence.leave(true);
     }
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        self.leave();
+        self.presence.leave(false);
     }
 }
 
