@@ -159,6 +159,9 @@ impl Meter {
     pub fn end(&self, begun: Begun, outcome: Outcome) -> Option<Duration> {
         self.count(outcome);
         let time = begun.since?.elapsed();
+        if begun.weight > 1 {
+            self.answered.draw_near();
+        }
         self.latency.add(time, begun.weight);
         Some(time)
     }

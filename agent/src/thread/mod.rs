@@ -24,14 +24,17 @@ pub(crate) struct Here {
     pub(crate) deadline_ms: Cell<u64>,
     /// Whether the innermost call has a trace: `host/frame.rs`.
     pub(crate) is_traced: Cell<bool>,
+    /// The place at hand.
+    near: place::Place,
     /// `None` before the first call, and at the thread's end.
     kept: Cell<Option<&'static Kept>>,
 }
 
-/// What others read of a thread.
+/// What others read of a thread, besides its place at hand.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+struct Kept {
     places: place::Places,
+    rest_of_near: place::Rest,
 }
 
 thread_local! {
@@ -41,6 +44,7 @@ thread_local! {
             untimed: Cell::new(0),
             deadline_ms: Cell::new(0),
             is_traced: Cell::new(false),
+            near: place::Place::FREE,
             kept: Cell::new(None),
         }
     };
@@ -55,7 +59,7 @@ pub(crate) fn here<T>(look: impl FnOnce(&Here) -> T) -> T {
 
 /// What others read of this thread, where it has served a call already.
 #[inline(always)]
-pub(crate) fn kept() -> Option<&'static Kept> {
+fn kept() -> Option<&'static Kept> {
     here(|here| here.kept.get())
 }
 

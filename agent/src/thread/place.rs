@@ -1,19 +1,21 @@
-//! Places of a thread: what one thread notes of the calls of one plugin, in one line of the
-//! processor's cache. Whether it serves a call of the plugin, and how many of its calls it has
-//! answered, is one number that nobody else writes, so a call needs neither an atomic addition nor a
-//! second line.
+//! Places of a thread: what one thread notes of the calls of one plugin. Whether it serves a call of
+//! the plugin, and how many of its calls it has answered, is one number that nobody else writes, so a
+//! call needs neither an atomic addition nor a second line of the processor's cache.
 //!
-//! A plugin whose calls a thread serves again and again gets a place there, and what was noted in it
-//! before goes where all see it. What changes whose a place is, and what reads from outside, is
-//! behind one lock, so nothing is counted twice, or missed, or seen to shrink.
+//! Each thread has a place at hand, beside whatever else it looks at for each call, and more further
+//! away. The one at hand is given to the plugin whose call happens to be timed, so most likely to the
+//! one that is called most; of the others a plugin gets one whose calls the thread serves again and
+//! again. What was noted in a place before goes where all see it. What changes whose a place is, and
+//! what reads from outside, is behind one lock, so nothing is counted twice, or missed, or seen to
+//! shrink.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::presence;
 
-/// Plugins of which one thread notes the calls at most. Their numbers follow one another, so those
-/// of a small host have a place each.
+/// Plugins of which one thread notes the calls at most, besides the one at hand. Their numbers follow
+/// one another, so those of a small host have a place each.
 pub(super) const PLACES: usize = 64;
 
 /// Calls of a plugin without a place after which it gets the one that it would have, where that is
@@ -21,56 +23,85 @@ pub(super) const PLACES: usize = 64;
 pub(super) const MISSES_MAX: u32 = 64;
 
 /// What one thread notes of the calls of one plugin.
-#[derive(Debug)]
-#[repr(align(64))]
+#[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Place {
     /// The plugin's number; zero for none. The thread alone writes it, behind the lock.
     of: AtomicU64,
     /// Two for each call that it answered, and one more while it serves one. The thread alone writes
     /// it: behind the lock, or where the place is the plugin's.
     noted: AtomicU64,
-    /// Calls of others that would have this place; of interest to the thread alone.
-    misses: AtomicU32,
-    /// Where the count goes at last.
-    rest: Mutex<Option<Arc<AtomicU64>>>,
 }
 
-/// What one thread notes.
+/// Where the count of a place goes at last.
+#[derive(Debug, Default)]
+pub(super) struct Rest(Mutex<Option<Arc<AtomicU64>>>);
+
+/// A place that is further away.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+struct Row {
+    place: Place,
+    /// Calls of others that would have this place; of interest to the thread alone.
+    misses: AtomicU32,
+    rest: Rest,
+}
+
+/// Those of one thread.
 #[derive(Debug)]
-pub(super) struct Places([Place; PLACES]);
+pub(super) struct Places([Row; PLACES]);
 
 impl Default for Places {
     fn default() -> Self {
-        let place = |_| Place {
-            of: AtomicU64::new(0),
-            noted: AtomicU64::new(unused()),
-            misses: AtomicU32::new(0),
-            rest: Mutex::default(),
-        };
-        Places(std::array::from_fn(place))
+        Places(std::array::from_fn(|_| Row::default()))
     }
 }
 
-/// What an unused place holds: nothing, or a call without end where presence cannot be noted at all,
-/// because this kernel has no such barrier.
+/// What a place holds of a plugin without calls: nothing, or a call without end where presence cannot
+/// be noted at all, because this kernel has no such barrier.
 fn unused() -> u64 {
     u64::from(!presence::has_barrier())
 }
 
 impl Places {
-    /// The place that this plugin has, if it has one.
     #[inline(always)]
-    pub(super) fn of(&self, number: u64) -> &Place {
+    fn row(&self, number: u64) -> &Row {
         &self.0[number as usize % PLACES]
     }
 
-    /// What was counted goes where all see it, at the thread's end.
+    /// The place of this plugin, if it has one.
+    #[inline(always)]
+    pub(super) fn of(&self, number: u64) -> Option<&Place> {
+        let place = &self.row(number).place;
+        place.is_of(number).then_some(place)
+    }
+
+    /// Counts a call that was answered, on the thread whose places they are. The plugin gets the
+    /// place that it would have, where nobody else has it, or few use it. Answers whether the call is
+    /// counted here.
+    pub(super) fn add(&self, number: u64, rest: &Arc<AtomicU64>) -> bool {
+        let Row { place, misses, rest: own } = self.row(number);
+        if !place.is_of(number) {
+            let missed = misses.load(Ordering::Relaxed) + 1;
+            let is_given = missed >= MISSES_MAX || place.is_of(0);
+            misses.store(if is_given { 0 } else { missed }, Ordering::Relaxed);
+            if !is_given || !place.give_to(number, rest, own) {
+                return false;
+            }
+        }
+        place.add()
+    }
+
+    /// What was counted goes where all see it, at the thread's end; behind the lock of all threads.
     pub(super) fn hand_in(&self) {
-        self.0.iter().for_each(|place| place.hand_to(0, None));
+        self.0.iter().for_each(|row| row.place.hand_to(0, None, &row.rest));
     }
 }
 
 impl Place {
+    /// Nobody's.
+    pub(super) const FREE: Place = Place { of: AtomicU64::new(0), noted: AtomicU64::new(0) };
+
     /// Whether it is this plugin's.
     #[inline(always)]
     pub(super) fn is_of(&self, number: u64) -> bool {
@@ -106,34 +137,36 @@ impl Place {
         self.noted.load(Ordering::Relaxed) / 2
     }
 
-    /// Counts a call that was answered, on the thread whose place it is. The plugin gets the place,
-    /// where nobody else has it, or few use it; answers whether the call is counted here. It is not
-    /// while one is served that is noted here, whose end says what the place holds.
-    pub(super) fn add(&self, number: u64, rest: &Arc<AtomicU64>) -> bool {
-        let is_at_rest = self.noted.load(Ordering::Relaxed) % 2 == unused();
-        if !is_at_rest || !self.is_of(number) && !self.give_to(number, rest) {
-            return false;
-        }
-        self.noted.store(self.noted.load(Ordering::Relaxed) + 2, Ordering::Relaxed);
-        true
+    /// Whether no call is noted here, whose end says what the place holds.
+    fn is_at_rest(&self) -> bool {
+        self.noted.load(Ordering::Relaxed) % 2 == unused()
     }
 
-    #[cold]
-    fn give_to(&self, number: u64, rest: &Arc<AtomicU64>) -> bool {
-        let misses = self.misses.load(Ordering::Relaxed) + 1;
-        let is_given = misses >= MISSES_MAX || self.is_of(0);
-        self.misses.store(if is_given { 0 } else { misses }, Ordering::Relaxed);
-        if is_given {
+    /// Counts a call that was answered, on the thread whose place it is, of the plugin whose place it
+    /// is; answers whether it could.
+    pub(super) fn add(&self) -> bool {
+        let is_at_rest = self.is_at_rest();
+        if is_at_rest {
+            self.noted.store(self.noted.load(Ordering::Relaxed) + 2, Ordering::Relaxed);
+        }
+        is_at_rest
+    }
+
+    /// Gives it to a plugin, on the thread whose place it is, unless a call is noted here; `own` is
+    /// the place's. Answers whether it is the plugin's.
+    pub(super) fn give_to(&self, number: u64, rest: &Arc<AtomicU64>, own: &Rest) -> bool {
+        let is_at_rest = self.of.load(Ordering::Relaxed) == 0 || self.is_at_rest();
+        if is_at_rest {
             let _all = super::given::lock();
-            self.hand_to(number, Some(rest.clone()));
+            self.hand_to(number, Some(rest.clone()), own);
         }
-        is_given
+        is_at_rest
     }
 
-    /// Gives it to another one, behind the lock of all threads.
-    fn hand_to(&self, number: u64, rest: Option<Arc<AtomicU64>>) {
+    /// Gives it to another one, or to none, behind the lock of all threads.
+    pub(super) fn hand_to(&self, number: u64, rest: Option<Arc<AtomicU64>>, Rest(own): &Rest) {
         // It is never left half-changed.
-        let mut own = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = std::mem::replace(&mut *own, rest) {
             before.fetch_add(self.count(), Ordering::Relaxed);
         }
@@ -150,17 +183,21 @@ mod tests {
     #[test]
     fn a_place_is_not_given_away_under_a_call_and_what_was_counted_there_is_kept() {
         let (first, second) = (Arc::default(), Arc::default());
-        let Places(places) = Places::default();
-        let place = &places[0];
-        assert!(place.add(1, &first));
+        // Two that would have the same one.
+        let (one, other) = (1, 1 + PLACES as u64);
+        let places = Places::default();
+        assert!(places.of(one).is_none() && places.add(one, &first));
+        let place = places.of(one).unwrap();
         let before = place.come().unwrap();
         assert_eq!(place.come(), None);
         // However often any is called meanwhile.
-        assert!((0..MISSES_MAX * 2).all(|_| !place.add(2, &second) && !place.add(1, &first)));
+        assert!((0..MISSES_MAX * 3).all(|_| !places.add(other, &second)));
+        assert!(!places.add(one, &first) && place.is_of(one) && place.is_served());
         place.go(before, 1);
         assert_eq!((place.count(), first.load(Ordering::Relaxed)), (2, 0));
-        assert!((1..MISSES_MAX).all(|_| !place.add(2, &second)));
-        assert!(place.add(2, &second) && place.is_of(2));
+        let misses = (0..MISSES_MAX).take_while(|_| !places.add(other, &second)).count();
+        assert_eq!(misses, MISSES_MAX as usize - 1);
+        assert!(place.is_of(other) && !place.is_served());
         assert_eq!((place.count(), first.load(Ordering::Relaxed)), (1, 2));
     }
 }

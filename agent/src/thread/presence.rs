@@ -7,56 +7,50 @@
 //! its bookkeeping, so only the one who waits pays: `membarrier(2)` makes every running thread of
 //! the process execute one.
 
-use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 use std::sync::{Once, OnceLock};
 
 use super::place::Place;
 use super::tally::Number;
-use super::{Kept, given, kept_or_made};
+use super::{given, here, kept};
 
 /// A noted call, until [`Presence::leave`]. It stays on its thread.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    place: &'static Place,
+    /// One of the thread's.
+    place: NonNull<Place>,
     /// What the place held before.
     before: u64,
-    _here: PhantomData<*const ()>,
 }
 
 impl Presence {
     /// Notes a call of a plugin, before anybody looks whether its gate is open. `None` where this
     /// thread cannot: the plugin has no place here, or a call of it is noted there already.
-    pub(crate) fn note(number: Number) -> Option<Presence> {
-        Self::note_of(kept_or_made()?, number)
-    }
-
-    /// The same, of what this thread is known to keep.
     #[inline(always)]
-    pub(crate) fn note_of(kept: &'static Kept, Number(number): Number) -> Option<Presence> {
-        let place = kept.places.of(number);
-        if !place.is_of(number) {
-            return None;
-        }
-        let before = place.come()?;
+    pub(crate) fn note(Number(number): Number) -> Option<Presence> {
+        let near = here(|here| here.near.is_of(number).then(|| NonNull::from(&here.near)));
+        let place = near.or_else(|| kept()?.places.of(number).map(NonNull::from))?;
+        // SAFETY: a place of this thread's, which is there until its end.
+        let before = unsafe { place.as_ref() }.come()?;
         // The look follows in the program; in the processor, by the barrier of who waits.
         compiler_fence(Ordering::SeqCst);
-        Some(Presence { place, before, _here: PhantomData })
+        Some(Presence { place, before })
     }
 
     /// The call ends. Where it was answered, the plugin's [`Tally`](super::tally::Tally) has one
     /// more.
     #[inline(always)]
     pub(crate) fn leave(&self, answered: bool) {
-        self.place.go(self.before, u64::from(answered));
+        // SAFETY: it cannot be sent, so the thread is the one on which the call was noted, whose
+        // places are there until its end.
+        unsafe { self.place.as_ref() }.go(self.before, u64::from(answered));
     }
 }
 
 /// Calls of a plugin that are noted now. Exact behind [`barrier`], where its gate was shut before.
 pub(crate) fn count(Number(number): Number) -> u64 {
-    let threads = given::lock();
-    let places = threads.iter().map(|kept| kept.places.of(number));
-    places.filter(|place| place.is_of(number) && place.is_served()).count() as u64
+    given::lock().places(number).filter(|place| place.is_served()).count() as u64
 }
 
 /// Makes every thread of this process execute a memory barrier.

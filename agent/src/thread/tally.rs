@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{given, kept_or_made};
+use super::place::Place;
+use super::{given, here, kept_or_made};
 
 /// The number of one plugin. Nobody else's, ever; never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +35,30 @@ impl Tally {
     /// One more, which no [`Presence`](super::presence::Presence) has counted.
     pub(crate) fn add(&self) {
         let Number(number) = self.number;
-        let counted = kept_or_made().map(|kept| kept.places.of(number).add(number, &self.rest));
+        let is_counted = here(|here| here.near.is_of(number) && here.near.add())
+            || kept_or_made().is_some_and(|kept| kept.places.add(number, &self.rest));
         // A thread that is ending has no places any more.
-        if !counted.unwrap_or(false) {
+        if !is_counted {
             self.rest.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The place that this thread has at hand is this plugin's from here on, unless it is in use.
+    pub(crate) fn draw_near(&self) {
+        let Number(number) = self.number;
+        let Some(kept) = kept_or_made() else { return };
+        here(|here| {
+            if !here.near.is_of(number) {
+                here.near.give_to(number, &self.rest, &kept.rest_of_near);
+            }
+        });
     }
 
     /// What was counted until now.
     pub(crate) fn read(&self) -> u64 {
         let Number(number) = self.number;
         let threads = given::lock();
-        let places = threads.iter().map(|kept| kept.places.of(number));
-        let apart: u64 =
-            places.filter(|place| place.is_of(number)).map(|place| place.count()).sum();
+        let apart: u64 = threads.places(number).map(Place::count).sum();
         apart + self.rest.load(Ordering::Relaxed)
     }
 }
@@ -72,6 +83,9 @@ mod tests {
                 let at = if round % 7 < 5 { seed } else { round * (seed + 3) };
                 own[at % tallies.len()] += 1;
                 tallies[at % tallies.len()].add();
+                if round % 101 == 0 {
+                    tallies[at % tallies.len()].draw_near();
+                }
             }
             own
         };
@@ -108,6 +122,9 @@ mod tests {
                 for done in 0..often {
                     assert_eq!(tally.read(), done);
                     tally.add();
+                    if done == often / 2 {
+                        tally.draw_near();
+                    }
                 }
             });
             counting.join().unwrap();

@@ -20,7 +20,6 @@ use crate::host::native::{NativeInstance, is_answer, judge};
 use crate::host::spans::{self, Step};
 use crate::host::{Call, Instance, OwnedCall};
 use crate::metrics::{self, Begun, Meter, cpu};
-use crate::thread;
 
 /// A call that is being served, as far as it is to be noted.
 struct Noted {
@@ -104,7 +103,7 @@ impl Cell {
     #[inline(always)]
     fn pass_quietly(&self, call: &Call<'_>) -> Option<Quiet<'_>> {
         let Some(Loaded::Library(library)) = self.instance.get() else { return None };
-        let (kept, depth) = (thread::kept()?, frame::depth());
+        let depth = frame::depth();
         let is_quiet = depth < DEPTH_MAX
             && call.payload.len() <= MAX_MESSAGE_BYTES
             && (call.kind == RequestKind::Service
@@ -115,7 +114,7 @@ impl Cell {
         if !is_quiet {
             return None;
         }
-        let way = self.pass(kept)?;
+        let way = self.pass()?;
         if !metrics::pass_untimed() {
             way.end();
             return None;

@@ -15,7 +15,6 @@ use modunest_sdk::Error;
 use super::lazy::Purpose;
 use super::{Cell, State};
 use crate::host::drive;
-use crate::thread::Kept;
 use crate::thread::presence::{self, Presence};
 use crate::thread::tally::Number;
 
@@ -220,8 +219,8 @@ impl Cell {
     /// Lets a call in, if the plugin takes calls now of which nothing is to be noted but their end,
     /// and has a place in this thread to note it.
     #[inline(always)]
-    pub(super) fn pass(&self, kept: &'static Kept) -> Option<Noted<'_>> {
-        let presence = Presence::note_of(kept, self.gate.number)?;
+    pub(super) fn pass(&self) -> Option<Noted<'_>> {
+        let presence = Presence::note(self.gate.number)?;
         self.gate.look(presence, SHUT | LOUD)
     }
 
