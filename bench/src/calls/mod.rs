@@ -154,8 +154,7 @@ fn in_process(report: &mut Report, work: &Path) -> Result<(), Error> {
         let (ours, between) = (of(&|turn| &turn.ours), of(&|turn| &turn.between));
         let (table, alone) = (of(&|turn| &turn.table), of(&|turn| &turn.work));
         let copied = of(&|turn| &turn.copied);
-        let above = turns.iter().filter_map(|turn| Some(turn.ours.get(at)? - turn.table.get(at)?));
-        let above = stats::median(above.collect());
+        let above = of(&|turn| &turn.above);
         let what = |what: &str| format!("in-process, {payload} B: {what}");
         report.row(Row::new(what("call"), "ns", ours).against("pointer", table));
         let target = Target::AtMost(ABOVE_POINTER_MAX_NS);

@@ -21,10 +21,13 @@ const ASKS: &str = "bench/asks";
 /// Calls from one plugin to another that one measurement makes.
 const BETWEEN: [u32; 2] = [200_000, 20_000];
 /// Parts of a measurement within the process: what is compared takes turns, so that a processor
-/// that is slower for a while is so for all.
-const PARTS: u32 = 40;
+/// that is slower for a while is so for all. Long parts do not do: one that copies 64 KiB, measured
+/// against itself in parts of a third of a millisecond, differs by 20 ns a call.
+const PARTS: [usize; 2] = [1_000, 2_000];
 /// Calls of one part, by payload.
-const CALLS_OF_PART: [u32; 2] = [10_000, 1_000];
+const CALLS_OF_PART: [u32; 2] = [500, 20];
+/// Calls before each part, which bring back what those of others drove from the nearest caches.
+const CALLS_BEFORE: u32 = 2;
 
 /// What one process has measured of calls within it, by payload, in nanoseconds.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -37,6 +40,8 @@ pub struct Within {
     pub work: Vec<f64>,
     /// The same, with the answer copied.
     pub copied: Vec<f64>,
+    /// What the host's take longer than those by the pointer, in the same turn.
+    pub above: Vec<f64>,
     /// One call by a plugin of another.
     pub between: Vec<f64>,
 }
@@ -47,32 +52,38 @@ pub fn within(work: &Path, shift: usize) -> Result<Within, Error> {
     let (echo, asks) = (plain::cell(&host, &name(ECHO)?)?, plain::cell(&host, &name(ASKS)?)?);
     let pointers = Pointers::open(work)?;
     let mut within = Within::default();
-    for ((size, calls), between) in PAYLOADS.into_iter().zip(CALLS_OF_PART).zip(BETWEEN) {
+    for (at, size) in PAYLOADS.into_iter().enumerate() {
         let payload = Payload::new(size, shift);
         // Once: whoever calls has it at hand.
         let (echo, payload): (&Cell, &[u8]) = (echo, &payload);
         let request = bare::request(payload);
         let mut parts: [Vec<f64>; 4] = Default::default();
-        for _ in 0..=PARTS {
-            let took = [
-                time(calls, size, || {
-                    let mut answer = OwnedBuffer::EMPTY;
-                    let called = echo.call_into(&call("echo", payload), &mut answer);
-                    called.map(|()| answer.len()).map_err(Error::wrong("a call"))
-                })?,
-                time(calls, size, || pointers.table(&request))?,
-                time(calls, size, || pointers.work(payload))?,
-                time(calls, size, || pointers.copied(payload))?,
-            ];
-            parts.iter_mut().zip(took).for_each(|(part, took)| part.push(took));
+        for turn in 0..=PARTS[at] {
+            for next in 0..parts.len() {
+                // Each comes behind each other one.
+                let next = (next + turn) % parts.len();
+                let calls = CALLS_OF_PART[at];
+                parts[next].push(match next {
+                    0 => time(calls, size, || {
+                        let mut answer = OwnedBuffer::EMPTY;
+                        let called = echo.call_into(&call("echo", payload), &mut answer);
+                        called.map(|()| answer.len()).map_err(Error::wrong("a call"))
+                    }),
+                    1 => time(calls, size, || pointers.table(&request)),
+                    2 => time(calls, size, || pointers.work(payload)),
+                    _ => time(calls, size, || pointers.copied(payload)),
+                }?);
+            }
         }
-        // The first part fills caches.
+        // The first turn fills caches.
+        let above = parts[0].iter().zip(&parts[1]).skip(1).map(|(ours, table)| ours - table);
+        within.above.push(stats::median(above.collect()));
         let [ours, table, work, copied] = parts.map(|part| stats::median(part[1..].to_vec()));
         within.ours.push(ours);
         within.table.push(table);
         within.work.push(work);
         within.copied.push(copied);
-        within.between.push(ask(asks, between, size)?);
+        within.between.push(ask(asks, BETWEEN[at], size)?);
     }
     Ok(within)
 }
@@ -84,12 +95,15 @@ fn time(
     size: usize,
     mut make: impl FnMut() -> Result<usize, Error>,
 ) -> Result<f64, Error> {
-    let begun = Instant::now();
-    for _ in 0..calls {
+    let mut begun = Instant::now();
+    for before in (0..calls + CALLS_BEFORE).rev() {
         let length = make()?;
         if length != size {
             let why = format!("{length} bytes");
             return Err(Error::Wrong { what: "an echo", why });
+        }
+        if before == calls {
+            begun = Instant::now();
         }
     }
     Ok(begun.elapsed().as_nanos() as f64 / f64::from(calls))
