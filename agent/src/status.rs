@@ -217,6 +217,10 @@ fn rolled_back(cell: &Cell) -> Option<RolledBackStatus> {
 pub struct Runs {
     /// Whether everything that confines it is in force.
     pub confined: bool,
+    /// Whether a control group bounds the memory, the threads and the processor time of its
+    /// process at every moment. Without, the agent ends a process that it sees with too much.
+    #[serde(default)]
+    pub control_group: bool,
     /// Its process; absent where it shares the agent's, and while it is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -251,6 +255,7 @@ impl From<Vitals> for Runs {
         let is_library = vitals.tier == Tier::InProcess;
         Runs {
             confined: vitals.confined,
+            control_group: vitals.control_group,
             pid: vitals.pid,
             group: vitals.group,
             memory_unknown: is_library.then(|| MEMORY_UNKNOWN.to_owned()),

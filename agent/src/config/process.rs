@@ -34,7 +34,8 @@ pub struct ProcessSettings {
     pub files_max: u64,
     /// Length of any file that a process writes, in bytes.
     pub file_max_bytes: u64,
-    /// Threads of one process; counted only within a control group.
+    /// Threads of one process. Within a control group the kernel refuses more; without, a process
+    /// that is seen with more, beside those that serve its calls, is ended.
     pub threads_max: u64,
     /// Processor time of one process, in percent of one processor; only within a control group.
     pub cpu_max_percent: Option<u32>,

@@ -24,6 +24,8 @@ pub struct Vitals {
     pub cpu_ms: Option<u64>,
     /// Whether everything that confines it is in force.
     pub confined: bool,
+    /// Whether a control group bounds the memory, the threads and the processor time of its process.
+    pub control_group: bool,
 }
 
 impl Vitals {
@@ -38,6 +40,7 @@ impl Vitals {
             resident_bytes: None,
             cpu_ms: None,
             confined: false,
+            control_group: false,
         }
     }
 }
@@ -58,8 +61,42 @@ pub(super) fn of_process(pid: u32) -> (Option<u64>, Option<u64>) {
     (resident, cpu)
 }
 
+/// What a process holds that is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) threads: u64,
+    /// Memory that is no file's, in use or moved out to swap, in bytes.
+    pub(super) memory_bytes: u64,
+}
+
+/// What a process holds, as far as the system tells; `None` for one that has ended.
+pub(super) fn held_by(pid: u32) -> Option<Held> {
+    held(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The same, of a `/proc/<pid>/status` (proc_pid_status(5)).
+fn held(status: &str) -> Option<Held> {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    // The unit is written out, and is always kB. Without swap in the kernel there is none to tell.
+    let memory_kib = field("RssAnon")? + field("VmSwap").unwrap_or(0);
+    Some(Held { threads: field("Threads")?, memory_bytes: memory_kib * 1024 })
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_a_process_holds_is_told() {
+        let status = "Name:\tThreads: 7\nRssAnon:\t  8000 kB\nRssShmem:\t  900 kB\nVmSwap:\t  100 kB\nThreads:\t9\n";
+        let held = super::Held { threads: 9, memory_bytes: 8100 * 1024 };
+        assert_eq!(super::held(status), Some(held));
+        assert_eq!(super::held("Name:\tx\nThreads:\t1\n"), None);
+        let own = super::held_by(std::process::id());
+        assert!(own.is_some_and(|own| own.threads > 0 && own.memory_bytes > 0), "{own:?}");
+    }
+
     #[test]
     fn this_process_has_memory_and_time() {
         let (resident, cpu) = super::of_process(std::process::id());

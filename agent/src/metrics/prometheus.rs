@@ -406,6 +406,7 @@ mod tests {
             routes: Vec::new(),
             runs: own_process.then(|| Runs {
                 confined: true,
+                control_group: false,
                 pid: Some(7),
                 group: Some("group-0".to_owned()),
                 memory_unknown: None,

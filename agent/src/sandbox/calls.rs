@@ -44,7 +44,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_getdents64,
-    // Files by name, below Landlock.
+    // Files by name, below Landlock. `openat` has a condition, and `openat2` answers `ENOSYS`.
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_newfstatat,
@@ -81,7 +81,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_shutdown,
     libc::SYS_getsockopt,
-    // Memory.
+    // Memory. `mmap` has conditions.
     libc::SYS_mmap,
     libc::SYS_munmap,
     libc::SYS_mremap,
@@ -91,7 +91,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_mincore,
     libc::SYS_brk,
     libc::SYS_membarrier,
-    // Threads. `clone3` answers `ENOSYS` by a filter of its own, and `clone` has a condition.
+    // Threads. `clone3` answers `ENOSYS`, and `clone` has a condition.
     libc::SYS_clone3,
     libc::SYS_futex,
     libc::SYS_set_robust_list,
@@ -178,14 +178,14 @@ const PR_SET_VMA: u64 = 0x5356_4d41;
 /// any.
 pub(super) fn filter(libraries: bool) -> Result<(), SandboxError> {
     let refused = |why: String| SandboxError::Calls(why);
-    // A filter cannot look behind the pointer that `clone3` takes. Answered so, the C library
-    // falls back to `clone`. This one comes first: the other lets no filter in any more.
-    let only_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    // A filter cannot look behind the pointers that these take. Answered so, libraries fall back
+    // to `clone` and `openat`. This one comes first: the other lets no filter in any more.
+    let behind_pointers = [libc::SYS_clone3, libc::SYS_openat2].map(|call| (call, Vec::new()));
     let absent = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let no_clone3 = program(only_clone3, SeccompAction::Allow, absent);
+    let without = program(behind_pointers.into(), SeccompAction::Allow, absent);
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let listed = rules(libraries).and_then(|rules| program(rules, denied, SeccompAction::Allow));
-    for program in [no_clone3, listed] {
+    for program in [without, listed] {
         let program = program.map_err(|error| refused(error.to_string()))?;
         seccompiler::apply_filter(&program).map_err(|error| refused(error.to_string()))?;
     }
@@ -199,6 +199,48 @@ fn program(
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     let processor = TargetArch::try_from(std::env::consts::ARCH)?;
     SeccompFilter::new(rules, otherwise, listed, processor)?.try_into()
+}
+
+/// Whether these bits of an argument are all clear.
+fn without(argument: u8, bits: i32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    with(argument, bits, 0)
+}
+
+/// Whether these bits of an argument are as in `value`.
+fn with(
+    argument: u8,
+    bits: i32,
+    value: i32,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
+    let masked = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
+    let value = u64::from(value.cast_unsigned());
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, masked, value)
+}
+
+/// Opening a file, whose flags are this argument. It empties the file only in a mode that writes:
+/// Landlock before its third interface looks at nothing but the mode.
+fn opening(flags: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    /// Both bits of the mode. With both set, a file is opened for neither, and emptied all the same.
+    const MODE: i32 = 0b11;
+    let keeps = SeccompRule::new(vec![without(flags, libc::O_TRUNC)?]);
+    let writes =
+        [libc::O_WRONLY, libc::O_RDWR].map(|mode| SeccompRule::new(vec![with(flags, MODE, mode)?]));
+    [keeps].into_iter().chain(writes).collect()
+}
+
+/// Memory that is counted by what bounds it (`RLIMIT_DATA`): the kernel leaves out what is shared,
+/// although it is no file, and what grows as a stack.
+fn mapping(libraries: bool) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    // `MAP_SHARED_VALIDATE` has the bit of `MAP_SHARED`, too.
+    let counted = [libc::MAP_SHARED, libc::MAP_ANONYMOUS];
+    let rule = |clear: i32| {
+        let mut conditions = vec![without(3, clear | libc::MAP_GROWSDOWN)?];
+        if !libraries {
+            conditions.push(without(2, libc::PROT_EXEC)?);
+        }
+        SeccompRule::new(conditions)
+    };
+    counted.map(rule).into_iter().collect()
 }
 
 fn rules(libraries: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::BackendError> {
@@ -218,17 +260,15 @@ fn rules(libraries: bool) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompi
             };
             values.iter().map(rule).collect()
         };
+    rules.insert(libc::SYS_openat, opening(2)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, opening(1)?);
+    rules.insert(libc::SYS_mmap, mapping(libraries)?);
     if !libraries {
-        let without = |protection: i32| -> Result<SeccompRule, seccompiler::BackendError> {
-            let bit = u64::from(protection.unsigned_abs());
-            let none = SeccompCmpOp::MaskedEq(bit);
-            let argument = SeccompCondition::new(2, SeccompCmpArgLen::Dword, none, 0)?;
-            SeccompRule::new(vec![argument])
-        };
-        rules.insert(libc::SYS_mmap, vec![without(libc::PROT_EXEC)?]);
         // Machine code that was written or mapped becomes executable when it is writable no more.
-        let either = vec![without(libc::PROT_EXEC)?, without(libc::PROT_WRITE)?];
-        rules.insert(libc::SYS_mprotect, either);
+        let either = [libc::PROT_EXEC, libc::PROT_WRITE].map(|bit| without(2, bit));
+        let either = either.map(|condition| SeccompRule::new(vec![condition?]));
+        rules.insert(libc::SYS_mprotect, either.into_iter().collect::<Result<_, _>>()?);
     }
     // New threads, but no new processes and no namespaces.
     let mask = u64::from((libc::CLONE_THREAD | NAMESPACES).unsigned_abs());
@@ -287,6 +327,42 @@ mod tests {
     use super::*;
 
     const PAGE_BYTES: usize = 4096;
+
+    /// Maps a page with these flags; answers whether it was allowed.
+    fn is_mapped(flags: i32, file: i32) -> bool {
+        let (nowhere, read) = (std::ptr::null_mut(), libc::PROT_READ);
+        // SAFETY: a new page, of which nobody else knows, and which nobody reads.
+        unsafe { libc::mmap(nowhere, PAGE_BYTES, read, flags, file, 0) != libc::MAP_FAILED }
+    }
+
+    #[test]
+    fn memory_that_no_limit_counts_is_not_mapped() {
+        let (private, shared) = (libc::MAP_PRIVATE, libc::MAP_SHARED);
+        let kinds = [
+            (private | libc::MAP_ANONYMOUS, true, true),
+            (private, false, true),
+            (shared, false, true),
+            (shared | libc::MAP_ANONYMOUS, true, false),
+            (private | libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN, true, false),
+        ];
+        let program = std::fs::File::open("/proc/self/exe").unwrap();
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&program);
+        let all = move || {
+            kinds.map(|(flags, is_anonymous, _)| {
+                is_mapped(flags, if is_anonymous { -1 } else { descriptor })
+            })
+        };
+        assert_eq!(all(), [true; 5]);
+        for libraries in [true, false] {
+            let attempt = move || {
+                rustix::thread::set_no_new_privs(true).unwrap();
+                filter(libraries).unwrap();
+                all()
+            };
+            let allowed = std::thread::spawn(attempt).join().unwrap();
+            assert_eq!(allowed, kinds.map(|(.., allowed)| allowed), "libraries: {libraries}");
+        }
+    }
 
     /// Maps a page, and changes its protection where there is another one; answers whether both
     /// were allowed.

@@ -114,9 +114,18 @@ pub enum SandboxError {
 /// # Errors
 /// What could not be put in force.
 pub fn enforce(policy: &SandboxPolicy, required: bool) -> Result<Enforced, SandboxError> {
+    enforce_by(policy, required, files::NEWEST)
+}
+
+/// The same, with Landlock as it was with this interface.
+fn enforce_by(
+    policy: &SandboxPolicy,
+    required: bool,
+    newest: landlock::ABI,
+) -> Result<Enforced, SandboxError> {
     limits::set(&policy.limits)?;
     descriptors::give_up_privileges()?;
-    let files = match files::confine(policy) {
+    let files = match files::confine(policy, newest) {
         Err(error) if required => return Err(error),
         confined => confined.is_ok(),
     };

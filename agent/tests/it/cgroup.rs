@@ -42,7 +42,10 @@ async fn a_group_bounds_what_its_plugin_uses() {
     }
     let root = Path::new("/sys/fs/cgroup");
     std::fs::write(root.join("cgroup.subtree_control"), "+memory +pids +cpu").unwrap();
-    std::fs::create_dir(DELEGATED).unwrap();
+    // As one leaves it behind that was killed, with the number that this agent has now.
+    let left_behind =
+        Path::new(DELEGATED).join(format!("modunest.demo.bad-{}-0", std::process::id()));
+    std::fs::create_dir_all(&left_behind).unwrap();
     // Components would have to be compiled, which takes minutes here.
     let street = street_beside(&["process"], &[], "", |config| {
         let process = &mut config.host.process;
@@ -59,6 +62,10 @@ async fn a_group_bounds_what_its_plugin_uses() {
     assert_eq!(group.parent(), Some(Path::new(DELEGATED)));
     assert_eq!(read(&group, "cgroup.procs"), pid.to_string());
     assert_eq!(read(&group, "memory.max"), (128 * 1024 * 1024).to_string());
+    if group.join("memory.swap.max").exists() {
+        assert_eq!(read(&group, "memory.swap.max"), "0");
+    }
+    assert!(runs(&street.agent, "demo/bad").control_group);
     assert_eq!(read(&group, "pids.max"), "24");
     assert_eq!(read(&group, "cpu.max"), "20000 100000");
     // Each plugin has one of its own, and the agent is in none of them.
@@ -90,6 +97,16 @@ async fn a_group_bounds_what_its_plugin_uses() {
     let successor = group_of(runs(&street.agent, "demo/bad").pid.unwrap());
     assert_ne!(successor, group);
     assert!(!group.exists());
+
+    // Memory: the kernel ends it at the group's limit, also for what no limit of a process counts.
+    // It has the whole processor for that, so that it is there before its time is over.
+    std::fs::write(successor.join("cpu.max"), "max").unwrap();
+    let before = counted(&good, "memory.events", "oom_kill");
+    let death = dies_of(&street, "memory-read-only").await;
+    let limit = "its control group needed more memory than memory_max_mib, which is 128";
+    assert_eq!(death, format!("was killed by the kernel: {limit}"));
+    assert_eq!(counted(&good, "memory.events", "oom_kill"), before);
+    assert!(!successor.exists());
     street.end().await;
     let left: Vec<_> = std::fs::read_dir(DELEGATED)
         .unwrap()

@@ -18,6 +18,9 @@ const UPDATE: Options = Options { frozen: false, offline: false, update: true };
 /// Manifest lines for the route where it is told what to do.
 const DOOR: &str = "\n[[route]]\npath = \"/bad/{action}\"\nmethods = [\"POST\"]\n";
 
+/// Memory that it is given where it uses up all of it.
+const MEMORY_MAX_MIB: u64 = 128;
+
 /// How long anything may take that is expected to happen, on a machine that compiles beside it.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -156,7 +159,7 @@ async fn what_is_no_message_ends_its_sender() {
 async fn what_is_used_up_is_the_plugins_own() {
     let private = "\n[capabilities]\nfiles = [\"private\"]\n";
     let street = street_beside(&TIERS, &[], private, |config| {
-        config.host.process.memory_max_bytes = 128 * 1024 * 1024;
+        config.host.process.memory_max_bytes = MEMORY_MAX_MIB * 1024 * 1024;
         config.host.process.file_max_bytes = 16 * 1024 * 1024;
     })
     .await;
@@ -164,15 +167,34 @@ async fn what_is_used_up_is_the_plugins_own() {
     let (status, text) = act(&street, "fill", file.to_str().unwrap()).await;
     assert_eq!((status, text.as_str()), (200, "16 MiB: File too large"));
     assert_eq!(std::fs::metadata(file).unwrap().len(), 16 * 1024 * 1024);
-    let bounded = (200, "bounded".to_owned());
-    for action in ["files", "threads"] {
-        assert_eq!(act(&street, action, "").await, bounded);
-        assert_eq!(serves_again(&street).await, pong(), "after {action}");
+    assert_eq!(act(&street, "files", "").await, (200, "bounded".to_owned()));
+    assert_eq!(serves_again(&street).await, pong(), "after files");
+    // What the kernel would count as nobody's is not to be had.
+    for action in ["memory-shared", "memory-stack"] {
+        let refused = (200, "0 MiB: Operation not permitted".to_owned());
+        assert_eq!(act(&street, action, "").await, refused, "{action}");
     }
     // Where memory ends, the runner itself may be the one that finds none.
     let (status, text) = act(&street, "memory", "").await;
-    assert!(status == 503 || (status, text.as_str()) == (200, "bounded"), "{status} {text}");
+    let mib = text.split_once(" MiB: Cannot allocate memory").map(|(mib, _)| mib.parse().unwrap());
+    let is_bounded = mib.is_some_and(|mib: u64| mib <= MEMORY_MAX_MIB);
+    assert!(status == 503 || (status == 200 && is_bounded), "{status} {text}");
     assert_eq!(serves_again(&street).await, pong(), "after memory");
+    street.end().await;
+}
+
+/// What the kernel does not count at all, the agent sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_beyond_its_bounds_ends_its_process() {
+    let street = street_beside(&["process"], &[], "", |config| {
+        config.host.process.memory_max_bytes = MEMORY_MAX_MIB * 1024 * 1024;
+    })
+    .await;
+    let death = dies_of(&street, "memory-read-only").await;
+    assert!(death.contains(" MiB of memory, and memory_max_mib is 128"), "{death}");
+    let death = dies_of(&street, "threads").await;
+    assert!(death.contains(" of them for calls, and threads_max is 128"), "{death}");
+    assert!(!runs(&street.agent, "demo/bad").control_group);
     street.end().await;
 }
 

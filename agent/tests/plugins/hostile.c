@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -84,7 +86,8 @@ static void *until_let_go(void *unused) {
     return unused;
 }
 
-/* As many threads at a time as it gets; all are ended. */
+/* As many threads at a time as it gets; all are ended, unless it gets all of them: then somebody
+ * must have noticed. */
 static int as_many_threads(int most) {
     pthread_t *threads = calloc((size_t)most, sizeof *threads);
     pthread_attr_t small;
@@ -93,6 +96,7 @@ static int as_many_threads(int most) {
     pthread_attr_setstacksize(&small, 64 << 10);
     pthread_mutex_lock(&held);
     while (n < most && !pthread_create(&threads[n], &small, until_let_go, 0)) n++;
+    if (n == most) sleep(1000);
     pthread_mutex_unlock(&held);
     for (i = 0; i < n; i++) pthread_join(threads[i], 0);
     free(threads);
@@ -105,12 +109,61 @@ static void *flood(void *unused) {
     return unused;
 }
 
+/* A file of its own that it may only read; of no name while there is no host to ask. */
+static void name_own(char *out, size_t room) {
+    modunest_bytes folder;
+    out[0] = 0;
+    if (!host) return;
+    folder = host->assets_dir(host->context);
+    snprintf(out, room, "%.*s/plugin.toml", (int)folder.len, (const char *)folder.ptr);
+}
+
+/* A MiB of new memory, of a kind. */
+static char *map(int flags) {
+    char *piece = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+    return piece == MAP_FAILED ? 0 : piece;
+}
+
+/* As much memory of a kind as it gets, all of it used; answers in MiB how much that was, and why no
+ * more. */
+static void use_up(char *out, size_t room, int most, char *piece_of(void)) {
+    int mib = 0;
+    char *piece = 0;
+    errno = 0;
+    while (mib < most && (piece = piece_of())) mib++;
+    snprintf(out, room, "%d MiB: %s", mib, piece ? "UNBOUNDED" : strerror(errno));
+}
+
+static char *allocated(void) {
+    char *piece = malloc(1 << 20);
+    return piece ? memset(piece, 1, 1 << 20) : 0;
+}
+
+static char *shared(void) {
+    char *piece = map(MAP_SHARED);
+    return piece ? memset(piece, 1, 1 << 20) : 0;
+}
+
+static char *like_a_stack(void) {
+    char *piece = map(MAP_PRIVATE | MAP_GROWSDOWN);
+    return piece ? memset(piece, 1, 1 << 20) : 0;
+}
+
+/* What is writable no more is not counted as data. */
+static char *read_only(void) {
+    char *piece = map(MAP_PRIVATE);
+    if (!piece) return 0;
+    memset(piece, 1, 1 << 20);
+    return mprotect(piece, 1 << 20, PROT_READ) ? 0 : piece;
+}
+
 /* Everything that needs no victim's help; all of it must be refused. */
 static void attack(char *out, size_t room) {
     struct rlimit limit = {1 << 20, 1 << 20};
     struct iovec own = {out, 16}, other = {(void *)0x400000, 16};
     struct sockaddr_un name = {AF_UNIX, "/run/attack.sock"};
-    char memory[64], environment[64];
+    char memory[64], environment[64], file[600];
+    long how[3] = {O_RDONLY | O_TRUNC};
     DIR *folder;
     long pid;
     out[0] = 0;
@@ -152,6 +205,12 @@ static void attack(char *out, size_t room) {
     note(out, room, "userfaultfd", syscall(SYS_userfaultfd, 0));
     note(out, room, "keyctl", syscall(SYS_keyctl, 0, 0));
     note(out, room, "memfd_create", syscall(SYS_memfd_create, "x", 0));
+    note(out, room, "shmget", shmget(IPC_PRIVATE, 4096, IPC_CREAT));
+    note(out, room, "shared memory", map(MAP_SHARED) ? 0 : -1);
+    note(out, room, "shared memory, validated", map(MAP_SHARED_VALIDATE) ? 0 : -1);
+    note(out, room, "shared memory by a device", open("/dev/zero", O_RDWR));
+    note(out, room, "shared memory by a file", open("/dev/shm/attack", O_CREAT | O_RDWR, 0600));
+    note(out, room, "memory as a stack", map(MAP_PRIVATE | MAP_GROWSDOWN) ? 0 : -1);
     note(out, room, "open_by_handle_at", syscall(SYS_open_by_handle_at, 0, 0, 0));
     note(out, room, "terminal input", ioctl(0, TIOCSTI, "x"));
     note(out, room, "list /", (folder = opendir("/")) ? 0 : -1);
@@ -170,6 +229,12 @@ static void attack(char *out, size_t room) {
     note(out, room, "open up the target", chmod(target, 0777));
     note(out, room, "give away the target", chown(target, 1, 1));
     note(out, room, "date the target", utimensat(AT_FDCWD, target, 0, 0));
+    name_own(file, sizeof file);
+    note(out, room, "empty its own file, and read it", open(file, O_RDONLY | O_TRUNC));
+    note(out, room, "empty its own file, and write it", open(file, O_WRONLY | O_TRUNC));
+    note(out, room, "empty its own file, and neither", open(file, O_ACCMODE | O_TRUNC));
+    note(out, room, "empty its own file, by a pointer",
+         syscall(SYS_openat2, AT_FDCWD, file, how, sizeof how));
     note(out, room, "watch the target", syscall(SYS_inotify_init1, 0));
 }
 
@@ -204,8 +269,7 @@ static void ordinary(char *out, size_t room) {
     free(large);
     {
         char own[600];
-        modunest_bytes folder = host->assets_dir(host->context);
-        snprintf(own, sizeof own, "%.*s/plugin.toml", (int)folder.len, (const char *)folder.ptr);
+        name_own(own, sizeof own);
         note(out, room, "its own files", open(own, O_RDONLY));
         note(out, room, "write its own files", open(own, O_WRONLY));
     }
@@ -252,11 +316,13 @@ static int32_t act(const char *action, const char *body, modunest_buffer *out) {
     if (!strcmp(action, "loop-until"))
         while (access(body, F_OK)) continue;
     if (!strcmp(action, "sleep")) sleep(1000);
-    if (!strcmp(action, "memory")) {
-        size_t mib = 0;
-        char *piece;
-        while (mib < 65536 && (piece = malloc(1 << 20))) memset(piece, 1, 1 << 20), mib++;
-        snprintf(text, sizeof text, "%s", mib < 2048 ? "bounded" : "UNBOUNDED");
+    if (!strcmp(action, "memory")) use_up(text, sizeof text, 4096, allocated);
+    if (!strcmp(action, "memory-shared")) use_up(text, sizeof text, 4096, shared);
+    if (!strcmp(action, "memory-stack")) use_up(text, sizeof text, 4096, like_a_stack);
+    if (!strcmp(action, "memory-read-only")) {
+        /* Four times what it may have: somebody must have noticed. */
+        use_up(text, sizeof text, 512, read_only);
+        if (strstr(text, "UNBOUNDED")) sleep(1000);
     }
     if (!strcmp(action, "files")) {
         int n = 0;
@@ -264,8 +330,8 @@ static int32_t act(const char *action, const char *body, modunest_buffer *out) {
         snprintf(text, sizeof text, "%s", n < 2048 ? "bounded" : "UNBOUNDED");
     }
     if (!strcmp(action, "threads")) {
-        /* Stacks of 250 MiB are more than it may have, also where nothing counts threads. */
-        snprintf(text, sizeof text, "%s", as_many_threads(4000) < 4000 ? "bounded" : "UNBOUNDED");
+        /* Their stacks together have 25 MiB, which no limit of memory keeps it from. */
+        snprintf(text, sizeof text, "%s", as_many_threads(400) < 400 ? "bounded" : "UNBOUNDED");
     }
     if (!strcmp(action, "kill")) note(text, sizeof text, "kill", kill(atoi(body), SIGKILL));
     if (!strcmp(action, "malformed")) {

@@ -274,6 +274,9 @@ fn details(view: &View, row: &Row) -> Vec<String> {
             "* processor time and memory are those of all plugins of {group}, which share a process"
         )
     }));
+    if runs.is_some_and(|runs| runs.control_group) {
+        lines.push("a control group bounds its processor time, memory and threads".to_owned());
+    }
     let unknown = runs.and_then(|runs| runs.memory_unknown.as_ref());
     lines.extend(unknown.map(|why| format!("no memory is told: {why}")));
     lines.extend(row.canary.as_ref().map(|canary| {

@@ -10,7 +10,8 @@ use modunest_sdk::Error;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use super::super::Cell;
+use super::super::{Cell, vitals};
+use super::bounds::{self, Bounds};
 use super::cgroup::Group;
 use super::death::{Crash, LastWords, describe};
 use super::lane::{self, Lane, Outcome};
@@ -117,6 +118,9 @@ impl Child {
         }
         let child = Arc::new(child);
         child.watch(output, background).inspect_err(|_| reap(&child.process)).map_err(cannot)?;
+        if child.group.is_none() {
+            child.look_later(Bounds::of(settings));
+        }
         match ready {
             Ok(_) => Ok(child),
             Err(broken) => {
@@ -169,6 +173,32 @@ impl Child {
         )
     }
 
+    /// Ends it where it holds more than it may at the next look, and looks again otherwise.
+    fn look_later(self: &Arc<Self>, bounds: Bounds) {
+        let Ok(reactor) = reactor() else { return self.kill("nobody watches what it holds") };
+        let child = Arc::downgrade(self);
+        reactor.at(
+            Instant::now() + bounds::EVERY,
+            Box::new(move || {
+                // The thread that runs this is the one that buries it, so its number is still its own.
+                let Some(child) = child.upgrade().filter(|child| !child.has_ended()) else {
+                    return;
+                };
+                let held = vitals::held_by(child.pid);
+                let lanes = lock(&child.lanes).made as u64;
+                match held.and_then(|held| bounds.broken_by(held, lanes)) {
+                    Some(reason) => child.kill(&reason),
+                    None => child.look_later(bounds),
+                }
+            }),
+        );
+    }
+
+    /// Whether a control group bounds it.
+    pub(super) fn has_group(&self) -> bool {
+        self.group.is_some()
+    }
+
     /// Ends it, for a reason.
     pub(super) fn kill(&self, reason: &str) {
         lock(&self.fate).killed_for.get_or_insert_with(|| reason.to_owned());
@@ -196,8 +226,13 @@ impl Child {
     fn bury(&self) {
         let options = WaitIdOptions::EXITED;
         let status = rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), options);
+        let by_group = self.group.as_ref().and_then(Group::ended_for);
         let mut fate = lock(&self.fate);
-        let reason = describe(status.ok().flatten().as_ref(), fate.killed_for.as_deref());
+        let reason = describe(
+            status.ok().flatten().as_ref(),
+            fate.killed_for.as_deref(),
+            by_group.as_deref(),
+        );
         let crash = Crash {
             at: modunest_runtime::clock::now(),
             reason,

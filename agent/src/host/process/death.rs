@@ -49,15 +49,25 @@ impl LastWords {
     }
 }
 
-/// What a process's end says. `killed_for` is why the agent ended it, if it did.
-pub(super) fn describe(status: Option<&WaitIdStatus>, killed_for: Option<&str>) -> String {
+/// What a process's end says. `killed_for` is why the agent ended it, if it did; `by_group` is why
+/// the kernel did, where that says so.
+pub(super) fn describe(
+    status: Option<&WaitIdStatus>,
+    killed_for: Option<&str>,
+    by_group: Option<&str>,
+) -> String {
     if let Some(reason) = killed_for {
         return format!("was ended by the agent: {reason}");
     }
     let Some(status) = status else { return "ended, and nobody can say how".to_owned() };
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("ended by itself with exit code {code}"),
-        (None, Some(signal)) => format!("was killed by {}", signal_text(signal)),
+        (None, Some(signal)) => match by_group {
+            Some(reason) if signal == libc::SIGKILL => {
+                format!("was killed by the kernel: {reason}")
+            }
+            _ => format!("was killed by {}", signal_text(signal)),
+        },
         (None, None) => "ended, and nobody can say how".to_owned(),
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! A call takes a lane of the runner, and the thread that makes it waits there and serves what
 //! the plugin asks meanwhile ([`lane`]). One thread watches all processes ([`reactor`]), one
-//! starts them ([`spawn`]); a process that ends is started again ([`supervisor`]). Whatever a
+//! starts them ([`spawn`]); a process that ends is started again ([`supervisor`]), and one that holds
+//! too much is ended ([`cgroup`], [`bounds`]). Whatever a
 //! runner sends is distrusted: what is no message ends it.
 
 mod backoff;
+mod bounds;
 mod cgroup;
 mod child;
 mod death;
@@ -270,6 +272,7 @@ impl Instance for ProcessInstance {
             resident_bytes,
             cpu_ms,
             confined: seen.confined,
+            control_group: seen.control_group,
         }
     }
 }

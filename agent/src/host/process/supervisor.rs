@@ -71,6 +71,7 @@ pub(super) struct Seen {
     pub(super) restarts: u64,
     pub(super) last_crash: Option<Crash>,
     pub(super) confined: bool,
+    pub(super) control_group: bool,
 }
 
 impl Runner {
@@ -240,6 +241,7 @@ impl Runner {
             restarts: state.restarts,
             last_crash: state.last_crash.clone(),
             confined: child.is_some_and(|child| child.enforced.is_whole()),
+            control_group: child.is_some_and(|child| child.has_group()),
         }
     }
 
