@@ -15,7 +15,7 @@ use super::{Inner, STOP_TIMEOUT};
 use crate::config::{CanaryRule, Config};
 use crate::embed::Event;
 use crate::host::{
-    Cell, Decision, Host, NotSwitched, NotTried, Plan, RolledBack, load_all, prepare,
+    Cell, Decision, Hindrance, Host, NotSwitched, NotTried, Plan, RolledBack, load_all, prepare,
 };
 use crate::store::{Condemned, Fresh, Generation, Proven, Tries};
 use crate::sync::{Lock, clash, mixed};
@@ -67,7 +67,7 @@ impl Inner {
                 "cannot be tried beside the release that runs: {why}; with share_percent = 0 \
                  under lifecycle.canary.plugins it is changed at once"
             );
-            let error = NotSwitched { plugin, reason };
+            let error = NotSwitched { plugin, reason, hindrance: Hindrance::Next };
             return Err(Error::NotSwitched { generation: next.number, error });
         }
         let base = self.syncer.serve(lock, next, &running)?;

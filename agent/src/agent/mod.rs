@@ -5,6 +5,7 @@ mod control;
 mod facts;
 mod load;
 mod news;
+mod pause;
 mod servers;
 mod upkeep;
 
@@ -33,6 +34,7 @@ use crate::{Error, admin, blocking};
 
 pub use control::{Reloaded, TrialWord};
 pub use facts::kept_generations;
+use pause::Pause;
 use servers::AdminListener;
 
 /// How long plugins and requests may take to end when the agent stops or changes
@@ -83,6 +85,8 @@ struct Last {
     settled: bool,
     /// The index and the generation whose releases were asked after last, and heeded.
     heeded: Option<(Option<Digest>, u64)>,
+    /// The generation that calls kept from being switched to last.
+    paused: Option<Pause>,
 }
 
 /// What a sync of a running agent came to.

@@ -1,11 +1,12 @@
 //! Looking for news, and taking them in.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tokio::sync::watch;
 
+use super::pause::Pause;
 use super::{Inner, STOP_TIMEOUT, Synced};
 use crate::config::Config;
 use crate::status::LastSync;
@@ -117,8 +118,24 @@ impl Inner {
         if let Some(running) = running.filter(|_| !anew && self.is_tried(generation.number)) {
             return Ok(Synced { generation: running, changed: false, offline });
         }
+        // Whoever asks for it has it tried at once.
+        if !explicit && !anew {
+            let now = Instant::now();
+            let last = self.last();
+            if let Some(error) = last.paused.as_ref().and_then(|p| p.holds(generation.number, now))
+            {
+                return Err(error);
+            }
+        }
         let (this, config) = (self.clone(), config.clone());
-        let take_in = move || this.take_in(&config, &generation, proven, fresh);
+        let take_in = move || {
+            let number = generation.number;
+            let taken = this.take_in(&config, &generation, proven, fresh);
+            let mut last = this.last();
+            last.paused = Pause::behind(last.paused.take(), number, &taken, Instant::now());
+            drop(last);
+            taken
+        };
         let number = blocking::run(take_in).await??;
         let changed = running != Some(number) || anew;
         Ok(Synced { generation: number, changed, offline })

@@ -75,7 +75,7 @@ pub(crate) use native::libc_version;
 pub use operations::{FileAccess, Resources};
 pub use plan::{Plan, Prepared, prepare};
 pub use process::{Crash, RestartPolicy};
-pub use reload::{NotSwitched, Takeover, switch, takeover};
+pub use reload::{Hindrance, NotSwitched, Takeover, switch, takeover};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;

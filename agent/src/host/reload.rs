@@ -52,6 +52,18 @@ pub(super) fn refused_state(old: &Manifest, new: &Manifest) -> String {
     )
 }
 
+/// What stood in the way of a switch, as far as another try is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The next set itself, which will do no better next time.
+    Next,
+    /// What runs did not let go of its state: calls did not end, or its snapshot was not had. Each
+    /// try costs those calls a pause.
+    Running,
+    /// Something that has passed by the next try.
+    Passing,
+}
+
 /// Why a set of plugins was not switched to. What ran before goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{plugin}: {reason}")]
@@ -60,6 +72,8 @@ pub struct NotSwitched {
     pub plugin: PluginName,
     /// Why.
     pub reason: String,
+    /// What another try may come to.
+    pub hindrance: Hindrance,
 }
 
 /// A plugin of the next set, and the one in whose place it comes.
@@ -121,10 +135,11 @@ pub fn switch(
     Ok(())
 }
 
-fn not(pair: &Pair<'_>, reason: String) -> NotSwitched {
+fn not(pair: &Pair<'_>, hindrance: Hindrance, reason: String) -> NotSwitched {
     NotSwitched {
         plugin: pair.new.name().clone(),
         reason: format!("{} {reason}", pair.new.version()),
+        hindrance,
     }
 }
 
@@ -150,11 +165,12 @@ fn pairs<'h>(previous: &'h Host, next: &'h Host) -> Result<Vec<Pair<'h>>, NotSwi
         let loaded = loaded && !old.is_worn();
         let pair = Pair { old, new, restores: takeover == Takeover::Restore && loaded };
         if takeover == Takeover::Refused && loaded {
-            return Err(not(&pair, refused_state(old.manifest(), new.manifest())));
+            let reason = refused_state(old.manifest(), new.manifest());
+            return Err(not(&pair, Hindrance::Next, reason));
         }
         if pair.restores && state == State::Idle {
             let reason = "cannot take over: it was first used just now; the next try will do";
-            return Err(not(&pair, reason.to_owned()));
+            return Err(not(&pair, Hindrance::Passing, reason.to_owned()));
         }
         pairs.push(pair);
     }
@@ -167,13 +183,16 @@ fn hand_over(held: &[&Pair<'_>], settings: &LifecycleSettings) -> Result<(), Not
     for pair in held {
         pair.old.hold_calls(until).map_err(|calls| {
             let limit = settings.drain_timeout.as_millis();
-            not(pair, format!("cannot take over: {calls} calls did not end within {limit} ms"))
+            let reason = format!("cannot take over: {calls} calls did not end within {limit} ms");
+            not(pair, Hindrance::Running, reason)
         })?;
     }
     for pair in held.iter().rev() {
-        let failed = |error| not(pair, format!("cannot take over: {error}"));
-        let snapshot = until_reached(until, || pair.old.snapshot()).map_err(failed)?;
-        until_reached(until, || pair.new.restore(snapshot.clone())).map_err(failed)?;
+        let failed = move |by| move |error| not(pair, by, format!("cannot take over: {error}"));
+        let snapshot = until_reached(until, || pair.old.snapshot());
+        let snapshot = snapshot.map_err(failed(Hindrance::Running))?;
+        let restored = until_reached(until, || pair.new.restore(snapshot.clone()));
+        restored.map_err(failed(Hindrance::Next))?;
         asked_after_health(pair, until)?;
     }
     Ok(())
@@ -181,7 +200,7 @@ fn hand_over(held: &[&Pair<'_>], settings: &LifecycleSettings) -> Result<(), Not
 
 fn asked_after_health(pair: &Pair<'_>, until: Instant) -> Result<(), NotSwitched> {
     until_reached(until, || pair.new.health())
-        .map_err(|error| not(pair, format!("is not healthy: {error}")))
+        .map_err(|error| not(pair, Hindrance::Next, format!("is not healthy: {error}")))
 }
 
 /// Asks until it is answered, or until then. The process of an instance may have ended a moment

@@ -132,11 +132,28 @@ impl Gate {
 
     /// Waits until no call is served any more; answers how many still are at the deadline.
     pub(super) fn drain(&self, until: Instant) -> u64 {
+        self.drain_with(until, || 0)
+    }
+
+    /// The same, and until nothing is held; who lets go of it tells ([`Gate::let_go`]).
+    pub(super) fn drain_all(&self, until: Instant, held: &AtomicU64) -> u64 {
+        self.drain_with(until, || held.load(Ordering::SeqCst))
+    }
+
+    /// One less is held.
+    fn let_go(&self, held: &AtomicU64) {
+        held.fetch_sub(1, Ordering::SeqCst);
+        if self.word.load(Ordering::SeqCst) & AWAITED != 0 {
+            self.tell();
+        }
+    }
+
+    fn drain_with(&self, until: Instant, others: impl Fn() -> u64) -> u64 {
         self.word.fetch_or(AWAITED, Ordering::SeqCst);
         presence::barrier();
         let (mut guard, mut pause) = (lock(&self.last), LOOK_AGAIN);
         loop {
-            let (running, now) = (self.running(), Instant::now());
+            let (running, now) = (self.running() + others(), Instant::now());
             if running == 0 || now >= until {
                 self.word.fetch_and(!AWAITED, Ordering::SeqCst);
                 return running;
@@ -197,7 +214,7 @@ pub(crate) struct Hold(Arc<Cell>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.gate.count_out();
+        self.0.gate.let_go(&self.0.held);
     }
 }
 
@@ -227,17 +244,16 @@ impl Cell {
     /// Counts a call in, if the plugin takes calls. Waits while the plugin is being replaced
     /// or loaded, until the deadline at most.
     /// Those about a stream that is open go on where it was opened, also while that stops or
-    /// stands by.
+    /// stands by; they wait only while a state is handed over.
     pub(super) fn enter(
         &self,
         deadline_ms: u64,
         purpose: Purpose,
     ) -> Result<Entered<Way<'_>>, Error> {
-        if purpose == Purpose::Stream && self.keeps_streams() {
-            self.gate.count_in();
-            return Ok(Entered::Here(Way::Counted(Counted(&self.gate))));
-        }
         loop {
+            if let Some(counted) = self.enter_stream(purpose) {
+                return Ok(Entered::Here(Way::Counted(counted)));
+            }
             if let Some(way) = self.gate.enter() {
                 return Ok(Entered::Here(way));
             }
@@ -253,12 +269,9 @@ impl Cell {
         deadline_ms: u64,
         purpose: Purpose,
     ) -> Result<Entered<Counted<'_>>, Error> {
-        if purpose == Purpose::Stream && self.keeps_streams() {
-            self.gate.count_in();
-            return Ok(Entered::Here(Counted(&self.gate)));
-        }
         loop {
-            if let Some(counted) = self.gate.enter_counted() {
+            let stream = self.enter_stream(purpose);
+            if let Some(counted) = stream.or_else(|| self.gate.enter_counted()) {
                 return Ok(Entered::Here(counted));
             }
             let cell = self.clone();
@@ -269,20 +282,27 @@ impl Cell {
         }
     }
 
-    /// Whether streams that it opened go on.
-    fn keeps_streams(&self) -> bool {
-        matches!(
-            lock(&self.status).state,
-            State::Ready | State::Unhealthy | State::Switching | State::Standby | State::Stopping
-        )
+    /// Counts a call in that is about an open stream, if the plugin serves those now. The state is
+    /// held meanwhile: whoever turns it and waits for the last call behind that sees this one.
+    fn enter_stream(&self, purpose: Purpose) -> Option<Counted<'_>> {
+        if purpose != Purpose::Stream {
+            return None;
+        }
+        let status = lock(&self.status);
+        serves_streams(status.state).then(|| {
+            self.gate.count_in();
+            Counted(&self.gate)
+        })
     }
 
     /// Keeps the plugin from being stopped while a stream of it is open, as long as a stop has
-    /// patience; `None` where it has none. Streams that are held may go on being called while
-    /// it stops.
+    /// patience; `None` where it keeps none. A swap does not wait for what is held: streams go on
+    /// being called at the instance that opened them.
     pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
-        self.keeps_streams().then(|| {
-            self.gate.count_in();
+        let status = lock(&self.status);
+        let keeps = serves_streams(status.state) || status.state == State::Switching;
+        keeps.then(|| {
+            self.held.fetch_add(1, Ordering::SeqCst);
             Hold(self.clone())
         })
     }
@@ -297,6 +317,9 @@ impl Cell {
         let waits_until = Instant::now() + left(deadline_ms);
         let mut status = lock(&self.status);
         loop {
+            if purpose == Purpose::Stream && serves_streams(status.state) {
+                return Ok(None);
+            }
             if let Some(successor) = lock(&self.successor).clone() {
                 return Ok(Some(successor));
             }
@@ -351,6 +374,11 @@ impl Cell {
             _ => Error::Unavailable(text),
         }
     }
+}
+
+/// Whether calls about streams that are open are served in this state.
+fn serves_streams(state: State) -> bool {
+    matches!(state, State::Ready | State::Unhealthy | State::Standby | State::Stopping)
 }
 
 /// One more that waits, while it lives.

@@ -97,6 +97,8 @@ pub struct Cell {
     unloaded: AtomicBool,
     trials: Trials,
     streams: Arc<Streams>,
+    /// Streams that are open and for which a stop waits. Far from what each call looks at.
+    held: AtomicU64,
     /// What the program around this host plugged into it.
     hooks: Hooks,
 }
@@ -185,6 +187,7 @@ impl Cell {
             trials: Trials::default(),
             meter,
             streams: Arc::default(),
+            held: AtomicU64::new(0),
             breakers: Breakers::new(breaker),
             hooks,
         }
@@ -299,9 +302,9 @@ impl Cell {
         &self.trials
     }
 
-    /// Calls that are being served now.
+    /// Calls that are being served now, and streams that are open.
     pub fn running(&self) -> u64 {
-        self.gate.running()
+        self.gate.running() + self.held.load(Ordering::SeqCst)
     }
 
     /// Where it stands.

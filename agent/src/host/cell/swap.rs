@@ -10,7 +10,8 @@ use super::{Cell, State};
 use crate::host::bounded::Late;
 
 impl Cell {
-    /// Lets no more calls in; they wait. Answers whether the running ones ended in time.
+    /// Lets no more calls in; they wait. Answers whether the running ones ended in time. Streams that
+    /// are open go on between the calls about them, which wait as all others do.
     pub(in crate::host) fn hold_calls(&self, until: Instant) -> Result<(), u64> {
         {
             let mut status = lock(&self.status);
