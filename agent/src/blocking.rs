@@ -1,6 +1,6 @@
 //! Work for threads that may block, away from those that serve the network.
 
-/// The thread that did the work ended by a panic, or the runtime is ending.
+/// The thread or task that did the work ended by a panic, or the runtime is ending.
 #[derive(Debug, thiserror::Error)]
 #[error("a helper thread ended without an answer: {0}")]
 pub struct Lost(String);
@@ -10,7 +10,10 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Lost> {
     let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work))
-        .await
-        .map_err(|error| Lost(error.to_string()))
+    joined(tokio::task::spawn_blocking(move || span.in_scope(work))).await
+}
+
+/// What a task came to.
+pub(crate) async fn joined<T>(task: tokio::task::JoinHandle<T>) -> Result<T, Lost> {
+    task.await.map_err(|error| Lost(error.to_string()))
 }

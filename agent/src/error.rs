@@ -105,6 +105,9 @@ pub enum Error {
     /// The configuration was made in code, so there is no file to read anew.
     #[error("this agent was configured without a file, so there is nothing to read anew")]
     NoConfigFile,
+    /// The agent was told to stop, so nothing is changed any more.
+    #[error("the agent is stopping, so nothing is changed any more")]
+    Stopping,
     /// Standard output cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[source] std::io::Error),
@@ -138,7 +141,7 @@ impl Error {
         match self {
             Error::Config(_) | Error::TelemetrySettings(_) | Error::Users(_) => EXIT_USAGE,
             Error::Store(error) => of_store(error),
-            Error::NoAgent { .. } => EXIT_UNREACHABLE,
+            Error::NoAgent { .. } | Error::Stopping => EXIT_UNREACHABLE,
             Error::AgentRefused { code: Code::Unavailable, .. } => EXIT_UNREACHABLE,
             Error::AgentRefused { code: Code::PreconditionFailed, .. } => EXIT_REFUSED,
             Error::Sync(error) => match error {

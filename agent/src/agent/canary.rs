@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use modunest_core::name::PluginName;
 
@@ -188,7 +189,7 @@ impl Inner {
         let is_new = |cell: &&Arc<Cell>| {
             !host.cell(cell.name()).is_some_and(|other| Arc::ptr_eq(other, cell))
         };
-        let until = || std::time::Instant::now() + STOP_TIMEOUT;
+        let until = || Instant::now() + STOP_TIMEOUT;
         let alone = |cell: &&Arc<Cell>| host.cell(cell.name()).is_none();
         let company: Vec<Arc<Cell>> = beside.cells().filter(alone).cloned().collect();
         for cell in beside.cells().filter(is_new).filter(|cell| !alone(cell)) {
@@ -206,6 +207,8 @@ impl Inner {
                     let (version, serving) = (cell.version(), old.version());
                     self.tell(&Event::TrialBegan { plugin: name, version, serving, share_percent });
                 }
+                // What it uses may have been stopped.
+                Err(_) if self.is_over() => cell.clone().stop(until()),
                 Err(NotTried::Unfit(reason)) => {
                     cell.clone().stop(until());
                     self.condemn(old, one, reason)?;
@@ -215,6 +218,12 @@ impl Inner {
                     tracing::warn!(plugin = %name, version = %cell.version(), reason, "a change is not tried now; the next `modunest-agent sync --update` tries again");
                 }
             }
+        }
+        // What began behind a stop is stopped by nobody else, and is tried again by the next process.
+        if self.is_over() {
+            host.stop_trials(until());
+            company.into_iter().for_each(|cell| cell.stop(until()));
+            return Err(Error::Stopping);
         }
         if !self.tries_any(&host) {
             company.into_iter().for_each(|cell| cell.stop(until()));
@@ -383,7 +392,7 @@ impl Inner {
 
     /// Does what the looks at a trial came to.
     pub(super) async fn settle(self: Arc<Self>, plugin: PluginName, decision: Decision) {
-        let _turn = self.syncing.lock().await;
+        let Ok(_turn) = self.turn().await else { return };
         let (this, name) = (self.clone(), plugin.clone());
         let settled = blocking::run(move || match decision {
             Decision::GoOn => Ok(()),

@@ -40,7 +40,7 @@ impl Inner {
     /// Goes back to a generation, by default the one before the one that runs, and stays with
     /// it until the next explicit sync.
     pub(crate) async fn rollback(self: &Arc<Self>, number: Option<u64>) -> Result<Synced, Error> {
-        let _turn = self.syncing.lock().await;
+        let _turn = self.turn().await?;
         let running = self.last().generation;
         let this = self.clone();
         let number = blocking::run(move || {
@@ -82,14 +82,16 @@ impl Inner {
         plugin: &PluginName,
         reason: &str,
     ) -> Result<(), Error> {
-        let _turn = self.syncing.lock().await;
+        let _turn = self.turn().await?;
         let (this, plugin, reason) = (self.clone(), plugin.clone(), reason.to_owned());
         blocking::run(move || {
             let host = this.host.load_full();
             let cell = host.cell(&plugin).ok_or(Error::NoPlugin(plugin.clone()))?;
             cell.wear_out();
             let loaded = this.load_again();
-            if let Err(error) = &loaded {
+            if let Err(error) = &loaded
+                && !matches!(error, Error::Stopping)
+            {
                 tracing::warn!(%plugin, %error, "no instance could be loaded beside the plugin's");
                 if cell.restart_in_place(&reason).is_ok() {
                     return Ok(());
@@ -116,7 +118,7 @@ impl Inner {
         plugin: &PluginName,
         word: TrialWord,
     ) -> Result<(), Error> {
-        let _turn = self.syncing.lock().await;
+        let _turn = self.turn().await?;
         let (this, plugin) = (self.clone(), plugin.clone());
         blocking::run(move || match word {
             TrialWord::Promote => this.promote(&plugin).map(drop),
@@ -132,7 +134,7 @@ impl Inner {
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<Reloaded, Error> {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "reload", async {
-            let _turn = self.syncing.lock().await;
+            let _turn = self.turn().await?;
             self.reload_in_turn().await
         })
         .await

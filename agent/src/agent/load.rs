@@ -11,7 +11,7 @@ use crate::store::{Fresh, Proven};
 
 impl Inner {
     /// Loads a generation beside the running one, by this configuration, and switches to it.
-    /// Blocks.
+    /// Blocks. What was loaded when the agent has stopped meanwhile is stopped as well.
     pub(super) fn load(
         &self,
         config: &Config,
@@ -41,7 +41,10 @@ impl Inner {
             next.stop(Some(&previous), STOP_TIMEOUT);
             return Err(error);
         }
-        self.host.store(next.clone());
+        if !self.take_into_service(&next) {
+            next.stop(None, STOP_TIMEOUT);
+            return Err(Error::Stopping);
+        }
         self.end_lost_trials(&previous, &next);
         next.connect(&settings.links);
         let ready = next.cells().filter(|cell| cell.status().state == State::Ready).count();

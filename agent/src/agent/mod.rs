@@ -7,6 +7,7 @@ mod load;
 mod news;
 mod pause;
 mod servers;
+mod turn;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub use control::{Reloaded, TrialWord};
 pub use facts::kept_generations;
 use pause::Pause;
 use servers::AdminListener;
+use turn::to_the_end;
 
 /// How long plugins and requests may take to end when the agent stops or changes
 /// generations; below the 30 s after which Kubernetes kills.
@@ -54,6 +56,8 @@ pub struct Agent {
     /// Tells the admin server to end, which it does last.
     stop_admin: watch::Sender<bool>,
     admin_task: JoinHandle<()>,
+    /// How it is to begin, until it has.
+    begins: Option<Options>,
 }
 
 /// What the tasks of an agent share.
@@ -71,10 +75,14 @@ pub(crate) struct Inner {
     tries: Mutex<Tries>,
     /// Whether it was told to use no network, which holds for whatever it is asked later.
     offline: bool,
-    /// One sync at a time.
+    /// Whose turn it is to change what runs: one at a time.
     syncing: tokio::sync::Mutex<()>,
     /// Whether it takes no new requests any more.
     stopping: AtomicBool,
+    /// Says when no change is begun any more, and none waits for others.
+    stopped: watch::Receiver<bool>,
+    /// Whether what served was taken away for good; held while either is decided.
+    is_over: Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -120,13 +128,33 @@ impl Agent {
     /// # Errors
     /// As [`Agent::start`].
     pub async fn start_with(config: Config, options: Options) -> Result<Agent, Error> {
-        let file = config.file.clone();
-        let source = file.map(|file| Arc::new(ConfigFile(file)) as Arc<dyn Configuration>);
+        let source = file_of(&config);
         Self::start_from(source, config, options).await
+    }
+
+    /// The first half of [`Agent::start_with`], which waits for nobody: binds both servers, and
+    /// answers. [`Agent::begin`] is the other half. Whoever may be told to stop before that has ended
+    /// can drop it and call [`Agent::shutdown`].
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub async fn bind(config: Config, options: Options) -> Result<Agent, Error> {
+        let source = file_of(&config);
+        Self::bind_from(source, config, options).await
     }
 
     /// As [`Agent::start_with`], with a configuration that `source` gave and gives again.
     pub(crate) async fn start_from(
+        source: Option<Arc<dyn Configuration>>,
+        config: Config,
+        options: Options,
+    ) -> Result<Agent, Error> {
+        let mut agent = Self::bind_from(source, config, options).await?;
+        agent.begin().await;
+        Ok(agent)
+    }
+
+    async fn bind_from(
         source: Option<Arc<dyn Configuration>>,
         config: Config,
         options: Options,
@@ -138,11 +166,13 @@ impl Agent {
         let bind = |source| Error::Bind { address: config.gateway.to_string(), source };
         let listener = TcpListener::bind(config.gateway).await.map_err(bind)?;
         let gateway = listener.local_addr().map_err(bind)?;
-        let admin_listener = AdminListener::bind(&config.admin).await?;
-        let admin = admin_listener.address(&config.admin);
         let (stop, stopped) = watch::channel(false);
         let host = Arc::new(ArcSwap::from_pointee(Host::empty()));
         let server = Gateway::new(host.clone(), &config)?;
+        let tries = syncer.tries()?;
+        // The last that may fail: a socket stays where it is bound.
+        let admin_listener = AdminListener::bind(&config.admin).await?;
+        let admin = admin_listener.address(&config.admin);
         let inner = Arc::new(Inner {
             host,
             source,
@@ -153,26 +183,36 @@ impl Agent {
                 config.host.hooks.clone(),
             ),
             gateway,
-            tries: Mutex::new(syncer.tries()?),
+            tries: Mutex::new(tries),
             syncer,
             last: Mutex::default(),
             offline: options.offline,
             syncing: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
+            stopped: stopped.clone(),
+            is_over: Mutex::default(),
             config: ArcSwap::from_pointee(config),
         });
-        let mut tasks = vec![tokio::spawn(server.serve(listener, stopped.clone()))];
+        let tasks = vec![tokio::spawn(server.serve(listener, stopped))];
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin_task = admin_listener.serve(admin::router(inner.clone()), admin_stopped);
         tracing::info!(%gateway, %admin, "listening");
-        if let Err(error) = inner.sync(options, false).await {
+        let begins = Some(options);
+        Ok(Agent { inner, gateway, admin, stop, tasks, stop_admin, admin_task, begins })
+    }
+
+    /// The other half of [`Agent::start_with`]: syncs and loads, and looks after both from then on. A
+    /// second call does nothing.
+    pub async fn begin(&mut self) {
+        let Some(options) = self.begins.take() else { return };
+        if let Err(error) = to_the_end(self.inner.clone().look(options)).await {
             tracing::error!(%error, "the first sync failed; trying again");
         }
-        tasks.push(tokio::spawn(inner.clone().keep_up(stopped.clone())));
+        self.tasks.push(tokio::spawn(self.inner.clone().keep_up(self.stop.subscribe())));
         if !options.offline {
-            tasks.push(tokio::spawn(inner.clone().look_for_news(options, stopped)));
+            let looking = self.inner.clone().look_for_news(options, self.stop.subscribe());
+            self.tasks.push(tokio::spawn(looking));
         }
-        Ok(Agent { inner, gateway, admin, stop, tasks, stop_admin, admin_task })
     }
 
     /// Where plugin routes are served.
@@ -237,7 +277,8 @@ impl Agent {
         Ok(answer.into_vec())
     }
 
-    /// Looks for news now, and loads them.
+    /// Looks for news now, and loads them. As every change of what runs it has a turn of its own, and
+    /// goes on to its end where its caller goes away.
     ///
     /// # Errors
     /// Why the sync failed; what runs goes on.
@@ -250,7 +291,8 @@ impl Agent {
     /// # Errors
     /// As [`Agent::sync`].
     pub async fn sync_with(&self, options: Options) -> Result<Synced, Error> {
-        self.inner.sync(options, true).await
+        let inner = self.inner.clone();
+        to_the_end(async move { inner.sync(options, true).await }).await
     }
 
     /// Goes back to a generation, by default to the one before the one that runs, and stays
@@ -259,7 +301,8 @@ impl Agent {
     /// # Errors
     /// It is not there, cannot be proven any more, or cannot be loaded; what runs goes on.
     pub async fn rollback(&self, generation: Option<u64>) -> Result<Synced, Error> {
-        self.inner.rollback(generation).await
+        let inner = self.inner.clone();
+        to_the_end(async move { inner.rollback(generation).await }).await
     }
 
     /// Puts another instance in the place of a plugin's. Its state is not taken over.
@@ -267,7 +310,8 @@ impl Agent {
     /// # Errors
     /// There is no such plugin, or its new instance does not load; what runs goes on.
     pub async fn restart(&self, plugin: &PluginName) -> Result<(), Error> {
-        self.inner.restart(plugin, "asked for").await
+        let (inner, plugin) = (self.inner.clone(), plugin.clone());
+        to_the_end(async move { inner.restart(&plugin, "asked for").await }).await
     }
 
     /// Says what becomes of a release of this plugin that is or was tried.
@@ -276,7 +320,8 @@ impl Agent {
     /// [`Error::NoTrial`] and [`Error::NotRolledBack`]; or it cannot take over, and what ran
     /// goes on.
     pub async fn decide_trial(&self, plugin: &PluginName, word: TrialWord) -> Result<(), Error> {
-        self.inner.decide_trial(plugin, word).await
+        let (inner, plugin) = (self.inner.clone(), plugin.clone());
+        to_the_end(async move { inner.decide_trial(&plugin, word).await }).await
     }
 
     /// Reads the configuration anew where it came from, and puts in force what can be without a
@@ -287,12 +332,14 @@ impl Agent {
     /// call tries again. [`Error::NoConfigFile`] where [`Agent::start`] was given a value that
     /// came from no file.
     pub async fn reload(&self) -> Result<Reloaded, Error> {
-        self.inner.reload().await
+        let inner = self.inner.clone();
+        to_the_end(async move { inner.reload().await }).await
     }
 
     /// Says that it is not ready, lets the gateway end what it has begun, stops plugins, and
     /// ends the admin server at last. Waits 20 s at most for each, and for the gateway as long
-    /// as its drain may take.
+    /// as its drain may take. A change that is under way comes to its end meanwhile, and what it has
+    /// loaded is stopped.
     pub async fn shutdown(self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let config = self.inner.config();
@@ -304,14 +351,21 @@ impl Agent {
         for task in self.tasks {
             end(task, patience).await;
         }
-        let host = self.inner.host.swap(Arc::new(Host::empty()));
-        let stopped = blocking::run(move || host.stop(None, STOP_TIMEOUT)).await;
+        let host = self.inner.take_out_of_service();
+        let stopping = blocking::run(move || host.stop(None, STOP_TIMEOUT));
+        let (stopped, ()) = tokio::join!(stopping, self.inner.last_turn(STOP_TIMEOUT));
         if let Err(error) = stopped {
             tracing::warn!(%error, "plugins were not stopped cleanly");
         }
         let _ = self.stop_admin.send(true);
         end(self.admin_task, STOP_TIMEOUT).await;
     }
+}
+
+/// Where a configuration is read anew that came from a file.
+fn file_of(config: &Config) -> Option<Arc<dyn Configuration>> {
+    let file = config.file.clone()?;
+    Some(Arc::new(ConfigFile(file)))
 }
 
 /// Waits for a task, and aborts it at the end of patience.

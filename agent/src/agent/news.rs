@@ -7,6 +7,7 @@ use indicatif::ProgressBar;
 use tokio::sync::watch;
 
 use super::pause::Pause;
+use super::turn::{to_the_end, told};
 use super::{Inner, STOP_TIMEOUT, Synced};
 use crate::config::Config;
 use crate::status::LastSync;
@@ -30,17 +31,22 @@ impl Inner {
             let wait = if self.last().generation.is_none() { pause.min(every) } else { every };
             pause = pause.saturating_mul(2);
             tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
+                () = told(&mut stopped) => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            // The plugins of a sync are swapped in whole, so it may be dropped half-way.
+            // Whoever stops waits for the end of what is being loaded.
             tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
-                synced = self.sync(options, false) => if let Err(error) = synced {
+                () = told(&mut stopped) => return,
+                synced = to_the_end(self.clone().look(options)) => if let Err(error) = synced {
                     tracing::warn!(%error, "looking for news failed; what runs goes on");
                 }
             }
         }
+    }
+
+    /// Looks for news once, without anybody's word.
+    pub(super) async fn look(self: Arc<Self>, options: Options) -> Result<Synced, Error> {
+        self.sync(options, false).await
     }
 
     /// Syncs, and loads a generation that does not run yet. One that was gone back to is only
@@ -53,7 +59,7 @@ impl Inner {
     ) -> Result<Synced, Error> {
         let context = modunest_runtime::trace::root();
         modunest_runtime::trace::scope(context, "sync", async {
-            let _turn = self.syncing.lock().await;
+            let _turn = self.turn().await?;
             let options = Options { offline: options.offline || self.offline, ..options };
             let config = self.config();
             let outcome = self.sync_in_turn(&config, options, explicit, false).await;
@@ -70,6 +76,7 @@ impl Inner {
     ) -> Result<Synced, Error> {
         if !options.offline
             && let Err(error) = self.heed().await
+            && !matches!(error, Error::Stopping)
         {
             tracing::error!(%error, "what the registry says of running releases is not known");
         }
@@ -94,9 +101,10 @@ impl Inner {
     ) -> Result<Synced, Error> {
         let is_pinned = !explicit && self.syncer.generations().pinned()?.is_some();
         let outcome = if is_pinned && !options.offline {
-            self.syncer.stay(config).await?
+            self.unless_stopped(self.syncer.stay(config)).await??
         } else {
-            self.syncer.sync(config, options, &ProgressBar::hidden()).await?
+            let progress = ProgressBar::hidden();
+            self.unless_stopped(self.syncer.sync(config, options, &progress)).await??
         };
         let Outcome { generation, proven, fresh, head, offline, warnings, .. } = outcome;
         for warning in warnings {
@@ -154,9 +162,11 @@ impl Inner {
         let read = move || this.syncer.generations().read(number);
         let generation = blocking::run(read).await??;
         let config = self.config();
-        let condemned = self.syncer.condemned(&config, &generation.lock).await?;
+        let asked = self.syncer.condemned(&config, &generation.lock);
+        let condemned = self.unless_stopped(asked).await??;
         if let Some(candidate) = self.syncer.candidate(&self.tries())? {
-            let tried = self.syncer.condemned(&config, &candidate.lock).await?;
+            let asked = self.syncer.condemned(&config, &candidate.lock);
+            let tried = self.unless_stopped(asked).await??;
             let this = self.clone();
             blocking::run(move || this.heed_trials(&tried)).await?;
         }

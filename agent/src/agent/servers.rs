@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::turn::told;
 use crate::Error;
 use crate::config::Listen;
 
@@ -25,8 +26,7 @@ where
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the agent was dropped, which is a stop as well.
-    drop(stopped.wait_for(|stop| *stop).await);
+    told(&mut stopped).await;
 }
 
 pub(super) enum AdminListener {

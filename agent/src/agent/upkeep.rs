@@ -10,6 +10,7 @@ use modunest_core::time::Timestamp;
 use modunest_sdk::abi::RequestKind;
 use tokio::sync::watch;
 
+use super::turn::told;
 use super::{Inner, STOP_TIMEOUT};
 use crate::blocking;
 use crate::clib;
@@ -36,7 +37,7 @@ impl Inner {
         let (mut given_back, mut left_behind) = (Instant::now(), false);
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
+                () = told(&mut stopped) => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
             let host = self.host.load_full();

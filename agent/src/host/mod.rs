@@ -237,11 +237,21 @@ impl Host {
         any
     }
 
+    /// Ends every trial, and stops what was tried.
+    pub(crate) fn stop_trials(&self, until: Instant) {
+        for trial in self.cells.values().filter_map(|cell| cell.end_trial()) {
+            trial.stop(self, None, until.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Stops every plugin that `successor` does not go on with, users before what they use:
     /// hooks, drain, `stop`. Gives up waiting at the deadline; what hangs stays mapped. What
     /// a successor took over from is kept by it.
     pub fn stop(&self, successor: Option<&Host>, timeout: Duration) {
         let until = Instant::now() + timeout;
+        if successor.is_none() {
+            self.stop_trials(until);
+        }
         for name in self.order.iter().rev() {
             let Some(cell) = self.cells.get(name) else { continue };
             let goes_on = successor

@@ -39,7 +39,7 @@ impl Given {
         change(&mut self.0.lock().unwrap().0);
     }
 
-    fn reads(&self) -> usize {
+    pub fn reads(&self) -> usize {
         self.0.lock().unwrap().1
     }
 }

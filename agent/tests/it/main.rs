@@ -37,5 +37,6 @@ mod screens;
 mod secrets;
 mod street;
 mod traces;
+mod turns;
 mod upkeep;
 mod waiting;

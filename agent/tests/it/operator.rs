@@ -2,14 +2,18 @@
 //! configuration.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Router;
+use axum::routing::post;
 use modunest_agent::admin::SyncAnswer;
 use modunest_agent::status::AgentStatus;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::plugins::{release, route};
-use crate::registry::Registry;
+use crate::registry::{Lie, Registry};
 use crate::screens::config_file;
 use crate::upkeep::wait_for;
 
@@ -52,9 +56,12 @@ impl Process {
         Process { child, config: config.to_owned() }
     }
 
+    fn socket(&self) -> PathBuf {
+        self.config.parent().unwrap().join("state/admin.sock")
+    }
+
     fn admin(&self) -> reqwest::Client {
-        let socket = self.config.parent().unwrap().join("state/admin.sock");
-        reqwest::Client::builder().unix_socket(socket).build().unwrap()
+        reqwest::Client::builder().unix_socket(self.socket()).build().unwrap()
     }
 
     async fn try_status(&self) -> Option<AgentStatus> {
@@ -86,10 +93,15 @@ impl Process {
         std::fs::read_to_string(self.config.with_extension("log")).unwrap()
     }
 
-    /// Ends it as a service manager does.
-    pub fn stop(mut self) {
+    /// Ends it as a service manager does. Answers its log.
+    pub fn stop(mut self) -> String {
         self.signal(Signal::TERM);
-        assert!(self.child.wait().unwrap().success(), "{}", self.log());
+        assert!(self.end().success(), "{}", self.log());
+        self.log()
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 }
 
@@ -193,20 +205,86 @@ async fn a_hangup_reads_the_configuration_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_during_the_start_are_heeded() {
-    // A registry that takes connections and never answers: the first sync waits for it.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", silent.local_addr().unwrap());
+    // The first sync waits for the registry.
     let registry = Registry::start().await;
+    registry.lie("/head", usize::MAX, Lie::Silence);
     let folder = tempfile::tempdir().unwrap();
     let config = config_file(&registry, folder.path(), &[("demo/one", "^1")]);
-    let asked = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, asked.replace(registry.url.as_str(), &url)).unwrap();
+    let collector = Collector::start().await;
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str())];
 
-    let process = Process::spawn(&config, []);
+    let process = Process::spawn(&config, variables);
     wait_for("the admin API", async || process.try_status().await.is_some()).await;
     assert_eq!(process.status().await.last_sync, None);
     process.signal(Signal::HUP);
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_eq!(process.status().await.last_sync, None);
+    // Something for the collector, which is told at the end only.
+    let asked = process.admin().get("http://localhost/status");
+    let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(asked.header("traceparent", sampled).send().await.unwrap().status(), 200);
+    assert_eq!(collector.came.load(Ordering::Relaxed), 0);
+    let socket = process.socket();
+    assert!(socket.exists());
     process.stop();
+    assert!(collector.came.load(Ordering::Relaxed) > 0);
+    assert!(!socket.exists());
+}
+
+/// A collector of traces that counts what is sent to it.
+struct Collector {
+    url: String,
+    came: Arc<AtomicUsize>,
+}
+
+impl Collector {
+    async fn start() -> Self {
+        let came = Arc::new(AtomicUsize::new(0));
+        let comes = came.clone();
+        let count = async move || {
+            comes.fetch_add(1, Ordering::Relaxed);
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().route("/v1/traces", post(count));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Collector { url, came }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_reload() {
+    let registry = Registry::start().await;
+    for name in ["one", "two"] {
+        registry.publish(release(&format!("demo/{name}"), "1.0.0", &[], ""));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/one", "^1")]);
+    let process = Process::start(&config).await;
+    registry.take_requests();
+    registry.lie("/head", usize::MAX, Lie::Silence);
+    config_file(&registry, folder.path(), &[("demo/one", "^1"), ("demo/two", "^1")]);
+    process.signal(Signal::HUP);
+    wait_for("the reload's request", async || registry.requests() > 0).await;
+    let log = process.stop();
+    // It would have come to its end by itself, without the registry.
+    assert!(log.contains("stopping") && !log.contains("the old one is in force"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_waits_for_nothing() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &["HOLD_CALLS"], &route("/page")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/page", "^1")]);
+    let mut process = Process::start(&config).await;
+    let gateway = process.status().await.gateway;
+    let held = tokio::spawn(reqwest::get(format!("http://{gateway}/page/hold")));
+    wait_for("the call", async || process.status().await.plugins[0].running == 1).await;
+    process.signal(Signal::INT);
+    wait_for("the stop", async || process.log().contains("stopping")).await;
+    process.signal(Signal::INT);
+    assert_eq!(process.end().code(), Some(1), "{}", process.log());
+    assert!(process.log().contains("stopping at once"));
+    assert!(held.await.unwrap().is_err());
 }

@@ -47,6 +47,8 @@ pub enum Lie {
     Break(usize),
     /// A status without a body.
     Status(u16),
+    /// No answer, ever.
+    Silence,
 }
 
 #[derive(Default)]
@@ -403,6 +405,10 @@ impl Registry {
     }
 
     /// Paths that were asked for since the last call, with their ranges.
+    pub fn requests(&self) -> usize {
+        self.served.lock().unwrap().requests.len()
+    }
+
     pub fn take_requests(&self) -> Vec<(String, Option<String>)> {
         std::mem::take(&mut self.served.lock().unwrap().requests)
     }
@@ -465,6 +471,15 @@ impl Index {
 }
 
 impl Served {
+    /// Whether a request is left without an answer.
+    fn keeps_silent(&mut self, path: &str) -> bool {
+        let is_silent = matches!(self.lies.get(path), Some((1.., Lie::Silence)));
+        if is_silent {
+            self.requests.push((path.to_owned(), None));
+        }
+        is_silent
+    }
+
     fn closure(&self, request: ClosureRequest) -> Vec<u8> {
         let head = &self.objects["/head"];
         let mut closure = Closure::new(request, head, Limits::WORKER).unwrap();
@@ -495,6 +510,9 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
     let header = |name: &str| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
+    if served.lock().unwrap().keeps_silent(&path) {
+        return std::future::pending().await;
+    }
     let mut served = served.lock().unwrap();
     served.untraced += usize::from(header("traceparent").is_none());
     served.requests.push((path.clone(), header("range")));
@@ -512,6 +530,7 @@ async fn serve(State(served): State<Arc<Mutex<Served>>>, request: Request) -> Re
             Lie::Status(status) => {
                 return Response::builder().status(status).body(Body::empty()).unwrap();
             }
+            Lie::Silence => unreachable!("nobody answers"),
             Lie::Break(after) => {
                 let bytes = found.unwrap();
                 let length = bytes.len();

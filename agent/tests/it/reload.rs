@@ -11,6 +11,8 @@ use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::process::{plugin, runs, until_dead};
 use crate::registry::{Registry, Release};
+use crate::turns::Heard;
+use crate::upkeep::wait_for;
 
 const UPDATE: Options = Options { frozen: false, offline: false, update: true };
 
@@ -233,5 +235,41 @@ async fn users_go_on_while_what_they_use_is_replaced() {
     let (_, text) = get(&agent, "/front").await;
     assert_eq!(text, "demo/front 1.0.0 says demo/front 1.0.0 via demo/back 1.1.0");
     assert_eq!(since(&agent), before);
+    agent.shutdown().await;
+}
+
+/// A call that does not end keeps a state from being handed over: that is tried once, and not at each
+/// look for news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_does_not_end_stalls_its_plugin_once() {
+    let registry = Registry::start().await;
+    registry.publish(counter("1.0.0", &["HOLD_CALLS"], &state(1, &[])));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/counter", "^1")]);
+    let heard = Heard::default();
+    config.host.hooks = heard.hooks();
+    config.host.check_every = Duration::from_millis(20);
+    config.host.lifecycle.drain_timeout = Duration::from_millis(50);
+    let agent = Agent::start_with(config, UPDATE).await.unwrap();
+    let held = tokio::spawn(reqwest::get(format!("http://{}/count/hold", agent.gateway_addr())));
+    wait_for("the call", async || plugin(&agent, "demo/counter").running == 1).await;
+    registry.publish(counter("1.1.0", &[], &state(1, &[])));
+    let told = |part: &str| {
+        let error = agent.status().last_sync.and_then(|sync| sync.error);
+        error.is_some_and(|error| error.contains(part))
+    };
+    wait_for("a try", async || told("1 calls did not end within 50 ms; the next try is in ")).await;
+    registry.take_requests();
+    wait_for("more looks for news", async || registry.requests() >= 5).await;
+    assert!(told("; the next try is in "));
+    assert_eq!(heard.count("demo/counter 1.0.0 switching"), 1);
+    // An operator's word has it tried at once.
+    let error = agent.sync().await.unwrap_err();
+    assert!(matches!(error, Error::NotSwitched { .. }), "{error}");
+    assert_eq!(heard.count("demo/counter 1.0.0 switching"), 2);
+    assert_eq!(get(&agent, "/count/go").await.0, 200);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    assert!(agent.sync().await.unwrap().changed);
+    assert_eq!(get(&agent, "/count").await.1, "demo/counter 1.1.0 counts 3");
     agent.shutdown().await;
 }

@@ -22,8 +22,8 @@ static char turns[512];
 static size_t turns_len;
 #endif
 
-#ifdef HOLD_TURNS
-/* Turns last until a request for /go. */
+#if defined HOLD_TURNS || defined HOLD_CALLS
+/* Turns, and requests for /hold, last until a request for /go. */
 static _Atomic int is_going;
 #endif
 
@@ -163,6 +163,10 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
 #ifdef PANIC_CALL
     return text(out, MODUNEST_PANICKED, "index out of bounds");
 #endif
+#ifdef HOLD_CALLS
+    if (memmem(path.ptr, path.len, "/go\"", 4)) is_going = 1;
+    while (!is_going && memmem(path.ptr, path.len, "/hold\"", 6)) usleep(1000);
+#endif
     (void)path;
     body_len = snprintf(body, sizeof body, "%s says %.*s", NAME, (int)inner.len,
                         inner.ptr ? (const char *)inner.ptr : "hello");
@@ -206,6 +210,17 @@ static int32_t call(void *instance, const modunest_request *request, modunest_bu
         /* Longer than any test. */
         if (is(request->target, HANG_HOOK)) sleep(1000);
         return MODUNEST_OK;
+#endif
+#ifdef HOOK_LOG
+    case MODUNEST_LIFECYCLE: {
+        /* Each moment of its life, on a line of this file. */
+        FILE *moments = fopen(HOOK_LOG, "a");
+        if (!moments) return MODUNEST_FAILED;
+        fprintf(moments, "%s %.*s\n", NAME, (int)request->target.len,
+                (const char *)request->target.ptr);
+        fclose(moments);
+        return MODUNEST_OK;
+    }
 #endif
 #ifdef SCHEDULED
     case MODUNEST_EVENT:

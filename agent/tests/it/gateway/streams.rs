@@ -9,6 +9,8 @@ use reqwest::{Body, Client};
 
 use super::{route, setup, url};
 use crate::plugins::release_of;
+use crate::process::plugin;
+use crate::turns::Heard;
 
 const MIB: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -158,5 +160,36 @@ async fn a_new_generation_waits_for_downloads_and_ends_events() {
     let rest = download.bytes().await.unwrap().len();
     assert_eq!(first + rest, 5 + 80 * MIB / 4);
     assert_eq!(text(&agent, "/other/count").await, "0 open, 0 closed");
+    agent.shutdown().await;
+}
+
+/// A download does not keep its plugin from handing its state over, and goes on at the instance that
+/// began it, which is not stopped before its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_while_its_plugin_hands_its_state_over() {
+    let mut setup = setup().await;
+    let library = super::library(&["ROUTE=\"/other\""]);
+    let other = |version: &str| {
+        let more = route("/other") + "\n[state]\nversion = 1\naccepts = []\n";
+        setup.registry.publish(release_of("demo/other", version, library.clone(), &more))
+    };
+    other("1.1.0");
+    let heard = Heard::default();
+    setup.config.host.hooks = heard.hooks();
+    setup.config.host.lifecycle.keep_old = Duration::ZERO;
+    let agent = Agent::start(setup.config.clone()).await.unwrap();
+    // More than any buffer holds.
+    let mut download = reqwest::get(url(&agent, "/other/big?400")).await.unwrap();
+    let first = download.chunk().await.unwrap().unwrap().len();
+    assert_eq!(text(&agent, "/other/count").await, "1 open, 0 closed");
+    other("1.2.0");
+    let options = Options { update: true, ..Options::default() };
+    assert!(agent.sync_with(options).await.unwrap().changed);
+    assert_eq!(plugin(&agent, "demo/other").version, "1.2.0");
+    assert_eq!(text(&agent, "/other/count").await, "0 open, 0 closed");
+    heard.until("demo/other 1.1.0 stopping").await;
+    let rest = download.bytes().await.unwrap().len();
+    assert_eq!(first + rest, 5 + 400 * MIB / 4);
+    heard.until("demo/other 1.1.0 stopped").await;
     agent.shutdown().await;
 }
