@@ -133,6 +133,16 @@ pub const EXIT_UNREACHABLE: u8 = 4;
 pub const EXIT_NO_SOLUTION: u8 = 5;
 
 impl Error {
+    /// Whether a generation that was not taken into service is itself why: the same will do no
+    /// better next time.
+    pub(crate) fn is_of_next(&self) -> bool {
+        match self {
+            Error::Worse { .. } => true,
+            Error::NotSwitched { error, .. } => error.hindrance == host::Hindrance::Next,
+            _ => false,
+        }
+    }
+
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         let of_store = |error: &store::Error| {

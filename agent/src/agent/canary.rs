@@ -338,7 +338,8 @@ impl Inner {
         if self.tries_any(&host) { Ok(()) } else { self.forget_candidate() }
     }
 
-    /// Lets what is tried take the place of what runs, as every other change.
+    /// Lets what is tried take the place of what runs, as every other change. Where it is not for what
+    /// is tried that this fails, its trial goes on.
     pub(super) fn promote(&self, plugin: &PluginName) -> Result<u64, Error> {
         let host = self.host();
         let old = host.cell(plugin).ok_or_else(|| Error::NoPlugin(plugin.clone()))?;
@@ -359,6 +360,14 @@ impl Inner {
             proven.and_then(|proven| self.load(&config, proven, Fresh::default(), next.number));
         if loaded.is_ok() {
             self.last().generation = Some(next.number);
+        }
+        if let Err(error) = &loaded
+            && !error.is_of_next()
+            && !self.is_over()
+        {
+            old.resume_trial(trial);
+            self.syncer.serve_whole(&running)?;
+            return loaded.map(|()| next.number);
         }
         let now = self.host();
         trial.stop(&now, now.cell(plugin), STOP_TIMEOUT);
@@ -399,7 +408,13 @@ impl Inner {
             Decision::RollBack(reason) => this.roll_back(&name, reason),
             Decision::Promote => match this.promote(&name) {
                 Ok(_) => Ok(()),
-                Err(error) => this.condemn_candidate(&name, &error),
+                Err(error) if error.is_of_next() => this.condemn_candidate(&name, &error),
+                Err(error) => {
+                    if let Some(trial) = this.host().cell(&name).and_then(|old| old.trial()) {
+                        trial.postpone(Instant::now());
+                    }
+                    Err(error)
+                }
             },
         });
         let settled = settled.await.map_err(Error::from).flatten();

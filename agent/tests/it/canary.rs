@@ -13,6 +13,7 @@ use crate::homes::Home;
 use crate::plugins::{ECHO, release, route, uses};
 use crate::process::{get, plugin};
 use crate::registry::{Registry, Release};
+use crate::turns::Heard;
 use crate::upkeep::wait_for;
 
 const UPDATE: Options = Options { frozen: false, offline: false, update: true };
@@ -207,6 +208,43 @@ async fn a_change_that_fails_is_rolled_back_and_not_chosen_again() {
     agent.sync_with(UPDATE).await.unwrap();
     assert_eq!(plugin(&agent, "demo/page").canary.unwrap().version, "1.2.0");
     agent.shutdown().await;
+}
+
+/// A call that runs at the moment of promotion is no fault of what is tried: its trial goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_change_is_not_condemned_for_a_call_that_does_not_end() {
+    let heard = Heard::default();
+    let settle = |config: &mut Config| {
+        config.host.hooks = heard.hooks();
+        config.host.lifecycle.drain_timeout = Duration::from_millis(50);
+    };
+    let holding = |version: &str| counter(version, &["HOLD_CALLS"]);
+    let (_registry, setup) =
+        trying_with(holding("1.0.0"), holding("1.1.0"), rule(50, 1), settle).await;
+    let began = setup.page().canary.unwrap().since;
+    // Its state was copied.
+    assert_eq!(heard.count("demo/page 1.0.0 switching"), 1);
+    let held = tokio::spawn(reqwest::get(crate::gateway::url(&setup.agent, "/page/hold")));
+    wait_for("the call", async || setup.page().running == 1).await;
+    assert_eq!(get(&setup.agent, "/page").await.1, "demo/page 1.1.0 counts 1");
+    heard.until_counted("demo/page 1.0.0 switching", 2).await;
+    // It waits for the end of that try, and fails alike.
+    let name = "demo/page".parse().unwrap();
+    let error = setup.agent.decide_trial(&name, TrialWord::Promote).await.unwrap_err();
+    assert!(matches!(error, Error::NotSwitched { .. }), "{error}");
+    let page = setup.page();
+    assert_eq!((page.version.as_str(), page.rolled_back), ("1.0.0", None));
+    assert_eq!(page.canary.unwrap().since, began);
+    // One of two calls is the old one's.
+    for _ in 0..2 {
+        assert_eq!(get(&setup.agent, "/page/go").await.0, 200);
+    }
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    // Nobody has tried it again by himself.
+    assert_eq!(heard.count("demo/page 1.0.0 switching"), 3);
+    setup.agent.decide_trial(&name, TrialWord::Promote).await.unwrap();
+    assert_eq!(get(&setup.agent, "/page").await.1, "demo/page 1.1.0 counts 3");
+    setup.agent.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,10 @@ use crate::config::{CanaryRule, LifecycleSettings};
 
 pub use judge::{Decision, Served, judge};
 
+/// How long a promotion waits that something else than what is tried stood in the way of: each try
+/// loads it anew, and may make calls wait.
+const PROMOTE_AGAIN: Duration = Duration::from_secs(5 * 60);
+
 /// What a call is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item<'a> {
@@ -58,6 +62,8 @@ pub struct Trial {
     began_at: Timestamp,
     /// What the old instance had served before.
     before: Served,
+    /// Until when it is not promoted, however well it does.
+    postponed: Mutex<Option<Instant>>,
 }
 
 /// A release that was tried in vain.
@@ -173,6 +179,13 @@ impl Cell {
         trial.over.store(true, Ordering::Relaxed);
         Some(trial)
     }
+
+    /// Goes on with a trial whose end came to nothing, and whose instance was not stopped.
+    pub(crate) fn resume_trial(&self, trial: Arc<Trial>) {
+        trial.over.store(false, Ordering::Relaxed);
+        *lock(&self.trials().trial) = Some(trial);
+        self.trials().on.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Trial {
@@ -194,6 +207,7 @@ impl Trial {
             since: Instant::now(),
             began_at: modunest_runtime::clock::now(),
             before: old.meter().served(),
+            postponed: Mutex::default(),
             canary,
             company,
         }
@@ -302,7 +316,21 @@ impl Trial {
         };
         let trouble = self.trouble_at_once().or_else(crashed);
         let (old, new) = self.served(old);
-        judge(&self.rule, old, new, self.since.elapsed(), trouble)
+        let now = Instant::now();
+        let decision = judge(&self.rule, old, new, now.duration_since(self.since), trouble);
+        if decision == Decision::Promote && self.is_postponed(now) {
+            return Decision::GoOn;
+        }
+        decision
+    }
+
+    /// Puts its promotion off for a while. It is rolled back at once all the same.
+    pub(crate) fn postpone(&self, now: Instant) {
+        *lock(&self.postponed) = Some(now + PROMOTE_AGAIN);
+    }
+
+    fn is_postponed(&self, now: Instant) -> bool {
+        lock(&self.postponed).is_some_and(|until| now < until)
     }
 }
 
