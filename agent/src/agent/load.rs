@@ -39,7 +39,8 @@ impl Inner {
         };
         if let Err(error) = switched {
             next.stop(Some(&previous), STOP_TIMEOUT);
-            return Err(error);
+            // What it uses may have been stopped.
+            return Err(if self.is_over() { Error::Stopping } else { error });
         }
         if !self.take_into_service(&next) {
             next.stop(None, STOP_TIMEOUT);
