@@ -45,7 +45,7 @@ impl Pause {
         let left = self.until.checked_duration_since(now).filter(|left| !left.is_zero());
         let left_s = left.filter(|_| self.is_of(generation))?.as_secs();
         let reason = format!(
-            "{}; the next try is in {left_s} s, `modunest-agent sync` tries at once",
+            "{}; the next try is in {left_s} s, `POST /sync` of the admin API tries at once",
             self.error.reason
         );
         let error = NotSwitched { reason, ..self.error.clone() };
