@@ -42,10 +42,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::blocking;
 use crate::config::{Config, GatewaySettings};
 use crate::host::drive::drive;
-use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody, with_identity};
+use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody};
 use crate::users::KeySetError;
 use body::{Budget, Received};
 use door::{Door, RETRY_AFTER_S};
@@ -165,7 +164,7 @@ impl Gateway {
         request.websocket = upgrade.is_some();
 
         if host.is_guarded(&called.cell, &called.target, &path) {
-            self.ask_guards(host, &called, request.clone(), until).await?;
+            self.ask_guards(&host, &called, request.clone(), until).await?;
         }
         // The whole request is of one instance: its streams and uploads are that one's.
         let called = match called.cell.tried(Item::Route(&called.target)) {
@@ -252,10 +251,10 @@ impl Gateway {
     }
 
     /// Asks the guards of a route before anything of the body is read. They are told of the
-    /// user, and of everything but the body.
+    /// user, and of everything but the body. One that hangs keeps no place.
     async fn ask_guards(
         &self,
-        host: Arc<Host>,
+        host: &Host,
         called: &Called,
         request: HttpRequest,
         until: Instant,
@@ -265,15 +264,11 @@ impl Gateway {
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = modunest_runtime::clock::now().plus(left).as_millis();
         let trace = modunest_runtime::trace::current().map(|context| context.to_string());
-        let Called { cell, target, identity } = called.clone();
-        let checked = blocking::run(move || {
-            let _place = place;
-            let trace = trace.as_deref().unwrap_or_default();
-            with_identity(identity, || {
-                host.check_guards(&cell, &target, request, trace, deadline_ms)
-            })
-        });
-        let checked = checked.await.map_err(|error| refuse(Code::Internal, error.to_string()))?;
+        let Called { cell, target, identity } = called;
+        let trace = trace.as_deref().unwrap_or_default();
+        let identity = identity.clone();
+        let checked = host.check_guards(cell, target, request, identity, trace, deadline_ms).await;
+        drop(place);
         checked.map_err(|refusal| {
             let code = match refusal {
                 GuardRefusal::Denied { .. } => Code::Forbidden,

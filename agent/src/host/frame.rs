@@ -88,18 +88,6 @@ fn replace_trace(trace: Option<Arc<str>>) -> Option<Arc<str>> {
     TRACE.replace(trace)
 }
 
-/// Serves for a user: what is called from within is told of them, and of nobody else.
-pub(crate) fn with_identity<T>(identity: Option<Arc<Identity>>, serve: impl FnOnce() -> T) -> T {
-    struct Back(Option<Arc<Identity>>);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            IDENTITY.set(self.0.take());
-        }
-    }
-    let _back = Back(IDENTITY.replace(identity));
-    serve()
-}
-
 /// Serves within a frame.
 pub(super) fn within<T>(mut frame: Frame, serve: impl FnOnce() -> T) -> T {
     let _entered = Entered::into(&mut frame);

@@ -64,7 +64,6 @@ pub use cell::{Cell, State, Status};
 pub(crate) use cell::{Hold, Lacks};
 pub use drive::Serving;
 pub use events::EventCounters;
-pub(crate) use frame::with_identity;
 pub use guards::GuardRefusal;
 pub use health::{HealthRecord, Verdict};
 pub(crate) use instance::OwnedCall;

@@ -28,7 +28,7 @@ pub fn commands(path: &str, more: &str) -> String {
     format!("\n[[route]]\npath = \"{path}\"\nmethods = [\"POST\"]\n{more}\n")
 }
 
-fn guards(names: &[&str]) -> String {
+pub fn guards(names: &[&str]) -> String {
     names.iter().map(|name| format!("\n[[guard]]\nname = \"{name}\"\nexported = true\n")).collect()
 }
 

@@ -14,6 +14,7 @@ mod embed;
 mod events;
 mod flow;
 mod gateway;
+mod guards;
 mod guest;
 mod homes;
 mod hooks;

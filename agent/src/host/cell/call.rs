@@ -195,7 +195,7 @@ impl Cell {
         let served =
             if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };
         drop(deeper);
-        noted.is_counted = overrun.is_some_and(Overrun::end);
+        noted.is_counted = overrun.is_some_and(|overrun| overrun.end(self));
         self.end(&call, noted, &served);
         served
     }

@@ -72,6 +72,8 @@ pub struct Cell {
     turned: Condvar,
     /// Calls that wait for that.
     waiting: AtomicUsize,
+    /// Calls that hold a thread of this process although their time is over.
+    overdue: AtomicUsize,
     /// What took its place.
     successor: Mutex<Option<Arc<Cell>>>,
     /// Whether it takes over a predecessor's state before it serves.
@@ -174,6 +176,7 @@ impl Cell {
             inherits,
             is_lazy,
             load_timeout,
+            overdue: AtomicUsize::new(0),
             lifecycle,
             hook_since: Mutex::default(),
             untold: Mutex::default(),
@@ -313,6 +316,11 @@ impl Cell {
     }
 
     /// What it did.
+    /// Calls of it that hold a thread of this process although their time is over.
+    pub(super) fn overdue(&self) -> usize {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
     pub fn meter(&self) -> &Meter {
         &self.meter
     }

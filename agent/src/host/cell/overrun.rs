@@ -3,6 +3,7 @@
 //! may never do: a breaker would not hear of a plugin that hangs.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -37,18 +38,25 @@ impl Overrun {
         *lock(&self.0) = Stage::Served(library, ticket);
     }
 
-    /// It has ended; answers whether it has been counted before.
-    pub(super) fn end(&self) -> bool {
-        matches!(std::mem::take(&mut *lock(&self.0)), Stage::Counted)
+    /// It has ended in this library; answers whether it has been counted before.
+    pub(super) fn end(&self, library: &Cell) -> bool {
+        let is_counted = matches!(std::mem::take(&mut *lock(&self.0)), Stage::Counted);
+        if is_counted {
+            library.overdue.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_counted
     }
 
     /// Its time is over. Answers who is to count it, if a library serves it.
     fn expire(&self) -> Option<(Arc<Cell>, Ticket)> {
         let mut stage = lock(&self.0);
         let Stage::Served(library, ticket) = &*stage else { return None };
-        let counting = library.upgrade().zip(Some(*ticket));
+        // Whoever serves it keeps the library.
+        let library = library.upgrade()?;
+        let ticket = *ticket;
+        library.overdue.fetch_add(1, Ordering::Relaxed);
         *stage = Stage::Counted;
-        counting
+        Some((library, ticket))
     }
 }
 

@@ -1,8 +1,17 @@
 //! Which requests the operator's own guards stand before.
 
+use modunest_core::manifest::PluginItem;
+
 use crate::config::GuardRule;
 use crate::host::Cell;
 use crate::host::routes::{Segment, segments};
+
+/// The guards that the operator's rules name for this request, in their order.
+pub(super) fn guards(cell: &Cell, path: &str) -> Vec<PluginItem> {
+    let settings = cell.links().settings();
+    let rules = settings.guards.iter().filter(|rule| applies(rule, cell, path));
+    rules.map(|rule| rule.guard.clone()).collect()
+}
 
 /// Whether a rule is about this request. A path is compared as whoever decodes it would read
 /// it, so that no spelling of it walks past the guard.
