@@ -234,9 +234,7 @@ impl Loader {
             let component = self.components.remove(cell.name());
             let code = component.map_or(Code::Library(library), |c| Code::Component(Box::new(c)));
             let place = Place { tier, runners: self.runners.clone(), code };
-            // A component is compiled by now: in the agent's own process, what is left to do takes
-            // less than a millisecond.
-            if cell.is_lazy() && tier != Tier::Component {
+            if cell.is_lazy() {
                 cell.idle(place);
                 self.settle(&cell);
                 continue;

@@ -78,7 +78,7 @@ pub struct Cell {
     successor: Mutex<Option<Arc<Cell>>>,
     /// Whether it takes over a predecessor's state before it serves.
     inherits: bool,
-    /// Whether it waits for its first use, where that is worth it.
+    /// Whether it waits for its first use.
     is_lazy: bool,
     load_timeout: Duration,
     lifecycle: Arc<LifecycleSettings>,
@@ -280,7 +280,7 @@ impl Cell {
         self.inherits
     }
 
-    /// Whether it waits for its first use, where that is worth it.
+    /// Whether it waits for its first use.
     pub(super) fn is_lazy(&self) -> bool {
         self.is_lazy
     }
