@@ -53,6 +53,7 @@ use std::time::{Duration, Instant};
 use modunest_core::Version;
 use modunest_core::name::PluginName;
 use modunest_core::relation::{COMPONENT_WORLD, HostFacts, NATIVE_ABI};
+use modunest_sdk::abi::ABI_VERSION;
 
 pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, Breakers, Outcome, Rate, Refused, Ticket,
@@ -85,6 +86,8 @@ pub use vitals::Vitals;
 /// Oldest native ABI number that this host loads.
 const ABI_MIN: u32 = 1;
 
+const _: () = assert!(NATIVE_ABI == ABI_VERSION, "a manifest names the ABI that is spoken");
+
 /// Everything that is loaded: one generation.
 pub struct Host {
     cells: BTreeMap<PluginName, Arc<Cell>>,
@@ -104,10 +107,15 @@ pub fn facts() -> HostFacts {
         #[allow(clippy::expect_used, reason = "made of the compiler's own words")]
         target: target.parse().expect("the compiler's target is a target"),
         libc: libc_version(),
-        abi: (ABI_MIN, NATIVE_ABI),
+        abi: abi(),
         world: Some(COMPONENT_WORLD),
         prefers_components: false,
     }
+}
+
+/// The oldest and the newest native ABI number that this host loads.
+fn abi() -> (u32, u32) {
+    (ABI_MIN, ABI_VERSION)
 }
 
 #[allow(clippy::expect_used, reason = "cargo accepts only semver")]

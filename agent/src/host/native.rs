@@ -17,13 +17,13 @@ use modunest_core::archive::FileRecord;
 use modunest_core::digest::{Digest, Hasher};
 use modunest_core::relation::LibcFloor;
 use modunest_sdk::abi::{
-    ABI_VERSION, Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, MAX_MESSAGE_BYTES,
-    OwnedBuffer, PluginTable, Request, size_of_table,
+    Buffer, Bytes, ENTRY_SYMBOL, EntryPoint, HostTable, MAX_MESSAGE_BYTES, OwnedBuffer,
+    PluginTable, Request, size_of_table,
 };
 use modunest_sdk::{Error, Status};
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use super::{Call, Instance};
+use super::{Call, Instance, abi};
 use crate::secrets::{OpenConfig, SecretError};
 
 /// The function of a plugin's table that serves calls.
@@ -222,11 +222,13 @@ unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadE
         return refuse("the plugin says that it cannot work here".to_owned());
     }
     // SAFETY: not null; every version of the table begins with these two.
-    let (size, abi) =
+    let (size, version) =
         unsafe { ((&raw const (*table).size).read(), (&raw const (*table).abi_version).read()) };
-    if abi != ABI_VERSION || size < size_of_table::<PluginTable>() {
+    // What is behind the fields that are known here is of a newer one, and is not looked at.
+    if !is_spoken(version) || size < size_of_table::<PluginTable>() {
         return refuse(format!(
-            "it is of ABI {abi} with {size} bytes, this host loads ABI {ABI_VERSION}"
+            "it is of ABI {version} with {size} bytes, this host loads ABI {}",
+            spoken()
         ));
     }
     // SAFETY: covers all fields, and is promised to stay.
@@ -239,6 +241,20 @@ unsafe fn check(table: *const PluginTable) -> Result<&'static PluginTable, LoadE
         && table.restore.is_some()
         && table.stop.is_some();
     if complete { Ok(table) } else { refuse("a function is missing".to_owned()) }
+}
+
+/// Whether this host loads tables of a version, as it announces ([`abi`]).
+fn is_spoken(version: u32) -> bool {
+    let (oldest, newest) = abi();
+    (oldest..=newest).contains(&version)
+}
+
+/// The versions that this host loads, in words.
+fn spoken() -> String {
+    match abi() {
+        (oldest, newest) if oldest == newest => newest.to_string(),
+        (oldest, newest) => format!("{oldest} to {newest}"),
+    }
 }
 
 /// An instance in this process.

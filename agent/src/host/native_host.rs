@@ -4,8 +4,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use modunest_sdk::abi::{
-    ABI_VERSION, Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, OwnedBuffer, ServiceCall,
-    size_of_table,
+    Buffer, Bytes, HostTable, MAX_MESSAGE_BYTES, OwnedBuffer, ServiceCall, size_of_table,
 };
 use modunest_sdk::{Error, Status};
 
@@ -16,12 +15,12 @@ use super::side::HostSide;
 struct Context(Box<dyn HostSide>);
 
 /// Makes the table of one instance. It is never freed, and nor is who answers, by the ABI's
-/// rules: both stay until the process ends.
-pub(crate) fn table(side: Box<dyn HostSide>) -> &'static HostTable {
+/// rules: both stay until the process ends. `abi_version` is the plugin's, which it is spoken to in.
+pub(crate) fn table(side: Box<dyn HostSide>, abi_version: u32) -> &'static HostTable {
     let context: &'static Context = Box::leak(Box::new(Context(side)));
     Box::leak(Box::new(HostTable {
         size: size_of_table::<HostTable>(),
-        abi_version: ABI_VERSION,
+        abi_version,
         context: std::ptr::from_ref(context).cast_mut().cast(),
         log: Some(log),
         call_service: Some(call_service),

@@ -48,7 +48,7 @@ pub(super) fn start(
         Tier::InProcess => {
             let path = cell.folder().join(LIBRARY_NAME);
             let table = native::open(&native::sealed_copy(&path, record, piece)?)?;
-            let host = native_host::table(Box::new(OwnProcess::of(cell)));
+            let host = native_host::table(Box::new(OwnProcess::of(cell)), table.abi_version);
             NativeInstance::start(table, host, &config).map(Loaded::Library)
         }
         Tier::Process => {

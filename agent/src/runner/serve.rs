@@ -139,7 +139,7 @@ fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<OwnedBuffer, Lo
         Load::Native { assets, config } => {
             let table = native::open(&file)?;
             let side = FarSide { plugin, assets, shared: shared.clone() };
-            let host = native_host::table(Box::new(side));
+            let host = native_host::table(Box::new(side), table.abi_version);
             Arc::new(NativeInstance::start(table, host, &config)?)
         }
         Load::Component { assets, settings, config } => {

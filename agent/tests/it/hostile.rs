@@ -8,6 +8,7 @@ use modunest_agent::config::Config;
 use modunest_agent::sync::Options;
 
 use crate::homes::Home;
+use crate::links::{start, tell};
 use crate::plugins::{hostile, library_of, release_of};
 use crate::process::{is_alive, plugin, runs, until};
 use crate::registry::Registry;
@@ -243,10 +244,11 @@ async fn neither_siblings_nor_their_agent_can_be_killed() {
 }
 
 /// What a library may be that its loader refuses: macros, in the order of the versions.
-const REFUSED: [(&str, &[&str]); 6] = [
+const REFUSED: [(&str, &[&str]); 7] = [
     ("a missing function", &["LIE=1"]),
     ("a table that is too short", &["LIE=4"]),
     ("a table of another ABI", &["LIE=5"]),
+    ("a table of an ABI before the first", &["LIE=10"]),
     ("a wild create", &["LIE=2"]),
     ("a wild table", &["LIE=3"]),
     ("a constructor that aborts", &["CONSTRUCTOR_ABORTS"]),
@@ -277,6 +279,22 @@ async fn a_library_that_lies_does_not_take_the_place_of_one_that_serves() {
     }
     insta::assert_snapshot!(heard.join("\n"));
     street.end().await;
+}
+
+/// What a later version of the same ABI has more is behind all that this host knows. It is not
+/// looked at: here it leads nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_with_a_longer_table_of_the_same_abi_serves() {
+    for home in [Home::Native, Home::Near] {
+        let registry = Registry::start().await;
+        registry.publish(hostile("demo/bad", &["LIE=9"], DOOR));
+        let (agent, _folder) = start(&registry, &["demo/bad"], |config| home.settle(config)).await;
+        let seen = plugin(&agent, "demo/bad");
+        assert_eq!((seen.state.as_str(), seen.tier.as_str()), ("ready", home.tier()));
+        assert_eq!(seen.reason, None);
+        assert_eq!(tell(&agent, "/bad/ping", "").await, pong());
+        agent.shutdown().await;
+    }
 }
 
 /// Functions and buffers that only show what they are when they are used.
@@ -333,7 +351,7 @@ async fn in_the_agents_own_process_the_border_holds() {
     assert_eq!(status, 502, "{text}");
     // Only what its table says before it is used can be looked at.
     let mut heard = Vec::new();
-    for (number, (what, macros)) in REFUSED.iter().take(3).enumerate() {
+    for (number, (what, macros)) in REFUSED.iter().take(4).enumerate() {
         let refused = street.during(what, updated(&street, number + 1, macros)).await;
         heard.push(format!("{what}: {}", refused.unwrap_err()));
         assert_eq!(ping(&street).await, pong(), "after {what}");

@@ -452,18 +452,29 @@ static int32_t restore(void *instance, modunest_bytes snapshot, modunest_buffer 
     return MODUNEST_OK;
 }
 
-static const modunest_plugin_table plugin_table = {
-    LIE == 4 ? sizeof(modunest_plugin_table) - 8 : sizeof(modunest_plugin_table),
-    LIE == 5 ? MODUNEST_ABI_VERSION + 1 : MODUNEST_ABI_VERSION,
-    LIE == 2 ? (void *)8 : create,
-    destroy,
-    LIE == 6 ? (void *)8 : call,
-    nothing,
-    nothing,
-    LIE == 1 ? 0 : restore,
-    nothing,
+/* A table as a later version of the same ABI may have it: with one function more. */
+static const struct {
+    modunest_plugin_table known;
+    void *more;
+} plugin_table = {
+    {
+        LIE == 4   ? sizeof(modunest_plugin_table) - 8
+        : LIE == 9 ? sizeof plugin_table
+                   : sizeof(modunest_plugin_table),
+        LIE == 5    ? MODUNEST_ABI_VERSION + 1
+        : LIE == 10 ? 0
+                    : MODUNEST_ABI_VERSION,
+        LIE == 2 ? (void *)8 : create,
+        destroy,
+        LIE == 6 ? (void *)8 : call,
+        nothing,
+        nothing,
+        LIE == 1 ? 0 : restore,
+        nothing,
+    },
+    (void *)8,
 };
 
 const modunest_plugin_table *modunest_plugin_v1(void) {
-    return LIE == 3 ? (const modunest_plugin_table *)8 : &plugin_table;
+    return LIE == 3 ? (const modunest_plugin_table *)8 : &plugin_table.known;
 }
