@@ -11,7 +11,7 @@
 //!
 //! [lifecycle.health]
 //! every_s = 10                # 0 for never
-//! timeout_ms = 2000
+//! timeout_ms = 2000           # what is later is a failure, unless calls have ended meanwhile
 //! failures = 3                # in a row, until a plugin is unhealthy
 //! restart = true              # an unhealthy plugin
 //! restarts = 5                # in 10 minutes; then it stays unhealthy

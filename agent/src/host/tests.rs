@@ -354,3 +354,41 @@ impl Instance for Failing {
         Ok(())
     }
 }
+
+/// Answers calls, and never the question after its health.
+struct Silent;
+
+impl Instance for Silent {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        Ok(call.payload.to_vec().into())
+    }
+    fn health(&self) -> Result<(), Error> {
+        loop {
+            std::thread::park();
+        }
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_late_health_answer_counts_only_where_no_call_has_ended_meanwhile() {
+    let cell = cell("demo/back", "", &[]);
+    cell.set(State::Loading, None);
+    cell.open(Loaded::Other(Box::new(Silent))).unwrap();
+    let ask = || cell.ask_after(modunest_runtime::clock::now());
+    for _ in 0..5 {
+        cell.call(service_call()).unwrap();
+        assert_eq!(ask(), None);
+    }
+    assert_eq!([ask(), ask()], [None, None]);
+    assert_eq!(ask().unwrap(), "its health check failed: it did not end within 2000 ms");
+    assert_eq!(cell.status().state, State::Unhealthy);
+}

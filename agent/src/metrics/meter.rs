@@ -212,6 +212,21 @@ impl Meter {
         }
     }
 
+    /// Calls that the plugin has brought to their end, well or not. Those that ran out of time are
+    /// not among them, nor are those that it could not be called for.
+    pub(crate) fn ended(&self) -> u64 {
+        let by_itself = Outcome::ALL.into_iter().filter(|outcome| match outcome {
+            Outcome::Late | Outcome::Unavailable | Outcome::Abandoned => false,
+            Outcome::Answered
+            | Outcome::Failed
+            | Outcome::Panicked
+            | Outcome::Unknown
+            | Outcome::Invalid
+            | Outcome::Denied => true,
+        });
+        by_itself.map(|outcome| self.counted(outcome)).sum()
+    }
+
     /// A call was answered, and the answer says that the plugin could not do it.
     pub fn fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);

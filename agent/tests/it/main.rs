@@ -16,6 +16,7 @@ mod flow;
 mod gateway;
 mod guards;
 mod guest;
+mod health;
 mod homes;
 mod hooks;
 mod host;

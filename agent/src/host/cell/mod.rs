@@ -91,6 +91,10 @@ pub struct Cell {
     me: Weak<Cell>,
     /// When it was asked after its health.
     asked: Mutex<Option<Instant>>,
+    /// Alive until it has answered.
+    question: Mutex<Weak<()>>,
+    /// Calls that it had ended then.
+    ended_before: AtomicU64,
     record: Mutex<HealthRecord>,
     restarts: AtomicU64,
     /// Whether another instance is to take its place at the next load.
@@ -172,17 +176,19 @@ impl Cell {
             gate: Gate::new(meter.number()),
             turned: Condvar::new(),
             waiting: AtomicUsize::new(0),
+            overdue: AtomicUsize::new(0),
             successor: Mutex::default(),
             inherits,
             is_lazy,
             load_timeout,
-            overdue: AtomicUsize::new(0),
             lifecycle,
             hook_since: Mutex::default(),
             untold: Mutex::default(),
             place: Mutex::default(),
             me,
             asked: Mutex::default(),
+            question: Mutex::default(),
+            ended_before: AtomicU64::new(0),
             record: Mutex::default(),
             restarts: AtomicU64::new(0),
             worn: AtomicBool::new(false),
@@ -310,17 +316,17 @@ impl Cell {
         self.gate.running() + self.held.load(Ordering::SeqCst)
     }
 
+    /// Calls of it that hold a thread of this process although their time is over.
+    pub(super) fn overdue(&self) -> usize {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
     /// Where it stands.
     pub fn status(&self) -> Status {
         lock(&self.status).clone()
     }
 
     /// What it did.
-    /// Calls of it that hold a thread of this process although their time is over.
-    pub(super) fn overdue(&self) -> usize {
-        self.overdue.load(Ordering::Relaxed)
-    }
-
     pub fn meter(&self) -> &Meter {
         &self.meter
     }

@@ -1,6 +1,7 @@
 //! Looking after a plugin that runs: its health, its restart, and what is said of its release.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use modunest_sdk::Error;
 
 use super::gate::lock;
 use super::{Cell, State};
+use crate::host::bounded::Late;
 use crate::host::health::Verdict;
 
 impl Cell {
@@ -43,8 +45,19 @@ impl Cell {
 
     /// Asks after its health and takes the answer in. Answers why it is to be restarted, if it
     /// is. Blocks for as long as the answer takes.
+    ///
+    /// Where the answer is late, but the plugin has ended calls since it was asked the last time,
+    /// the question waits behind calls: it is busy, and whether it is well is not known.
     pub(in crate::host) fn ask_after(&self, now: Timestamp) -> Option<String> {
-        let answer = self.health();
+        let before = self.ended_before.swap(self.meter.ended(), Ordering::Relaxed);
+        let answer = match self.ask_health() {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(Late::Running(_)) if self.meter.ended() > before => {
+                tracing::debug!(plugin = %self.name, "too busy to answer its health check in time");
+                return None;
+            }
+            Err(late) => Err(late.to_string()),
+        };
         let verdict =
             lock(&self.record).note(now.as_millis(), &self.lifecycle.health, answer.is_ok());
         let reason = answer.err().map(|error| format!("its health check failed: {error}"));
@@ -62,6 +75,25 @@ impl Cell {
                 (verdict == Verdict::Restart).then_some(reason)
             }
         }
+    }
+
+    /// Asks the instance, unless it has not answered the last question yet: each that hangs holds a
+    /// thread.
+    fn ask_health(&self) -> Result<Result<(), Error>, Late> {
+        let timeout = self.lifecycle.health.timeout;
+        let question = Arc::new(());
+        {
+            let mut last = lock(&self.question);
+            if last.strong_count() > 0 {
+                return Err(Late::Running(timeout));
+            }
+            *last = Arc::downgrade(&question);
+        }
+        self.with_instance("health", timeout, move |instance| {
+            let answer = instance.health();
+            drop(question);
+            answer
+        })
     }
 
     /// Restarts the instance in place, where its tier can.

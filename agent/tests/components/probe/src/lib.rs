@@ -14,8 +14,8 @@ mod attacks;
 mod commands;
 mod streaming;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use modunest_sdk::stream::{Piece, StreamRequest, Streams};
 use modunest_sdk::{
@@ -35,6 +35,10 @@ pub struct Probe {
     seen: Mutex<String>,
     /// How often an event was refused that shall come again.
     refusals: AtomicU64,
+    /// What it says of its health; empty where it is well.
+    ails: Mutex<String>,
+    /// How often it was asked after it.
+    asked: AtomicU64,
     streams: Streams,
 }
 
@@ -44,8 +48,7 @@ impl Plugin for Probe {
             b"refuse" => Err(Error::invalid_input("the configuration says no")),
             b"spin" => attacks::spin(),
             b"slow" => {
-                let until_ms = host.now_ms() + SLOW_CREATE_MS;
-                while host.now_ms() < until_ms {}
+                work(&host, SLOW_CREATE_MS);
                 Self::create(host, b"")
             }
             _ => Ok(Self {
@@ -54,6 +57,8 @@ impl Plugin for Probe {
                 calls: AtomicU64::new(0),
                 seen: Mutex::default(),
                 refusals: AtomicU64::new(0),
+                ails: Mutex::default(),
+                asked: AtomicU64::new(0),
                 streams: Streams::default(),
             }),
         }
@@ -81,6 +86,16 @@ impl Plugin for Probe {
 
     fn stop(&self) -> Result<(), Error> {
         self.hears("stop")
+    }
+
+    fn health(&self) -> Result<(), Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let ails = lock(&self.ails).clone();
+        match ails.as_str() {
+            "" => Ok(()),
+            "hang" => attacks::spin(),
+            _ => Err(Error::failed(ails)),
+        }
     }
 
     fn call(&self, request: Request<'_>) -> Result<Vec<u8>, Error> {
@@ -112,6 +127,15 @@ impl Plugin for Probe {
             }
             "config" => Ok(self.config.clone()),
             "fail" => Err(Error::failed("as it was told to")),
+            "work" => {
+                work(&self.host, text(payload)?.parse().map_err(Error::invalid_input)?);
+                Ok(Vec::new())
+            }
+            "ail" => {
+                *lock(&self.ails) = text(payload)?.to_owned();
+                Ok(Vec::new())
+            }
+            "asked" => Ok(self.asked.load(Ordering::Relaxed).to_string().into_bytes()),
             "plain" | "store" | "store/get" | "store/put" | "open" | "shut" => Ok(format!(
                 "{} for {} says {}",
                 request.target,
@@ -193,13 +217,23 @@ impl Probe {
     }
 
     fn note(&self, what: &str, detail: &str) {
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        seen.push_str(&format!("{what} {detail}\n"));
+        lock(&self.seen).push_str(&format!("{what} {detail}\n"));
     }
 
     fn seen(&self) -> String {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        lock(&self.seen).clone()
     }
+}
+
+/// Computes for so long.
+fn work(host: &Host, ms: u64) {
+    let until_ms = host.now_ms() + ms;
+    while host.now_ms() < until_ms {}
+}
+
+/// What these locks hold is never left half-changed.
+fn lock(text: &Mutex<String>) -> MutexGuard<'_, String> {
+    text.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn page(body: Vec<u8>) -> HttpResponse {
