@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use modunest_agent::config::gateway::BLOCKING_THREADS_MAX;
 use modunest_agent::{Config, EXIT_OK, Error};
 use modunest_core::trace::TraceContext;
 
@@ -128,6 +129,7 @@ impl Cli {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_stack_size(WORKER_STACK_BYTES)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .enable_all()
             .build()
             .map_err(Error::System)?;

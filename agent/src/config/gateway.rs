@@ -7,11 +7,15 @@
 //! header_timeout_ms = 10000     # for a request's head; so long a connection may be idle, too
 //! header_bytes = 65536          # of a request's head; more is answered by 431
 //! request_timeout_ms = 30000    # from the head to the answer's head; call_timeout_ms of [host]
-//! idle_timeout_ms = 30000       # without a byte, within a body, in either direction
+//! idle_timeout_ms = 30000       # for a body to come on, in either direction
+//! progress_bytes = 16384        # by which it has to come on in that time, as far as its client
+//!                               # is waited for; less is answered by 408, or cut off
 //! body_bytes = 1073741824       # of an upload; other bodies have at most 16 MiB
-//! buffered_bytes = 268435456    # of all bodies that are held in memory
-//! calls = 128                   # at the same time, of all plugins
-//! plugin_calls = 16             # at the same time, of one plugin
+//! buffered_bytes = 268435456    # of all bodies that are held in memory, requests' and answers',
+//!                               # beyond the first 64 KiB of each
+//! calls = 128                   # at the same time, of all plugins; beside them, each plugin may
+//!                               # have one call, and one request that guards are asked about
+//! plugin_calls = 16             # at the same time, of one plugin; half of them may be uploads
 //! plugin_queue = 64             # requests that wait for one plugin; more are answered by 503
 //! stream_timeout_ms = 3600000   # of an upload, a streamed answer, a WebSocket
 //! message_bytes = 1048576       # of a WebSocket's message
@@ -40,16 +44,23 @@ pub struct GatewaySettings {
     pub header_bytes: usize,
     /// From a request's head to its answer's; the agent's limit of a call where it is `None`.
     pub request_timeout: Option<Duration>,
-    /// How long a body may stand still, in either direction, and a WebSocket without an answer
-    /// to a ping.
+    /// In what time a body has to come on by `progress_bytes`, in either direction, and a
+    /// WebSocket's client has to answer a ping. Only time counts in which the client is waited
+    /// for.
     pub idle_timeout: Duration,
+    /// Least bytes by which a body has to come on in `idle_timeout`.
+    pub progress_bytes: usize,
     /// Most bytes of an upload.
     pub body_bytes: u64,
-    /// Most bytes of all bodies that are held in memory.
+    /// Most bytes of all bodies that are held in memory, of requests and of answers. The first
+    /// 64 KiB of each are not counted: a connection's buffer holds as many.
     pub buffered_bytes: usize,
-    /// Calls at the same time, of all plugins. Each holds a thread.
+    /// Calls at the same time, of all plugins. Each may hold a thread. Beside them each plugin
+    /// may have one call, and one request that its guards are asked about, so that it never
+    /// waits for others alone: there are so many and twice as many as plugins at most.
     pub calls: usize,
-    /// Calls at the same time, of one plugin. One that hangs holds so many threads.
+    /// Calls at the same time, of one plugin. One that hangs holds so many threads. At most half
+    /// of them, and at least one, are uploads, which take as long as their clients.
     pub plugin_calls: usize,
     /// Requests that wait for one plugin.
     pub plugin_queue: usize,
@@ -74,6 +85,8 @@ impl Default for GatewaySettings {
             header_bytes: 64 * 1024,
             request_timeout: None,
             idle_timeout: Duration::from_secs(30),
+            // About 500 bytes a second, below which Apache gives clients up as well.
+            progress_bytes: 16 * 1024,
             body_bytes: 1024 * 1024 * 1024,
             buffered_bytes: 256 * 1024 * 1024,
             calls: 128,
@@ -98,6 +111,7 @@ pub(super) struct GatewayTable {
     header_bytes: Option<Spanned<u64>>,
     request_timeout_ms: Option<Spanned<u64>>,
     idle_timeout_ms: Option<Spanned<u64>>,
+    progress_bytes: Option<Spanned<u64>>,
     body_bytes: Option<Spanned<u64>>,
     buffered_bytes: Option<Spanned<u64>>,
     calls: Option<Spanned<u64>>,
@@ -117,6 +131,10 @@ const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// More threads than this make nothing faster.
 const CALLS_MAX: u64 = 4096;
+/// Blocking threads that a runtime around the gateway has to allow: one for every call that may
+/// be configured, also after a change, and as many for the plugins' calls beside them and for
+/// the agent's own work. They exist only as they are needed.
+pub const BLOCKING_THREADS_MAX: usize = 2 * CALLS_MAX as usize;
 /// The smallest buffer that the HTTP parser takes.
 const HEADER_MIN_BYTES: u64 = 8 * 1024;
 /// What the head of a plugin's message holds.
@@ -154,6 +172,13 @@ impl Check<'_> {
             MAX_BODY_BYTES as u64,
             BODY_MAX_BYTES,
             usual.buffered_bytes,
+        );
+        let progress_bytes = size(
+            "progress_bytes",
+            &table.progress_bytes,
+            1,
+            MAX_BODY_BYTES as u64,
+            usual.progress_bytes,
         );
         let calls = size("calls", &table.calls, 1, CALLS_MAX, usual.calls);
         let plugin_calls =
@@ -197,6 +222,7 @@ impl Check<'_> {
                 HOUR_MS,
                 usual.idle_timeout,
             ),
+            progress_bytes,
             body_bytes,
             buffered_bytes,
             calls,

@@ -99,6 +99,16 @@ fn every_broken_rule_names_its_place_and_a_way_out() {
 }
 
 #[test]
+fn clients_have_to_make_progress() {
+    let progress = |bytes: &str| {
+        let text = good() + &format!("[gateway]\nprogress_bytes = {bytes}\n");
+        parse(&text, Path::new("")).map(|config| config.gateway_limits.progress_bytes)
+    };
+    assert_eq!(progress("1").unwrap(), 1);
+    assert_eq!(progress("0").unwrap_err()[0].key, "gateway.progress_bytes");
+}
+
+#[test]
 fn lifecycle_is_read_and_bounded() {
     let more = r#"
 [lifecycle]

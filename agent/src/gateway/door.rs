@@ -1,8 +1,8 @@
 //! Who is at the door: the user behind a request, and whether the operator lets them in.
 
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderMap;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use modunest_core::problem::Code;
 use modunest_core::user::{Access, Denied, User, decide};
 use modunest_sdk::Identity;
@@ -46,15 +46,10 @@ impl Door {
     /// # Errors
     /// The answer that says why it may not.
     #[allow(clippy::result_large_err, reason = "the answer is what is sent")]
-    pub(super) async fn admit(
-        &self,
-        cell: &Cell,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<Option<User>, Response> {
-        let user = self.users.of(headers).await.map_err(|rejected| reject(&rejected))?;
+    pub(super) async fn admit(&self, cell: &Cell, head: &Parts) -> Result<Option<User>, Response> {
+        let user = self.users.of(&head.headers).await.map_err(|rejected| reject(&rejected))?;
         let covers = |pattern: &Pattern, plugin: &_| pattern.matches(plugin);
-        decide(&self.access, covers, cell.name(), path, user.as_ref())
+        decide(&self.access, covers, cell.name(), head.uri.path(), user.as_ref())
             .map_err(|denied| deny(&denied))?;
         Ok(user)
     }

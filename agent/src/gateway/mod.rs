@@ -3,7 +3,8 @@
 //! The story of a request: the `server` takes it in within its bounds; its route says which plugin
 //! answers; the `door` says who asks and whether they may; its guards are asked; its `body` is
 //! read, or handed on piece by piece; it waits for a place (`queue`); the plugin is called; its
-//! answer (`message`) is sent, or goes on as a `stream` or a WebSocket (`socket`).
+//! answer (`message`) is sent, or goes on as a `stream` or a WebSocket (`socket`). What is held
+//! of bodies meanwhile is bounded by a `budget`, and clients keep a `pace`.
 //!
 //! Failures are problem details with the request's trace: 404 where there is no route, 401 and
 //! 403 where the user is none or another, 408 where the client is too slow, 413 where it sends
@@ -11,6 +12,7 @@
 //! callers (with `Retry-After`), 504 where it did not answer in time.
 
 mod body;
+mod budget;
 mod door;
 mod message;
 mod pace;
@@ -46,9 +48,11 @@ use crate::config::{Config, GatewaySettings};
 use crate::host::drive::drive;
 use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody};
 use crate::users::KeySetError;
-use body::{Budget, Received};
+use body::Received;
+use budget::{Budget, Taken};
 use door::{Door, RETRY_AFTER_S};
-use queue::{Bounds, Full, Queues};
+use pace::Pace;
+use queue::{Bounds, Caller, Full, Queues};
 use server::{ConnectionPlace, Running};
 
 /// The gateway over whatever host is current.
@@ -154,7 +158,7 @@ impl Gateway {
                 );
             }
         };
-        let user = rules.door.admit(&cell, &path, &head.headers).await?;
+        let user = rules.door.admit(&cell, &head).await?;
         let identity = user.map(|user| Arc::new(door::identity(user)));
         let called = Called { cell, target, identity };
         let takes_sockets = called.takes(RouteStream::Websocket);
@@ -178,27 +182,32 @@ impl Gateway {
         if named.is_some_and(|length| length > limit) {
             return Err(too_large(limit).into());
         }
-        let idle = rules.settings.idle_timeout;
-        let received = tokio::time::timeout_at(until, body::receive(body, &self.budget, idle));
-        let received = received.await.map_err(|_| {
+        let pace = Pace::of(&rules.settings);
+        let received = body::receive(body, named, takes_uploads, &self.budget, pace);
+        let received = tokio::time::timeout_at(until, received).await.map_err(|_| {
             let text = format!("the body did not arrive within {} ms", rules.timeout.as_millis());
             refuse(Code::RequestTimeout, text)
         })?;
         let answer = match received? {
             Received::Whole(body, taken) => {
                 request.body = body;
-                let answer = self.call_http(&rules, &called, request, until).await?;
-                drop(taken);
-                answer
+                let asked =
+                    Asked { request, taken, caller: Caller::New, until, place_until: until };
+                self.call_http(&rules, &called, asked).await?
             }
-            Received::Large(..) if !takes_uploads => return Err(too_large(limit).into()),
-            Received::Large(beginning, rest, _taken) => {
+            Received::Large(large) => {
                 let upload = Arc::new(UploadBody::default());
                 let opened = called.cell.streams().open_upload(upload.clone());
                 request.upload = Some(Upload { id: opened.id, length: named });
-                let feed = body::feed(upload, beginning, rest, rules.settings.body_bytes, idle);
-                let until = Instant::now() + rules.settings.stream_timeout;
-                let call = self.call_http(&rules, &called, request, until);
+                let feed = body::feed(upload, large, rules.settings.body_bytes);
+                let asked = Asked {
+                    request,
+                    taken: Taken::default(),
+                    caller: Caller::Upload,
+                    until: Instant::now() + rules.settings.stream_timeout,
+                    place_until: Instant::now() + rules.timeout,
+                };
+                let call = self.call_http(&rules, &called, asked);
                 tokio::pin!(call, feed);
                 // The call's answer ends the matter, whether it has read all or not.
                 tokio::select! {
@@ -218,12 +227,12 @@ impl Gateway {
     fn respond(
         self: &Arc<Self>,
         called: Called,
-        mut answer: HttpResponse,
+        Answered { mut answer, taken }: Answered,
         upgrade: Option<WebSocketUpgrade>,
         head: &Parts,
     ) -> Result<Response, Refused> {
+        let body = budget::held(std::mem::take(&mut answer.body), taken);
         let Some(id) = answer.stream else {
-            let body = std::mem::take(&mut answer.body);
             let length = body.len();
             return Ok(message::response(&answer, body.into(), Some(length)));
         };
@@ -244,8 +253,7 @@ impl Gateway {
             )
             .into()),
             (false, _) => {
-                let first = std::mem::take(&mut answer.body);
-                Ok(message::response(&answer, stream::body(stream, first, is_events), None))
+                Ok(message::response(&answer, stream::body(stream, body, is_events), None))
             }
         }
     }
@@ -260,7 +268,7 @@ impl Gateway {
         until: Instant,
     ) -> Result<(), Refused> {
         let late = || again(refuse(Code::PluginUnavailable, "no guard had a place free in time"));
-        let place = self.queues.guard_place(until).await.map_err(|_| late())?;
+        let place = self.queues.guard_place(called.cell.name(), until).await.map_err(|_| late())?;
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = modunest_runtime::clock::now().plus(left).as_millis();
         let trace = modunest_runtime::trace::current().map(|context| context.to_string());
@@ -283,9 +291,9 @@ impl Gateway {
         self: &Arc<Self>,
         rules: &Rules,
         called: &Called,
-        request: HttpRequest,
-        until: Instant,
-    ) -> Result<HttpResponse, Refused> {
+        asked: Asked,
+    ) -> Result<Answered, Refused> {
+        let Asked { request, taken, caller, place_until, until } = asked;
         let payload = request.encode().map_err(|error| match error {
             HttpError::BodyTooLarge(_) | HttpError::HeadTooLarge(_) => {
                 refuse(Code::TooLarge, error.to_string())
@@ -294,7 +302,7 @@ impl Gateway {
         })?;
         let cell = &called.cell;
         let waiting = cell.meter().wait();
-        let place = self.queues.place(cell.name(), true, until).await.map_err(|full| {
+        let place = self.queues.place(cell.name(), caller, place_until).await.map_err(|full| {
             let reason = match full {
                 Full::Queue => "has as many callers waiting as it may",
                 Full::Late => "had no place free in time",
@@ -305,21 +313,29 @@ impl Gateway {
         drop(waiting);
         let target = called.target.clone();
         let call = self.run(called, RequestKind::Http, target, payload, place, until);
-        let answer = call.await.ok_or_else(|| {
+        let served = call.await.ok_or_else(|| {
             refuse(
                 Code::PluginTimeout,
                 format!("no answer within {} ms", rules.timeout.as_millis()),
             )
         })?;
-        let answer = answer.map_err(|error| refusal_of(cell, &error))?;
-        let answer = HttpResponse::decode(&answer).map_err(|error| {
+        // What was asked is gone by now.
+        drop(taken);
+        let Served { bytes, place } = served.map_err(|error| refusal_of(cell, &error))?;
+        let answer = HttpResponse::decode(&bytes).map_err(|error| {
             cell.meter().fault();
             refuse(Code::PluginFailed, format!("{} answered no HTTP: {error}", cell.name()))
         })?;
+        drop(bytes);
         if answer.status >= 500 {
             cell.meter().fault();
         }
-        Ok(answer)
+        let until = until.min(Instant::now() + rules.timeout);
+        let taken = self.budget.take(answer.body.len(), until).await;
+        let taken = taken.ok_or_else(|| again(budget::full()))?;
+        // Not before: there are no more answers without memory than there are places.
+        drop(place);
+        Ok(Answered { answer, taken })
     }
 
     /// Calls a plugin; `None` where it does not answer in time. The place goes with the call, so
@@ -332,7 +348,7 @@ impl Gateway {
         payload: Vec<u8>,
         place: queue::Place,
         until: Instant,
-    ) -> Option<Result<OwnedBuffer, Error>> {
+    ) -> Option<Result<Served, Error>> {
         let left = until.saturating_duration_since(Instant::now());
         let deadline_ms = modunest_runtime::clock::now().plus(left).as_millis();
         let trace = modunest_runtime::trace::current().map(|context| context.to_string());
@@ -340,8 +356,8 @@ impl Gateway {
         let call = OwnedCall { kind, target, payload, trace, caller: String::new(), deadline_ms };
         let (cell, identity) = (called.cell.clone(), called.identity.clone());
         let serve = async move {
-            let _place = place;
-            cell.call_async(call).await
+            let bytes = cell.call_async(call).await?;
+            Ok(Served { bytes, place })
         };
         tokio::time::timeout_at(until, drive(serve, identity)).await.ok()
     }
@@ -349,6 +365,30 @@ impl Gateway {
 
 async fn answer(Shared(gateway): Shared<Arc<Gateway>>, request: Request) -> Response {
     gateway.answer(request).await.unwrap_or_else(|Refused(response)| *response)
+}
+
+/// A request that is ready for its plugin.
+struct Asked {
+    request: HttpRequest,
+    /// The memory of its body.
+    taken: Taken,
+    caller: Caller,
+    /// Until when it may wait for a place.
+    place_until: Instant,
+    /// Until when it has to be answered.
+    until: Instant,
+}
+
+/// What a call answered, and the place that it had.
+struct Served {
+    bytes: OwnedBuffer,
+    place: queue::Place,
+}
+
+/// A plugin's answer, and the memory of its body.
+struct Answered {
+    answer: HttpResponse,
+    taken: Taken,
 }
 
 /// The plugin that answers a request, and for whom.

@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gateway;
-use super::pace::Paced;
+use super::budget::FREE_BYTES;
+use super::pace::{Pace, Paced};
 use crate::config::GatewaySettings;
 
 /// Pause after the system refused a connection, for want of descriptors above all.
@@ -34,8 +35,8 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// browsers do, delay a stop by no more than this.
 const FIRST_REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A connection's buffer: a few pieces of a body, as long as heads are not longer.
-const BUFFER_MIN_BYTES: usize = 64 * 1024;
+/// A connection's buffer, as long as heads are not longer: what a body has beside its budget.
+const BUFFER_MIN_BYTES: usize = FREE_BYTES;
 
 /// A connection's place among all. What it becomes after an upgrade goes on to hold it.
 #[derive(Clone)]
@@ -159,7 +160,7 @@ fn connect(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection delays what is written");
     }
-    let io = TokioIo::new(Paced::new(stream, settings.idle_timeout));
+    let io = TokioIo::new(Paced::new(stream, Pace::of(settings)));
     let place = ConnectionPlace(Arc::new(place));
     let inner = TowerToHyperService::new(router.clone());
     let draining = running.draining.clone();

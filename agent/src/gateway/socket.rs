@@ -9,12 +9,13 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use modunest_core::time::Timestamp;
-use modunest_sdk::HttpResponse;
 use modunest_sdk::stream::{Piece, StreamEvent};
+use modunest_sdk::{Error, HttpResponse};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::Gateway;
+use super::budget::Taken;
 use super::server::ConnectionPlace;
 use super::stream::{Pulled, Waited};
 
@@ -59,6 +60,14 @@ struct Socket {
     gateway: Arc<Gateway>,
 }
 
+/// Whom a WebSocket heard.
+enum Heard {
+    Client(Option<Result<Message, axum::Error>>),
+    Plugin(Waited),
+    /// Nobody, until a ping was due.
+    Nothing,
+}
+
 /// Why a WebSocket ends.
 enum Close {
     /// With a code and a reason for the client.
@@ -93,72 +102,97 @@ impl Socket {
             if self.pulled.must_end() {
                 return going();
             }
+            let deaf = Instant::now();
             if may_have_more {
-                match self.pulled.ask(StreamEvent::Next).await {
-                    Ok(Piece::Wait) => may_have_more = false,
-                    Ok(piece) => match self.send(piece).await {
-                        Ok(()) => continue,
-                        Err(close) => return close,
-                    },
-                    Err(error) => return self.failed(&error),
-                }
+                may_have_more = match self.ask_more().await {
+                    Ok(more) => more,
+                    Err(close) => return close,
+                };
             }
-            let received = tokio::select! {
-                received = self.socket.recv() => received,
-                waited = self.pulled.wait() => {
-                    if waited == Waited::Over {
-                        return going();
-                    }
-                    may_have_more = true;
-                    continue;
+            // While the plugin was asked, nobody listened: that time is not the client's.
+            let deaf = deaf.elapsed();
+            heard += deaf;
+            ping_at += deaf;
+            if may_have_more {
+                continue;
+            }
+            match self.listen(ping_at).await {
+                Heard::Plugin(Waited::Over) => return going(),
+                Heard::Plugin(Waited::Woken | Waited::Quiet) => may_have_more = true,
+                Heard::Nothing if heard.elapsed() >= idle_timeout => {
+                    return Close::With(close_code::POLICY, "no answer to a ping".to_owned());
                 }
-                () = tokio::time::sleep_until(ping_at) => {
-                    if heard.elapsed() >= idle_timeout {
-                        return Close::With(close_code::POLICY, "no answer to a ping".to_owned());
-                    }
+                Heard::Nothing => {
                     ping_at = Instant::now() + ping_every;
                     if let Err(close) = self.write(Message::Ping(Default::default())).await {
                         return close;
                     }
-                    continue;
                 }
-            };
-            heard = Instant::now();
-            let answer = match received {
-                None | Some(Ok(Message::Close(_))) => return Close::Gone,
-                Some(Err(error)) => return broken(&error),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
-                    if !self.rate.admits() {
-                        return too_fast();
-                    }
-                    continue;
-                }
-                Some(Ok(_)) if !self.rate.admits() => return too_fast(),
-                Some(Ok(Message::Text(text))) => self.pulled.ask(StreamEvent::Text(&text)).await,
-                Some(Ok(Message::Binary(bytes))) => {
-                    self.pulled.ask(StreamEvent::Binary(&bytes)).await
-                }
-            };
-            match answer {
-                Ok(Piece::Wait) => {}
-                Ok(piece) => {
-                    if let Err(close) = self.send(piece).await {
+                Heard::Client(received) => {
+                    if let Err(close) = self.take_in(received).await {
                         return close;
                     }
+                    heard = Instant::now();
                 }
-                Err(error) => return self.failed(&error),
             }
         }
     }
 
-    async fn send(&mut self, piece: Piece) -> Result<(), Close> {
+    /// Waits for the client, for the plugin, or until a ping is due. What the client has sent is
+    /// heard before that.
+    async fn listen(&mut self, ping_at: Instant) -> Heard {
+        let (socket, pulled) = (&mut self.socket, &self.pulled);
+        let either = async {
+            tokio::select! {
+                received = socket.recv() => Heard::Client(received),
+                waited = pulled.wait() => Heard::Plugin(waited),
+            }
+        };
+        tokio::select! {
+            biased;
+            heard = either => heard,
+            () = tokio::time::sleep_until(ping_at) => Heard::Nothing,
+        }
+    }
+
+    /// Sends what the plugin has next. Whether it may have more.
+    async fn ask_more(&mut self) -> Result<bool, Close> {
+        let next = self.pulled.ask(StreamEvent::Next).await;
+        self.send(next).await
+    }
+
+    /// Hands what the client sent to the plugin, and sends its answer.
+    async fn take_in(
+        &mut self,
+        received: Option<Result<Message, axum::Error>>,
+    ) -> Result<(), Close> {
+        let message = match received {
+            None | Some(Ok(Message::Close(_))) => return Err(Close::Gone),
+            Some(Err(error)) => return Err(broken(&error)),
+            Some(Ok(message)) => message,
+        };
+        if !self.rate.admits() {
+            return Err(Close::With(close_code::POLICY, "too many messages".to_owned()));
+        }
+        let answer = match &message {
+            Message::Text(text) => self.pulled.ask(StreamEvent::Text(text)).await,
+            Message::Binary(bytes) => self.pulled.ask(StreamEvent::Binary(bytes)).await,
+            _ => return Ok(()),
+        };
+        self.send(answer).await.map(drop)
+    }
+
+    /// Sends a piece. Whether it was one.
+    async fn send(&mut self, piece: Result<(Piece, Taken), Error>) -> Result<bool, Close> {
+        let (piece, _taken) = piece.map_err(|error| self.failed(&error))?;
         let message = match piece {
             Piece::Bytes(bytes) => Message::Binary(bytes.into()),
             Piece::Text(text) => Message::Text(text.into()),
-            Piece::Wait => return Ok(()),
+            Piece::Wait => return Ok(false),
             Piece::End => return Err(Close::With(close_code::NORMAL, String::new())),
         };
-        self.write(message).await
+        self.write(message).await?;
+        Ok(true)
     }
 
     /// Writes a message. One that is not taken for too long breaks the connection.
@@ -166,7 +200,7 @@ impl Socket {
         self.socket.send(message).await.map_err(|_| Close::Gone)
     }
 
-    fn failed(&self, error: &modunest_sdk::Error) -> Close {
+    fn failed(&self, error: &Error) -> Close {
         tracing::warn!(%error, "a plugin failed behind a WebSocket");
         Close::With(close_code::ERROR, "the plugin failed".to_owned())
     }
@@ -174,10 +208,6 @@ impl Socket {
 
 fn going() -> Close {
     Close::With(close_code::AWAY, "come again".to_owned())
-}
-
-fn too_fast() -> Close {
-    Close::With(close_code::POLICY, "too many messages".to_owned())
 }
 
 fn broken(error: &axum::Error) -> Close {

@@ -16,7 +16,9 @@ use modunest_sdk::{Error, HttpResponse};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Called, Gateway};
+use super::budget::{self, Taken};
+use super::queue::Caller;
+use super::{Called, Gateway, Served};
 use crate::host::drive::drive;
 use crate::host::{Hold, Opened, OwnedCall};
 
@@ -79,22 +81,30 @@ impl Pulled {
         })
     }
 
-    /// Asks the plugin, or tells it.
-    pub(super) async fn ask(&mut self, event: StreamEvent<'_>) -> Result<Piece, Error> {
+    /// Asks the plugin, or tells it. The answer comes with its memory, which is to be held as
+    /// long as the piece is.
+    pub(super) async fn ask(&mut self, event: StreamEvent<'_>) -> Result<(Piece, Taken), Error> {
         let until = self.until.min(Instant::now() + self.gateway.rules().timeout);
         let late = || Error::DeadlineExceeded("no piece in time".to_owned());
         let cell = &self.called.cell;
-        let place = self.gateway.queues.place(cell.name(), false, until).await;
+        let place = self.gateway.queues.place(cell.name(), Caller::Open, until).await;
         let place = place.map_err(|_| late())?;
         let (target, payload) = StreamRequest { id: self.opened.id, event }.encode();
         let gateway = &self.gateway;
         let target = target.to_owned();
-        let answer =
+        let served =
             gateway.run(&self.called, RequestKind::Stream, target, payload, place, until).await;
-        let piece = answer.ok_or_else(late)?.and_then(|answer| Piece::decode(&answer));
         // After an error the plugin is still told that it is over.
-        self.has_ended |= matches!(piece, Ok(Piece::End));
-        piece
+        let Served { bytes, place } = served.ok_or_else(late)??;
+        let piece = Piece::decode(&bytes)?;
+        self.has_ended |= piece == Piece::End;
+        let size = bytes.len();
+        drop(bytes);
+        let taken = gateway.budget.take(size, until).await;
+        let taken = taken.ok_or_else(|| Error::Unavailable(budget::FULL.to_owned()))?;
+        // Not before: there are no more pieces without memory than there are places.
+        drop(place);
+        Ok((piece, taken))
     }
 
     /// Waits until the plugin wakes the stream.
@@ -165,16 +175,16 @@ pub(super) fn is_events(answer: &HttpResponse) -> bool {
 
 /// A body that is pulled. One that breaks off breaks the connection, so that no client takes a
 /// part for the whole.
-pub(super) fn body(pulled: Pulled, first: Vec<u8>, is_events: bool) -> Body {
+pub(super) fn body(pulled: Pulled, first: Bytes, is_events: bool) -> Body {
     struct State {
         pulled: Pulled,
-        first: Vec<u8>,
+        first: Bytes,
         over: bool,
     }
     let state = State { pulled, first, over: false };
     let pieces = futures_util::stream::unfold(state, move |mut state| async move {
         if !state.first.is_empty() {
-            return Some((Ok(Bytes::from(std::mem::take(&mut state.first))), state));
+            return Some((Ok(std::mem::take(&mut state.first)), state));
         }
         while !state.over {
             if state.pulled.must_end() {
@@ -185,12 +195,12 @@ pub(super) fn body(pulled: Pulled, first: Vec<u8>, is_events: bool) -> Body {
                 return Some((Err(io::Error::other("the stream took too long")), state));
             }
             let bytes = match state.pulled.ask(StreamEvent::Next).await {
-                Ok(Piece::Bytes(bytes)) => bytes,
-                Ok(Piece::Text(text)) => text.into_bytes(),
-                Ok(Piece::End) => return None,
-                Ok(Piece::Wait) => match state.pulled.wait().await {
+                Ok((Piece::Bytes(bytes), taken)) => budget::held(bytes, taken),
+                Ok((Piece::Text(text), taken)) => budget::held(text.into_bytes(), taken),
+                Ok((Piece::End, _)) => return None,
+                Ok((Piece::Wait, _)) => match state.pulled.wait().await {
                     Waited::Woken => continue,
-                    Waited::Quiet if is_events => b":\n\n".to_vec(),
+                    Waited::Quiet if is_events => Bytes::from_static(b":\n\n"),
                     Waited::Quiet | Waited::Over => continue,
                 },
                 Err(error) => {
@@ -201,7 +211,7 @@ pub(super) fn body(pulled: Pulled, first: Vec<u8>, is_events: bool) -> Body {
                 }
             };
             if !bytes.is_empty() {
-                return Some((Ok(Bytes::from(bytes)), state));
+                return Some((Ok(bytes), state));
             }
         }
         None

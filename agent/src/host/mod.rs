@@ -79,7 +79,7 @@ pub use reload::{Hindrance, NotSwitched, Takeover, switch, takeover};
 pub use routes::{Found, Routes};
 pub use schedule::load_all;
 pub use services::ImportStatus;
-pub(crate) use streams::{Opened, UploadBody};
+pub(crate) use streams::{Opened, UploadBody, WINDOW_BYTES};
 pub use tier::Tier;
 pub use vitals::Vitals;
 

@@ -20,7 +20,10 @@ use super::operations::Deadline;
 
 /// Bytes of an upload that are held between client and plugin: enough that neither waits for
 /// every piece of the other.
-const WINDOW_BYTES: usize = 1024 * 1024;
+pub(crate) const WINDOW_BYTES: usize = 1024 * 1024;
+
+/// Pieces that are held between them, so that tiny ones do not cost more than their bytes.
+const WINDOW_PIECES: usize = 256;
 
 /// A plugin's uploads and streams.
 #[derive(Default)]
@@ -132,7 +135,7 @@ impl UploadBody {
                 if state.end.is_some() {
                     return;
                 }
-                if state.held_bytes < WINDOW_BYTES {
+                if state.held_bytes < WINDOW_BYTES && state.pieces.len() < WINDOW_PIECES {
                     state.held_bytes += piece.len();
                     state.pieces.push_back(piece);
                     self.filled.notify_waiters();
@@ -151,7 +154,7 @@ impl UploadBody {
     }
 
     /// The next bytes; none at the end. Waits for them.
-    async fn read(&self, max: usize) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn read(&self, max: usize) -> Result<Vec<u8>, Error> {
         if max == 0 {
             return Err(Error::InvalidInput("at least one byte has to be wanted".to_owned()));
         }

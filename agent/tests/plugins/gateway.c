@@ -5,13 +5,16 @@
  *   /forge    what it answers to whoever says to be somebody else: in the call, on a thread of
  *             the plugin's own, and to the host itself (with -DPLUGIN)
  *   /slow     sleeps so many milliseconds as the query says
+ *   /whole    a body of so many KiB as the query says, in one piece
+ *   /wait     answers once there is a file WAIT_FOR (with -DWAIT_FOR)
  *   /big      a streamed body of so many pieces of 256 KiB as the query says
  *   /events   an event, then nothing until /wake
  *   /wake     wakes the streams that wait
  *   /stuck    a streamed body that breaks off
  *   /count    open streams, and how many were told that they are closed
  *   /upload   reads an upload: its length and the sum of its bytes
- *   /socket   a WebSocket that says its messages back; "end" and "fail" do so
+ *   /socket   a WebSocket that says its messages back; "end" and "fail" do so, and "sleep" and a
+ *             number has it take so many milliseconds
  * The service `who` answers the user of the call.
  */
 #include "modunest.h"
@@ -23,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PIECE (256u * 1024u)
 #define STREAMS 4096
@@ -79,6 +83,10 @@ static int32_t plain(modunest_buffer *out, const void *body, size_t len) {
 
 static bool is(modunest_bytes bytes, const char *words) {
     return bytes.len == strlen(words) && memcmp(bytes.ptr, words, bytes.len) == 0;
+}
+
+static void sleep_ms(long ms) {
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL);
 }
 
 static long open_stream(enum kind kind, long left) {
@@ -204,9 +212,22 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
 #endif
     if (AT("/slow")) {
         long ms = number_behind(head, "\"query\":\"", 0);
-        nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL);
+        sleep_ms(ms);
         return plain(out, "slept", 5);
     }
+    if (AT("/whole")) {
+        size_t len = (size_t)number_behind(head, "\"query\":\"", 0) * 1024;
+        uint8_t *zeros = calloc(1, len);
+        int32_t status = plain(out, zeros, len);
+        free(zeros);
+        return status;
+    }
+#ifdef WAIT_FOR
+    if (AT("/wait")) {
+        while (access(WAIT_FOR, F_OK) != 0) sleep_ms(10);
+        return plain(out, "waited", 6);
+    }
+#endif
     if (AT("/big")) {
         long id = open_stream(BIG, number_behind(head, "\"query\":\"", 1));
         snprintf(words, sizeof words, "{\"status\":200,\"headers\":[],\"stream\":%ld}", id);
@@ -275,6 +296,7 @@ static int32_t stream(const modunest_request *request, modunest_buffer *out) {
     struct stream *stream = &streams[id % STREAMS];
     const uint8_t *message = request->payload.ptr + 8;
     size_t len = request->payload.len - 8;
+    char number[16] = {0};
     if (is(request->target, "closed")) {
         gone(stream);
         closed_streams++;
@@ -287,6 +309,10 @@ static int32_t stream(const modunest_request *request, modunest_buffer *out) {
         }
         if (len == 4 && memcmp(message, "fail", 4) == 0)
             return text(out, MODUNEST_FAILED, "out of cheese");
+        if (len > 6 && len < sizeof number && memcmp(message, "sleep ", 6) == 0) {
+            memcpy(number, message + 6, len - 6);
+            sleep_ms(atol(number));
+        }
         return piece(out, is(request->target, "text") ? TEXT : BYTES, message, len);
     }
     switch (stream->kind) {

@@ -2,6 +2,7 @@
 
 mod issuer;
 mod limits;
+mod pressure;
 mod reload;
 mod sockets;
 mod streams;

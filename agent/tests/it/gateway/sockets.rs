@@ -133,6 +133,24 @@ async fn too_large_too_fast_and_too_quiet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_not_blamed_for_its_slow_plugin() {
+    let (_setup, agent) = agent(|limits| limits.idle_timeout = Duration::from_millis(400)).await;
+    let mut socket = open(&agent, "/front/socket").await.unwrap();
+    // Each takes longer than a client may be silent.
+    for text in ["sleep 900", "sleep 901", "sleep 902"] {
+        socket.send(Message::text(text)).await.unwrap();
+        let answer = loop {
+            match next(&mut socket).await {
+                Message::Ping(_) => {}
+                other => break other,
+            }
+        };
+        assert_eq!(answer, Message::text(text));
+    }
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_says_good_bye() {
     let (_setup, agent) = agent(|_| {}).await;
     let mut socket = open(&agent, "/front/socket").await.unwrap();
