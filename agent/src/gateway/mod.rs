@@ -47,7 +47,7 @@ use tokio::time::Instant;
 use crate::config::{Config, GatewaySettings};
 use crate::host::drive::drive;
 use crate::host::{Cell, Found, GuardRefusal, Host, Item, OwnedCall, UploadBody};
-use crate::users::KeySetError;
+use crate::users::{self, KeySetError};
 use body::Received;
 use budget::{Budget, Taken};
 use door::{Door, RETRY_AFTER_S};
@@ -158,6 +158,9 @@ impl Gateway {
                 );
             }
         };
+        if rules.door.has_users() {
+            users::take_offered(&mut head.headers);
+        }
         let user = rules.door.admit(&cell, &head).await?;
         let identity = user.map(|user| Arc::new(door::identity(user)));
         let called = Called { cell, target, identity };

@@ -1,6 +1,7 @@
 //! End users: tokens at the host's door, and the keys of those who issue them.
 //!
-//! A token is a signed JWT (RFC 7519, RFC 7515) in an `Authorization: Bearer` header. Its issuer
+//! A token is a signed JWT (RFC 7519, RFC 7515) in an `Authorization: Bearer` header, or among
+//! the protocols that a WebSocket's client offers (`offered`). Its issuer
 //! is one that the operator named, its key one of that issuer's key set (RFC 7517), its algorithm
 //! the key's own (RFC 8725, section 3.1): what the token says about that is compared, never
 //! obeyed. What its claims come to is decided in [`modunest_core::user`].
@@ -12,6 +13,7 @@
 mod crypto;
 mod fetch;
 mod keys;
+mod offered;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use serde_json::Value;
 
 pub use crate::config::users::{IssuerSettings, KeysFrom};
 pub use keys::KeySetError;
+pub(crate) use offered::take_offered;
 use source::{KeyError, Source};
 
 /// Everybody whose tokens are believed.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use modunest_agent::Agent;
 use modunest_agent::config::users::KeysFrom;
 use modunest_agent::config::{Config, Pattern, UserSettings};
@@ -10,9 +10,9 @@ use modunest_core::user::{Access, Rule, segments};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::issuer::{Issuer, SigningKey, encode};
 use super::{Setup, setup, url};
@@ -219,6 +219,36 @@ async fn paths_are_closed_until_they_are_opened() {
     let encoded = get(agent, "/front/%75pload", Some(&plain)).await;
     assert_eq!(encoded.status(), 403);
     assert_eq!(get(agent, "/front/x%2f..%2fupload", Some(&plain)).await.status(), 400);
+    fixture.agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_may_bring_its_token_as_a_protocol() {
+    let fixture = fixture(|_| {}).await;
+    let Fixture { agent, issuer, key, .. } = &fixture;
+    let token = key.token(&issuer.claims("ada", &[]));
+    let connect = async |path: &str, token: &str| {
+        let address = format!("ws://{}{path}", agent.gateway_addr());
+        let mut request = address.into_client_request().unwrap();
+        let offer = format!("bearer.authorization.modunest.{token}, echo");
+        request.headers_mut().insert("sec-websocket-protocol", offer.parse().unwrap());
+        connect_async(request).await
+    };
+    let (mut socket, response) = connect("/front/socket", &token).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "echo");
+    socket.send(Message::text("hello")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+    let refused = connect("/front/socket", "x.y.z").await;
+    assert!(matches!(&refused, Err(Error::Http(answer)) if answer.status() == 401), "{refused:?}");
+    // The plugin knows who it is, and not by what.
+    let Err(Error::Http(head)) = connect("/front/head", &token).await else { panic!("no head") };
+    let head: Value = serde_json::from_slice(head.body().as_ref().unwrap()).unwrap();
+    assert_eq!(head["identity"]["subject"], "ada");
+    assert!(head.to_string().contains("echo") && !head.to_string().contains(&token), "{head}");
+    // Without a WebSocket it is no token.
+    let offer = format!("bearer.authorization.modunest.{token}");
+    let request = Client::new().get(url(agent, "/front/head"));
+    assert_eq!(send(request.header("sec-websocket-protocol", offer)).await.status(), 401);
     fixture.agent.shutdown().await;
 }
 
