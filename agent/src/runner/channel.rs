@@ -184,11 +184,20 @@ impl Channel {
     /// # Errors
     /// When the other side is gone or, for the agent, leaves messages unread.
     pub fn send(&self, message: &Message<'_>, scratch: &mut Vec<u8>) -> Result<(), Broken> {
+        self.send_as(message, scratch, false)
+    }
+
+    fn send_as(
+        &self,
+        message: &Message<'_>,
+        scratch: &mut Vec<u8>,
+        is_secret: bool,
+    ) -> Result<(), Broken> {
         if let Body::Inline(bytes) = message.body
             && bytes.len() <= INLINE_MAX_BYTES
         {
             message.write_head(scratch)?;
-            match self.send_whole(scratch, bytes) {
+            match self.send_whole(scratch, bytes, is_secret) {
                 // The operator lets sockets hold less.
                 Err(Broken::Io(error)) if error.raw_os_error() == Some(TOO_LONG) => {}
                 sent => return sent,
@@ -205,16 +214,34 @@ impl Channel {
             Body::Shared(length) => length,
         };
         Message { body: Body::Shared(length), ..*message }.write_head(scratch)?;
-        self.send_whole(scratch, &[])
+        self.send_whole(scratch, &[], is_secret)
     }
 
-    /// Sends a head and the body behind it.
-    fn send_whole(&self, head: &mut Vec<u8>, body: &[u8]) -> Result<(), Broken> {
+    /// As [`Channel::send`], for a body that holds secrets: this end keeps no copy of it, but for
+    /// the memory, which [`Channel::forget`] empties.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_secret(&self, message: &Message<'_>, scratch: &mut Vec<u8>) -> Result<(), Broken> {
+        self.send_as(message, scratch, true)
+    }
+
+    /// Takes what lies in the memory out of it. Nothing may be on its way through it.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn forget(&self) -> Result<(), Broken> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.memory, flags, 0, MAX_MESSAGE_BYTES as u64)?)
+    }
+
+    /// Sends a head and the body behind it; a secret one is not copied.
+    fn send_whole(&self, head: &mut Vec<u8>, body: &[u8], is_secret: bool) -> Result<(), Broken> {
         let mut flags = SendFlags::NOSIGNAL;
         if !self.waits {
             flags |= SendFlags::DONTWAIT;
         }
-        let is_small = body.len() <= JOINED_MAX_BYTES;
+        let is_small = body.len() <= JOINED_MAX_BYTES && (!is_secret || body.is_empty());
         if is_small {
             head.extend_from_slice(body);
         }
@@ -331,5 +358,34 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::wire::Kind;
+    use super::*;
+
+    #[test]
+    fn of_a_secret_body_nothing_stays_on_this_side() {
+        let (ours, [socket, memory]) = pair().unwrap();
+        let theirs = Channel::of(socket, memory);
+        let (mut scratch, mut received) = (Vec::new(), buffer());
+        for length in [8, JOINED_MAX_BYTES + 1, INLINE_MAX_BYTES + 1] {
+            let secret = vec![b's'; length];
+            let message = Message::new(Kind::Load, 1, Body::Inline(&secret));
+            ours.send_secret(&message, &mut scratch).unwrap();
+            let came = theirs.receive(&mut received, None).unwrap();
+            assert_eq!(theirs.body(came.body).unwrap(), secret);
+            assert!(!scratch.contains(&b's'), "{length}");
+            ours.forget().unwrap();
+            let left = theirs.body(Body::Shared(length)).unwrap();
+            assert!(left.iter().all(|byte| *byte == 0), "{length}");
+        }
+        // What is none is copied behind its head, which is cheaper.
+        let message = Message::new(Kind::Call, 1, Body::Inline(b"ssssssss"));
+        ours.send(&message, &mut scratch).unwrap();
+        assert!(scratch.ends_with(b"ssssssss"));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use modunest_sdk::abi::{MAX_ERROR_TEXT_BYTES, OwnedBuffer, RequestKind};
 use modunest_sdk::{Error, Status};
+use zeroize::Zeroize as _;
 
 use super::channel::{self, Channel};
 use super::lanes::{self, Background, FarSide};
@@ -71,7 +72,7 @@ pub(super) fn serve(shared: &Arc<Shared>, lane: Channel) {
     let (mut buffer, mut scratch) = (channel::buffer(), Vec::new());
     // Whatever breaks a lane, its agent notices, and decides.
     while let Ok(message) = lane.receive(&mut buffer, None) {
-        let plugin = message.plugin;
+        let (plugin, kind) = (message.plugin, message.kind);
         let answer = lane
             .body(message.body)
             .map_err(|broken| Error::Failed(broken.to_string()))
@@ -79,6 +80,10 @@ pub(super) fn serve(shared: &Arc<Shared>, lane: Channel) {
                 Kind::Load => Ok(load(shared, plugin, &body)),
                 _ => answer(shared, &message, &body).map(Ok),
             });
+        if kind == Kind::Load {
+            // It may hold secrets, which the plugin has now and nobody else needs.
+            buffer.as_mut_slice().zeroize();
+        }
         let (code, bytes) = match answer {
             Ok(Ok(bytes)) => (Status::Ok.code().cast_unsigned(), bytes),
             Ok(Err(LoadError::Start(error))) | Err(error) => failure(&error),
@@ -131,23 +136,22 @@ fn answer(shared: &Arc<Shared>, message: &Message<'_>, body: &[u8]) -> Result<Ow
 }
 
 fn load(shared: &Arc<Shared>, plugin: u32, how: &[u8]) -> Result<OwnedBuffer, LoadError> {
-    let how: Load =
-        serde_json::from_slice(how).map_err(|error| LoadError::Open(error.to_string()))?;
+    let (how, config) = Load::parse(how).map_err(|error| LoadError::Open(error.to_string()))?;
     let file =
         shared.take_file(plugin).ok_or_else(|| LoadError::Open("it was not sent".to_owned()))?;
     let instance: Arc<dyn Instance> = match how {
-        Load::Native { assets, config } => {
+        Load::Native { assets } => {
             let table = native::open(&file)?;
             let side = FarSide { plugin, assets, shared: shared.clone() };
             let host = native_host::table(Box::new(side), table.abi_version);
-            Arc::new(NativeInstance::start(table, host, &config)?)
+            Arc::new(NativeInstance::start(table, host, config)?)
         }
-        Load::Component { assets, settings, config } => {
+        Load::Component { assets, settings } => {
             let compiled = Compiled::open(&file)?;
             let folder = assets.folder.to_string_lossy().into_owned();
             let side = Arc::new(FarSide { plugin, assets: folder, shared: shared.clone() });
             let assets = Arc::new(assets);
-            Arc::new(ComponentInstance::start(compiled, settings, &config, side, assets)?)
+            Arc::new(ComponentInstance::start(compiled, settings, config, side, assets)?)
         }
     };
     let mut instances = shared.instances.write().unwrap_or_else(PoisonError::into_inner);

@@ -85,6 +85,10 @@ impl Process {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

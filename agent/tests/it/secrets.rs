@@ -1,14 +1,22 @@
 //! Secrets in the configuration: seen by their plugin, and by nobody else.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use modunest_agent::Agent;
 use modunest_agent::secrets::HostKey;
 
-use crate::plugins::release;
+use crate::homes::Home;
+use crate::operator::Process;
+use crate::plugins::{release, route};
+use crate::process::{kill, plugin, runs, until, until_again};
 use crate::registry::Registry;
+use crate::screens::config_file;
+use crate::upkeep::wait_for;
 
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -71,6 +79,144 @@ async fn a_secret_reaches_its_plugin_and_nothing_else() {
     // Compiled into the test's plugins, whose archives and libraries hold it for that reason.
     let found = files_with(folder.path(), SECRET);
     assert!(found.iter().all(|path| path.ends_with(".so") || path.contains("/blob")), "{found:?}");
+}
+
+/// Bytes of memory that are read at once.
+const PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of a page.
+const PAGE_BYTES: usize = 4096;
+
+/// How often a text is in the memory that a process may write.
+fn times_in_memory(pid: u32, text: &str) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut times = 0;
+    let mut piece = vec![0; PIECE_BYTES];
+    for line in maps.lines() {
+        let mut words = line.split(' ');
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [mut at, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut found = Vec::new();
+        while at < end {
+            let length = usize::try_from(end - at).unwrap().min(PIECE_BYTES);
+            // It may have been given back since.
+            let Ok(read @ 1..) = memory.read_at(&mut piece[..length], at) else { break };
+            found.extend(places(&piece[..read], text).into_iter().map(|place| at + place as u64));
+            // What a piece cuts through is in the next one as a whole.
+            let step =
+                if read < length || at + read as u64 == end { read } else { read - PAGE_BYTES };
+            at += step as u64;
+        }
+        found.sort_unstable();
+        found.dedup();
+        times += found.len();
+    }
+    times
+}
+
+/// Where a text begins in what was read. Most of memory is empty, and looked through by pages.
+fn places(piece: &[u8], text: &str) -> Vec<usize> {
+    const EMPTY: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+    let mut places = Vec::new();
+    for (page, bytes) in piece.chunks(PAGE_BYTES).enumerate() {
+        if *bytes == EMPTY[..bytes.len()] {
+            continue;
+        }
+        let start = page * PAGE_BYTES;
+        // It may go on in the next page.
+        let end = (start + bytes.len() + text.len() - 1).min(piece.len());
+        let windows = piece[start..end].windows(text.len()).enumerate();
+        let found = windows.filter(|(_, window)| *window == text.as_bytes());
+        places.extend(found.map(|(at, _)| start + at));
+    }
+    places
+}
+
+/// Of plugins behind a wall, the agent's process has no copy of a secret once it has handed it
+/// over, after the first load and after another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_memory_has_no_secret_of_a_plugin_in_a_process_of_its_own() {
+    let registry = Registry::start().await;
+    let names = ["demo/native", "demo/component"];
+    registry.publish(Home::Native.release(names[0], &route("/native/{action}")));
+    registry.publish(Home::Runner.release(names[1], &route("/component/{action}")));
+    let folder = tempfile::tempdir().unwrap();
+    // Made here, so that no program and no file holds it.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let secret = format!("of-{}-at-{}-nobody-else", std::process::id(), now.as_nanos());
+    let config = config_file(&registry, folder.path(), &names.map(|name| (name, "^1")));
+    let host = HostKey::create(&folder.path().join("state")).unwrap().public();
+    let mut text = std::fs::read_to_string(&config).unwrap();
+    text = text.replace("in_process = [\"demo/*\"]\n", "load_timeout_ms = 60000\n");
+    for name in names {
+        let sealed = host.seal(&name.parse().unwrap(), secret.as_bytes()).unwrap();
+        let with = format!("{{ version = \"^1\", config = {{ token = \"{sealed}\" }} }}");
+        text = text.replace(&format!("\"{name}\" = \"^1\""), &format!("\"{name}\" = {with}"));
+    }
+    std::fs::write(&config, text).unwrap();
+    let process = Process::start(&config).await;
+    let seen = async |name: &str| {
+        let plugins = process.status().await.plugins;
+        plugins.into_iter().find(|plugin| plugin.plugin == name).unwrap()
+    };
+    for restarts in 0..2 {
+        for name in names {
+            wait_for("the plugin", async || {
+                let seen = seen(name).await;
+                seen.state == "ready" && seen.restarts == Some(restarts)
+            })
+            .await;
+            // The plugin got it, and what looks for it finds it there.
+            let pid = seen(name).await.runs.unwrap().pid.unwrap();
+            assert!(times_in_memory(pid, &secret) > 0, "{name}");
+        }
+        assert_eq!(times_in_memory(process.pid(), &secret), 0, "after {restarts} restarts");
+        if restarts == 0 {
+            for name in names {
+                kill(seen(name).await.runs.unwrap().pid.unwrap());
+            }
+        }
+    }
+    for path in ["/native/config", "/component/config"] {
+        assert_eq!(process.get(path).await, (200, format!("{{\"token\":\"{secret}\"}}")));
+    }
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_opened_anew_for_each_start_of_a_process() {
+    let registry = Registry::start().await;
+    registry.publish(Home::Native.release("demo/probe", &route("/probe/{action}")));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = registry.config(folder.path(), &[("demo/probe", "^1")]);
+    config.host.process.restarts.first_pause = Duration::from_millis(10);
+    config.host.process.restarts.restarts_max = 2;
+    let name = "demo/probe".parse().unwrap();
+    let host = HostKey::create(folder.path()).unwrap().public();
+    let sealed = host.seal(&name, SECRET.as_bytes()).unwrap();
+    config.plugins.get_mut(&name).unwrap().config =
+        serde_json::to_vec(&serde_json::json!({ "token": sealed })).unwrap();
+    let agent = Agent::start(config).await.unwrap();
+    kill(runs(&agent, "demo/probe").pid.unwrap());
+    until_again(&agent, "demo/probe", 1).await;
+    let answer = crate::process::get(&agent, "/probe/config").await;
+    assert_eq!(answer, (200, format!("{{\"token\":\"{SECRET}\"}}")));
+    // Without its key, the host cannot give it the secret.
+    std::fs::remove_file(folder.path().join("secret.key")).unwrap();
+    kill(runs(&agent, "demo/probe").pid.unwrap());
+    until(&agent, "demo/probe", "failed").await;
+    let reason = plugin(&agent, "demo/probe").reason.unwrap();
+    assert!(
+        reason.contains("did not start again: demo/probe: this host has no key for secrets"),
+        "{reason}"
+    );
+    let status = serde_json::to_string(&agent.status()).unwrap();
+    assert!(!status.contains(SECRET), "{status}");
+    agent.shutdown().await;
 }
 
 /// Runs the agent's own program.

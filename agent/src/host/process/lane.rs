@@ -47,7 +47,19 @@ impl Lane {
         cell: &Cell,
         until: Instant,
     ) -> Result<Outcome, Broken> {
-        self.channel.send(request, &mut self.scratch)?;
+        if request.kind != Kind::Load {
+            self.channel.send(request, &mut self.scratch)?;
+            return self.outcome(cell, until);
+        }
+        // It may hold secrets, which are the plugin's alone from here on.
+        self.channel.send_secret(request, &mut self.scratch)?;
+        let outcome = self.outcome(cell, until);
+        self.channel.forget()?;
+        outcome
+    }
+
+    /// Serves what the plugin asks until its request comes to something.
+    fn outcome(&mut self, cell: &Cell, until: Instant) -> Result<Outcome, Broken> {
         loop {
             match self.turn(cell, until, true)? {
                 Some(outcome) => return Ok(outcome),

@@ -103,8 +103,8 @@ impl Runners {
         piece: &mut Vec<u8>,
     ) -> Result<ProcessInstance, LoadError> {
         let file = native::sealed_copy(&cell.folder().join(LIBRARY_NAME), record, piece)?;
-        let load = Load::Native { assets: cell.assets().to_owned(), config: config.to_vec() };
-        self.load(cell, Tier::Process, file, load)
+        let load = Load::Native { assets: cell.assets().to_owned() };
+        self.load(cell, Tier::Process, file, load, config)
     }
 
     /// Loads a component's machine code behind a sandbox. Blocks.
@@ -116,9 +116,8 @@ impl Runners {
         settings: component::Settings,
         config: &OpenConfig,
     ) -> Result<Confined<ProcessInstance>, LoadError> {
-        let (assets, config) = (assets.clone(), config.to_vec());
-        let load = Load::Component { assets, settings, config };
-        let process = self.load(cell, Tier::ComponentProcess, code, load)?;
+        let load = Load::Component { assets: assets.clone(), settings };
+        let process = self.load(cell, Tier::ComponentProcess, code, load, config)?;
         Ok(Confined::new(process, settings.stores))
     }
 
@@ -128,9 +127,10 @@ impl Runners {
         tier: Tier,
         file: OwnedFd,
         load: Load,
+        config: &OpenConfig,
     ) -> Result<ProcessInstance, LoadError> {
         let runner = self.of(cell, tier);
-        let number = runner.join(cell, file, load)?;
+        let number = runner.join(cell, file, load, config)?;
         let group = self.settings.process.group_of(cell.name()).map(group_name);
         let cell = Arc::downgrade(cell);
         let has_left = AtomicBool::new(false);

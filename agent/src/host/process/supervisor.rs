@@ -20,6 +20,7 @@ use crate::runner::channel::Broken;
 use crate::runner::setup::Load;
 use crate::runner::wire::{Body, Kind, Message, NOT_LOADED};
 use crate::sandbox::SandboxPolicy;
+use crate::secrets::OpenConfig;
 
 /// How long a plugin may take to be freed.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +44,8 @@ struct Lives {
     last_crash: Option<Crash>,
 }
 
-/// A plugin of a runner, with what it takes to load it again.
+/// A plugin of a runner, with what it takes to load it again, but for its configuration: that is
+/// opened for each load, since it may hold secrets.
 pub(super) struct Member {
     number: u32,
     cell: Weak<Cell>,
@@ -109,6 +111,7 @@ impl Runner {
         cell: &Arc<Cell>,
         file: OwnedFd,
         load: Load,
+        config: &OpenConfig,
     ) -> Result<u32, LoadError> {
         let until = Instant::now() + cell.load_timeout();
         let (child, number) = self.process_for_new(until).map_err(LoadError::Process)?;
@@ -116,7 +119,7 @@ impl Runner {
         let member = Arc::new(Member { number, cell: Arc::downgrade(cell), plugin, file, load });
         // From the first on, so that what its threads ask finds it.
         self.state().members.insert(number, member.clone());
-        let loaded = load_into(&child, &member, cell, until);
+        let loaded = load_into(&child, &member, cell, config, until);
         if let Err(error) = loaded {
             self.leave(number);
             return Err(error);
@@ -340,11 +343,7 @@ impl Runner {
             Child::start(self, &self.name, &self.policy, &self.settings, until).and_then(|child| {
                 for member in &members {
                     let Some(cell) = member.cell.upgrade() else { continue };
-                    let until = Instant::now() + cell.load_timeout();
-                    let loaded = load_into(&child, member, &cell, until)
-                        .map_err(|error| error.to_string())
-                        .and_then(|()| before_load(&child, member, &cell, until));
-                    if let Err(reason) = loaded {
+                    if let Err(reason) = load_again(&child, member, &cell) {
                         child.kill("it did not start again");
                         return Err(format!("did not start again: {}: {reason}", member.plugin));
                     }
@@ -400,10 +399,23 @@ fn start_again(runner: &Weak<Runner>) {
     }
 }
 
+/// Loads a plugin into a process that was started in the place of another one.
+///
+/// # Errors
+/// Why it is not loaded, without the secrets of its configuration.
+fn load_again(child: &Arc<Child>, member: &Member, cell: &Arc<Cell>) -> Result<(), String> {
+    let until = Instant::now() + cell.load_timeout();
+    let config = cell.config().map_err(|error| error.to_string())?;
+    load_into(child, member, cell, &config, until)
+        .map_err(|error| error.scrubbed(&config).to_string())?;
+    before_load(child, member, cell, until).map_err(|reason| config.scrub(&reason))
+}
+
 fn load_into(
     child: &Arc<Child>,
     member: &Member,
     cell: &Arc<Cell>,
+    config: &OpenConfig,
     until: Instant,
 ) -> Result<(), LoadError> {
     let cannot =
@@ -413,7 +425,7 @@ fn load_into(
         Err(Broken::Closed) => return Err(LoadError::Process(child.end().text())),
         Err(broken) => return Err(cannot(broken.to_string())),
     }
-    let how = serde_json::to_vec(&member.load).map_err(|error| cannot(error.to_string()))?;
+    let how = member.load.message(config).map_err(|error| cannot(error.to_string()))?;
     let request = Message::new(Kind::Load, member.number, Body::Inline(&how));
     let outcome = match child.request(&request, cell, until) {
         Ok(outcome) => outcome,
