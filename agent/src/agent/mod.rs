@@ -209,6 +209,7 @@ impl Agent {
             tracing::error!(%error, "the first sync failed; trying again");
         }
         self.tasks.push(tokio::spawn(self.inner.clone().keep_up(self.stop.subscribe())));
+        self.tasks.push(tokio::spawn(self.inner.clone().watch_folders(self.stop.subscribe())));
         if !options.offline {
             let looking = self.inner.clone().look_for_news(options, self.stop.subscribe());
             self.tasks.push(tokio::spawn(looking));

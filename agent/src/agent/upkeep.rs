@@ -1,5 +1,5 @@
-//! What is looked after while plugins run: their health, their schedules, and instances that
-//! were replaced.
+//! What is looked after while plugins run: their health, their schedules, their private folders,
+//! and instances that were replaced.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +61,25 @@ impl Inner {
                 if let Err(error) = blocking::run(clib::give_back).await {
                     tracing::warn!(%error, "memory was not given back");
                 }
+            }
+        }
+    }
+
+    /// Looks into folders that plugins write to by themselves. Apart from the rest, since it takes
+    /// as long as there are many files.
+    pub(super) async fn watch_folders(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut last = None;
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            let host = self.host.load_full();
+            let from = last.take();
+            let look = move || host.look_into_folders(from.as_ref(), Instant::now());
+            match blocking::run(look).await {
+                Ok(next) => last = next,
+                Err(error) => tracing::warn!(%error, "nobody looked into private folders"),
             }
         }
     }

@@ -81,6 +81,13 @@ pub trait Instance: Send + Sync {
         Err(Error::Unsupported("a plugin in this tier cannot be started anew".to_owned()))
     }
 
+    /// Ends what the plugin runs in, for good and for this reason. Answers false where the tier
+    /// cannot, or where nothing runs just now.
+    fn end(&self, reason: &str) -> bool {
+        let _ = reason;
+        false
+    }
+
     /// Whether a call of it goes on in this process: then it may cost less than a look at a
     /// clock, and not every call is timed.
     fn stays_in_process(&self) -> bool {

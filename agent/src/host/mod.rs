@@ -22,6 +22,7 @@ mod condemned;
 mod configured;
 pub(crate) mod drive;
 mod events;
+mod folders;
 mod frame;
 mod guards;
 mod health;

@@ -157,7 +157,7 @@ async fn files_stay_below_their_folder() {
     let grants = ["files:read:/FOLDER/read", "files:write:/FOLDER/write"];
     let asker = Asker::start(&grants, |config| {
         config.host.grants.quota.files_bytes = 1000;
-        config.host.grants.quota.files_count = 4;
+        config.host.grants.quota.files_count = 5;
     })
     .await;
     let write = |path: &str, content: &[u8]| Write { path, append: false, content }.encode();
@@ -222,7 +222,8 @@ async fn files_stay_below_their_folder() {
     asker.ask(op::FILE_WRITE, write(writable, b"written")).await.unwrap();
     assert_eq!(asker.ask(op::FILE_READ, read(writable)).await.unwrap(), b"written");
 
-    // The quota, in bytes and in files: notes, today.txt, link and pipe are four.
+    // The quota, in bytes and in files: notes, today.txt, link, pipe and this are five.
+    asker.ask(op::FILE_WRITE, write("fifth", b"")).await.unwrap();
     let (status, text) = asker.refused(op::FILE_WRITE, write("notes/today.txt", &[0; 1001])).await;
     assert_eq!((status, text.contains("quota")), (Status::Unavailable, true), "{text}");
     let (status, text) = asker.refused(op::FILE_WRITE, write("more", b"")).await;

@@ -13,6 +13,7 @@ mod configured;
 mod embed;
 mod events;
 mod flow;
+mod folders;
 mod gateway;
 mod guards;
 mod guest;

@@ -295,12 +295,27 @@ static void fill(char *out, size_t room, const char *path) {
     close(fd);
 }
 
+/* Writes so many small files as its body says first into the folder that it says then. */
+static void scatter(const char *body) {
+    static char piece[4096];
+    char folder[512], path[600];
+    int count = 0, n, fd;
+    if (sscanf(body, "%d %511s", &count, folder) != 2) return;
+    for (n = 0; n < count; n++) {
+        snprintf(path, sizeof path, "%s/%d", folder, n);
+        fd = open(path, O_CREAT | O_WRONLY, 0600);
+        if (fd < 0 || write(fd, piece, sizeof piece) < 0) return;
+        close(fd);
+    }
+}
+
 static int32_t act(const char *action, const char *body, modunest_buffer *out) {
     static char text[8192];
     text[0] = 0;
     if (!strcmp(action, "ping")) return page(out, "pong", 4);
     if (!strcmp(action, "parent")) snprintf(text, sizeof text, "%d", getppid());
     if (!strcmp(action, "fill")) fill(text, sizeof text, body);
+    if (!strcmp(action, "scatter")) scatter(body);
     if (!strcmp(action, "attack")) attack(text, sizeof text);
     if (!strcmp(action, "ordinary")) ordinary(text, sizeof text);
     if (!strcmp(action, "constructed")) snprintf(text, sizeof text, "%s", constructed);

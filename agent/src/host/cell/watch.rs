@@ -110,6 +110,11 @@ impl Cell {
         Ok(())
     }
 
+    /// Ends what it runs in, for good. Answers whether anything ran.
+    pub(in crate::host) fn end_for_good(&self, reason: &str) -> bool {
+        self.instance.get().is_some_and(|instance| instance.end(reason))
+    }
+
     /// Notes that it trapped, and is made anew where it runs.
     pub(in crate::host) fn remade(&self, reason: &str) {
         let restarts = self.restarts.fetch_add(1, Ordering::Relaxed) + 1;

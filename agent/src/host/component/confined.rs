@@ -57,6 +57,10 @@ impl<P: Instance> Instance for Confined<P> {
         self.process.restart(reason)
     }
 
+    fn end(&self, reason: &str) -> bool {
+        self.process.end(reason)
+    }
+
     fn stays_in_process(&self) -> bool {
         self.process.stays_in_process()
     }

@@ -16,6 +16,7 @@ mod store;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use modunest_core::capability::{Capability, Decision, Effective, Outcome, is_free};
 use modunest_core::manifest::Manifest;
@@ -116,6 +117,11 @@ impl Operations {
     /// As [`modunest_sdk::operation`] says.
     pub(super) async fn send(&self, request: &[u8], deadline: Deadline) -> Result<Vec<u8>, Error> {
         outbound::send(self, request, deadline).await
+    }
+
+    /// Counts the private folder and holds it against the quota. Blocks.
+    pub(super) fn look_into_folder(&self, now: Instant) -> files::Look {
+        files::look(self, now)
     }
 
     /// Denies what is not allowed, with the way out.

@@ -256,6 +256,10 @@ impl Instance for ProcessInstance {
         self.runner.restart(reason)
     }
 
+    fn end(&self, reason: &str) -> bool {
+        self.runner.end(reason)
+    }
+
     fn stays_in_process(&self) -> bool {
         false
     }

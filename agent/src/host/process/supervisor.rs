@@ -42,6 +42,8 @@ struct Lives {
     backoff: Backoff,
     restarts: u64,
     last_crash: Option<Crash>,
+    /// Whether the process is not started again, whatever ends it.
+    is_over: bool,
 }
 
 /// A plugin of a runner, with what it takes to load it again, but for its configuration: that is
@@ -91,6 +93,7 @@ impl Runner {
                 backoff: Backoff::default(),
                 restarts: 0,
                 last_crash: None,
+                is_over: false,
             }),
             turned: Condvar::new(),
         })
@@ -150,7 +153,7 @@ impl Runner {
                 }
             }
         }
-        state.phase = Phase::Starting;
+        (state.phase, state.is_over) = (Phase::Starting, false);
         drop(state);
         let started = Child::start(self, &self.name, &self.policy, &self.settings, until);
         let mut state = self.state();
@@ -216,6 +219,7 @@ impl Runner {
     fn why(&self, state: &Lives) -> String {
         let crash = state.last_crash.as_ref().map_or_else(String::new, Crash::text);
         match state.phase {
+            Phase::Failed if state.is_over => format!("{crash}; it is not started again"),
             Phase::Failed => {
                 let times = match state.restarts + 1 {
                     1 => "once".to_owned(),
@@ -254,6 +258,15 @@ impl Runner {
         Ok(())
     }
 
+    /// Ends the process, if there is one, and starts none again. Answers whether there was one.
+    pub(super) fn end(&self, reason: &str) -> bool {
+        let mut state = self.state();
+        let Phase::Up(child) = &state.phase else { return false };
+        child.kill(reason);
+        state.is_over = true;
+        true
+    }
+
     /// Notes that a process has ended, and decides what follows. Called by the reactor.
     pub(super) fn died(self: &Arc<Self>, child: &Child, crash: Crash) {
         let mut state = self.state();
@@ -274,7 +287,10 @@ impl Runner {
     fn after_crash(self: &Arc<Self>, mut state: MutexGuard<'_, Lives>, crash: Crash) {
         let text = crash.text();
         state.last_crash = Some(crash);
-        let decision = state.backoff.crashed(Instant::now(), &self.settings.restarts);
+        let decision = match state.is_over {
+            true => Decision::GiveUp,
+            false => state.backoff.crashed(Instant::now(), &self.settings.restarts),
+        };
         state.phase = match decision {
             Decision::Restart(_) => Phase::Pausing,
             Decision::GiveUp => Phase::Failed,
@@ -314,7 +330,7 @@ impl Runner {
                 }
             }
             Decision::GiveUp => {
-                tracing::error!(runner = %self.name, reason = %text, "a plugin's process ended once too often");
+                tracing::error!(runner = %self.name, reason = %text, "a plugin's process ended and is not started again");
             }
         }
     }

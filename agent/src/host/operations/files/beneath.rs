@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -81,8 +81,11 @@ impl Beneath {
         super::open_folder(folder).map(Beneath).map_err(|e| errno(e, &folder.display()))
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    /// A folder below it, by a path of which nothing is known.
+    pub(super) fn folder(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat2(&self.0, path, flags, Mode::empty(), BENEATH)
     }
 
     fn open_at(&self, parts: &[&str], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {

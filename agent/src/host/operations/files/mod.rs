@@ -96,11 +96,50 @@ fn write(operations: &Operations, request: &[u8]) -> Result<Vec<u8>, Error> {
     written.map(|()| Vec::new())
 }
 
+/// What a look into a private folder came to.
+#[derive(Debug, Default)]
+pub(in crate::host) struct Look {
+    /// Files and folders that it took.
+    pub(in crate::host) entries: u64,
+    /// What is above the quota, in words.
+    pub(in crate::host) excess: Option<String>,
+}
+
+/// Counts the private folder, if the plugin may have one and it is there.
+pub(super) fn look(operations: &Operations, now: Instant) -> Look {
+    let folder = folder_of(operations);
+    if !operations.effective.allows(&Capability::PrivateFiles) || !folder.exists() {
+        return Look::default();
+    }
+    let (plugin, quota) = (&operations.plugin, &operations.quota);
+    let mut usage = lock(&operations.meter.files);
+    let counted =
+        Beneath::open(&folder).and_then(|root| usage.refresh(&root, quota.files_count, now));
+    let (entries, excess) = match counted {
+        Ok(entries) => (entries, usage.excess(quota)),
+        Err(Error::Denied(text)) => (quota.files_count, Some(format!("is made so that {text}"))),
+        Err(error) => {
+            tracing::warn!(%plugin, %error, "nobody knows how much is in the private folder");
+            (quota.files_count, None)
+        }
+    };
+    let folder = folder.display();
+    let excess = excess.map(|excess| {
+        format!("the private folder {folder} of {plugin} {excess}; make room there or raise its quota, then restart the plugin")
+    });
+    Look { entries, excess }
+}
+
+/// Where the plugin's private folder is, or would be.
+fn folder_of(operations: &Operations) -> PathBuf {
+    // A plugin's name is two plain words around a slash.
+    operations.resources.private_root().join(operations.plugin.as_str())
+}
+
 /// The plugin's private folder, made if it is missing.
 pub(super) fn private_folder(operations: &Operations) -> Result<PathBuf, Error> {
     use std::os::unix::fs::DirBuilderExt as _;
-    // A plugin's name is two plain words around a slash.
-    let folder = operations.resources.private_root().join(operations.plugin.as_str());
+    let folder = folder_of(operations);
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     made.map_err(|error| beneath::failed(&error, &folder.display()))?;
     std::path::absolute(&folder).map_err(|error| beneath::failed(&error, &folder.display()))
