@@ -154,6 +154,7 @@ impl Plan {
                 terms: Terms::of(
                     &installed.manifest,
                     plan.tiers.get(&name).copied(),
+                    proven.trust,
                     load_timeout,
                     settings,
                 ),

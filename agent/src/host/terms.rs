@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use modunest_core::manifest::Manifest;
+use modunest_core::statement::TrustLevel;
 
 use super::{Tier, component};
 use crate::config::{
@@ -27,13 +28,16 @@ pub(super) struct Terms {
 struct ProcessTerms {
     settings: ProcessSettings,
     call_timeout: Duration,
+    /// Where it may share its process: that is with plugins of its own level.
+    trust: Option<TrustLevel>,
 }
 
 impl Terms {
-    /// Those of a plugin in a tier, which has so long to load.
+    /// Those of a plugin of a trust level in a tier, which has so long to load.
     pub(super) fn of(
         manifest: &Manifest,
         tier: Option<Tier>,
+        trust: TrustLevel,
         load_timeout: Duration,
         settings: &HostSettings,
     ) -> Self {
@@ -50,9 +54,15 @@ impl Terms {
                 // Other groups are no matter of this plugin.
                 let group = process.group_of(name);
                 process.share = group.map(|at| process.share.swap_remove(at)).into_iter().collect();
-                ProcessTerms { settings: process, call_timeout: settings.call_timeout }
+                let trust = group.map(|_| trust);
+                ProcessTerms { settings: process, call_timeout: settings.call_timeout, trust }
             }),
         }
+    }
+
+    /// How far a plugin is trusted that may share its process.
+    pub(super) fn trust(&self) -> TrustLevel {
+        self.process.as_ref().and_then(|process| process.trust).unwrap_or_default()
     }
 
     /// Where it runs, or was to run.
@@ -88,7 +98,23 @@ mod tests {
         let mut settings = HostSettings::default();
         change(&mut settings);
         let manifest = super::super::tests::manifest("demo/one", "");
-        Terms::of(&manifest, Some(tier), Duration::from_secs(1), &settings)
+        Terms::of(&manifest, Some(tier), TrustLevel::Community, Duration::from_secs(1), &settings)
+    }
+
+    #[test]
+    fn another_trust_level_makes_another_instance_of_one_that_may_share_its_process() {
+        let manifest = super::super::tests::manifest("demo/one", "");
+        let at = |trust, tier, settings: &HostSettings| {
+            Terms::of(&manifest, Some(tier), trust, Duration::from_secs(1), settings)
+        };
+        let (alone, mut shared) = (HostSettings::default(), HostSettings::default());
+        shared.process.share = vec![vec!["demo/*".parse().unwrap()]];
+        let [low, high] = [TrustLevel::Community, TrustLevel::Verified];
+        for tier in [Tier::Process, Tier::ComponentProcess] {
+            assert_eq!(at(low, tier, &alone), at(high, tier, &alone));
+            assert_ne!(at(low, tier, &shared), at(high, tier, &shared));
+        }
+        assert_eq!(at(low, Tier::Component, &shared), at(high, Tier::Component, &shared));
     }
 
     #[test]

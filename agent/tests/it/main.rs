@@ -15,6 +15,7 @@ mod events;
 mod flow;
 mod folders;
 mod gateway;
+mod groups;
 mod guards;
 mod guest;
 mod health;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use modunest_core::manifest::Activation;
+use modunest_core::statement::TrustLevel;
 use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
@@ -52,6 +53,11 @@ impl Cell {
     /// failed. What may run nowhere on this host lacks the walls of a process.
     pub(crate) fn meant_for(&self) -> Tier {
         self.terms.tier().unwrap_or(Tier::Process)
+    }
+
+    /// How far it is trusted, where it may share its process.
+    pub(in crate::host) fn trust(&self) -> TrustLevel {
+        self.terms.trust()
     }
 
     /// Whether its schedules are served as it stands now.

@@ -12,12 +12,12 @@ mod bounds;
 mod cgroup;
 mod child;
 mod death;
+mod groups;
 mod lane;
 mod reactor;
 mod spawn;
 mod supervisor;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -43,17 +43,17 @@ pub use backoff::RestartPolicy;
 pub use death::Crash;
 
 use child::lock;
+use groups::Groups;
 use supervisor::Runner;
 
 /// Addresses beside the memory that may be used: libraries, stacks that are mostly empty,
 /// heaps that are reserved, and the lanes' memories.
 const ADDRESSES_MORE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
-/// The runners of what is loaded together: those of trust groups are shared.
+/// The runners of what is loaded together: those of trust groups are shared ([`groups`]).
 pub(super) struct Runners {
     settings: HostSettings,
-    /// By the group's place in the settings: its policy, and its runner once there is one.
-    groups: Mutex<BTreeMap<usize, (SandboxPolicy, Weak<Runner>)>>,
+    groups: Mutex<Groups>,
 }
 
 impl Runners {
@@ -62,35 +62,16 @@ impl Runners {
         cells: impl Iterator<Item = (&'c Arc<Cell>, Tier)>,
         settings: &HostSettings,
     ) -> Self {
-        let mut groups: BTreeMap<usize, (SandboxPolicy, Weak<Runner>)> = BTreeMap::new();
-        for (cell, tier) in cells {
-            if let Some(group) = settings.process.group_of(cell.name()) {
-                let own = policy_of(cell, tier, settings);
-                let (policy, _) = groups
-                    .entry(group)
-                    .and_modify(|(policy, _)| policy.allow(&own))
-                    .or_insert_with(|| (own.clone(), Weak::new()));
-                policy.limits.reserve(reserved_bytes(cell, tier, settings));
-            }
-        }
-        Runners { settings: settings.clone(), groups: Mutex::new(groups) }
+        let groups = Mutex::new(Groups::new(cells, settings));
+        Runners { settings: settings.clone(), groups }
     }
 
     fn of(&self, cell: &Cell, tier: Tier) -> Arc<Runner> {
-        let name = cell.name();
-        let group = self.settings.process.group_of(name);
-        let mut groups = lock(&self.groups);
-        let Some((group, (policy, runner))) =
-            group.and_then(|group| Some((group, groups.get_mut(&group)?)))
-        else {
+        let shared = lock(&self.groups).runner_of(cell, tier, &self.settings);
+        shared.unwrap_or_else(|| {
             let mut policy = policy_of(cell, tier, &self.settings);
             policy.limits.reserve(reserved_bytes(cell, tier, &self.settings));
-            return Runner::new(name.to_string(), policy, &self.settings);
-        };
-        runner.upgrade().unwrap_or_else(|| {
-            let made = Runner::new(group_name(group), policy.clone(), &self.settings);
-            *runner = Arc::downgrade(&made);
-            made
+            Runner::new(cell.name().to_string(), policy, &self.settings)
         })
     }
 
@@ -131,16 +112,11 @@ impl Runners {
     ) -> Result<ProcessInstance, LoadError> {
         let runner = self.of(cell, tier);
         let number = runner.join(cell, file, load, config)?;
-        let group = self.settings.process.group_of(cell.name()).map(group_name);
+        let group = lock(&self.groups).name_of(cell, tier, &self.settings);
         let cell = Arc::downgrade(cell);
         let has_left = AtomicBool::new(false);
         Ok(ProcessInstance { tier, runner, group, number, cell, has_left })
     }
-}
-
-/// What a trust group is called, by its place in the settings.
-fn group_name(group: usize) -> String {
-    format!("group-{group}")
 }
 
 /// What a plugin's process may do: read the plugin's own files and use what it was granted,
