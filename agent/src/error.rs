@@ -84,6 +84,11 @@ pub enum Error {
     /// A command has nothing to work on.
     #[error("nothing was ever synced; run `modunest-agent sync` first")]
     NoGeneration,
+    /// Without a network, there is nothing to run.
+    #[error(
+        "nothing is kept in {} to run without a network; run `modunest-agent sync` once with one, or `modunest-agent sync --bundle FILE` with what another host's `modunest-agent bundle` wrote", .0.display()
+    )]
+    NothingKept(PathBuf),
     /// A secret cannot be sealed.
     #[error(transparent)]
     Secret(#[from] secrets::SecretError),
@@ -131,6 +136,8 @@ pub const EXIT_REFUSED: u8 = 3;
 pub const EXIT_UNREACHABLE: u8 = 4;
 /// Exit code for a request that no choice of versions satisfies.
 pub const EXIT_NO_SOLUTION: u8 = 5;
+/// Exit code for a host that is to use no network and keeps nothing to run.
+pub const EXIT_NOTHING_KEPT: u8 = 6;
 
 impl Error {
     /// Whether a generation that was not taken into service is itself why: the same will do no
@@ -152,6 +159,7 @@ impl Error {
             Error::Config(_) | Error::TelemetrySettings(_) | Error::Users(_) => EXIT_USAGE,
             Error::Store(error) => of_store(error),
             Error::NoAgent { .. } | Error::Stopping => EXIT_UNREACHABLE,
+            Error::NothingKept(_) => EXIT_NOTHING_KEPT,
             Error::AgentRefused { code: Code::Unavailable, .. } => EXIT_UNREACHABLE,
             Error::AgentRefused { code: Code::PreconditionFailed, .. } => EXIT_REFUSED,
             Error::Sync(error) => match error {

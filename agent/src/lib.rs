@@ -46,7 +46,8 @@ mod traces;
 pub use agent::{Agent, Reloaded, Synced, TrialWord, kept_generations};
 pub use config::Config;
 pub use error::{
-    EXIT_FAILED, EXIT_NO_SOLUTION, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error,
+    EXIT_FAILED, EXIT_NO_SOLUTION, EXIT_NOTHING_KEPT, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE,
+    EXIT_USAGE, Error,
 };
 pub use traces::export_traces;
 

@@ -126,7 +126,8 @@ impl Agent {
     /// As [`Agent::start`]. With `offline`, the network is never used.
     ///
     /// # Errors
-    /// As [`Agent::start`].
+    /// As [`Agent::start`], and [`Error::NothingKept`] with `offline` where nothing was ever synced:
+    /// nothing would ever be there to run.
     pub async fn start_with(config: Config, options: Options) -> Result<Agent, Error> {
         let source = file_of(&config);
         Self::start_from(source, config, options).await
@@ -163,6 +164,9 @@ impl Agent {
         std::fs::create_dir_all(&state_dir)
             .map_err(|source| Error::StateDir { path: state_dir, source })?;
         let syncer = Syncer::open(&config)?;
+        if options.offline && syncer.generations().current()?.is_none() {
+            return Err(Error::NothingKept(config.state_dir));
+        }
         let bind = |source| Error::Bind { address: config.gateway.to_string(), source };
         let listener = TcpListener::bind(config.gateway).await.map_err(bind)?;
         let gateway = listener.local_addr().map_err(bind)?;

@@ -28,6 +28,7 @@ Exit codes:
   3  a proof failed: a signature, a hash, an age, a rule of the archive gate
   4  the registry or the agent could not be reached
   5  no choice of versions satisfies what is wanted
+  6  `run --offline` on a host that keeps nothing to run
 
 Environment:
   MODUNEST_LOG         what is logged, for example debug or modunest_agent=trace

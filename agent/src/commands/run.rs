@@ -11,7 +11,7 @@ pub(super) struct Arguments {
     /// Use the lock file as it is
     #[arg(long)]
     frozen: bool,
-    /// Use no network: run the current generation
+    /// Use no network: run the current generation, or end where there is none
     #[arg(long)]
     offline: bool,
 }

@@ -58,7 +58,7 @@ impl AgentBuilder {
         self
     }
 
-    /// Uses no network: runs what was proven and kept before.
+    /// Uses no network: runs what was proven and kept before. Where nothing was, it does not start.
     pub fn offline(mut self) -> Self {
         self.options.offline = true;
         self

@@ -34,7 +34,16 @@ impl Process {
         config: &Path,
         variables: impl IntoIterator<Item = (&'v str, &'v str)>,
     ) -> Process {
-        let process = Process::spawn(config, variables);
+        Process::start_asked(config, &["run"], variables).await
+    }
+
+    /// The same, with these arguments.
+    async fn start_asked<'v>(
+        config: &Path,
+        arguments: &[&str],
+        variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+    ) -> Process {
+        let process = Process::spawn(config, arguments, variables);
         wait_for("the first sync", async || {
             let status = process.try_status().await;
             status.is_some_and(|status| status.last_sync.is_some())
@@ -46,10 +55,11 @@ impl Process {
     /// Starts it, and waits for nothing.
     fn spawn<'v>(
         config: &Path,
+        arguments: &[&str],
         variables: impl IntoIterator<Item = (&'v str, &'v str)>,
     ) -> Process {
         modunest_runtime::http::install_crypto();
-        let mut command = agent(config, &["run"]);
+        let mut command = agent(config, arguments);
         command.envs(variables);
         let log = std::fs::File::create(config.with_extension("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -208,6 +218,30 @@ async fn a_hangup_reads_the_configuration_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_nothing_to_run_offline_ends_at_once_and_says_so() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &[], &route("/page")));
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_file(&registry, folder.path(), &[("demo/page", "^1")]);
+    let ended = run(&config, &["run", "--offline"]);
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(6), "{said}");
+    let state = folder.path().join("state");
+    let why = format!("error: nothing is kept in {} to run without a network;", state.display());
+    assert!(said.contains(&why), "{said}");
+    assert!(said.contains("`modunest-agent sync --bundle FILE`"), "{said}");
+    // It asked nobody, and listened nowhere.
+    assert_eq!(registry.take_requests(), []);
+    assert!(!said.contains("listening"), "{said}");
+
+    // What it says is what helps.
+    text(run(&config, &["sync"]));
+    let process = Process::start_asked(&config, &["run", "--offline"], []).await;
+    assert_eq!(process.get("/page").await, (200, "demo/page 1.0.0 says hello".to_owned()));
+    process.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn signals_during_the_start_are_heeded() {
     // The first sync waits for the registry.
     let registry = Registry::start().await;
@@ -217,7 +251,7 @@ async fn signals_during_the_start_are_heeded() {
     let collector = Collector::start().await;
     let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str())];
 
-    let process = Process::spawn(&config, variables);
+    let process = Process::spawn(&config, &["run"], variables);
     wait_for("the admin API", async || process.try_status().await.is_some()).await;
     assert_eq!(process.status().await.last_sync, None);
     process.signal(Signal::HUP);
