@@ -6,6 +6,7 @@ mod facts;
 mod load;
 mod news;
 mod pause;
+mod retries;
 mod servers;
 mod turn;
 mod upkeep;

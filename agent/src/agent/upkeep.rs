@@ -1,4 +1,5 @@
 //! What is looked after while plugins run: their health, their schedules, their private folders,
+//! those that have failed,
 //! and instances that were replaced.
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use modunest_core::time::Timestamp;
 use modunest_sdk::abi::RequestKind;
 use tokio::sync::watch;
 
+use super::retries::Retries;
 use super::turn::told;
 use super::{Inner, STOP_TIMEOUT};
 use crate::blocking;
@@ -33,6 +35,7 @@ impl Inner {
     pub(super) async fn keep_up(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let running = Running::default();
         let settling = Settling::default();
+        let mut retries = Retries::default();
         let mut minute = modunest_runtime::clock::now().as_secs() / 60;
         let (mut given_back, mut left_behind) = (Instant::now(), false);
         loop {
@@ -43,6 +46,7 @@ impl Inner {
             let host = self.host.load_full();
             self.clone().ask_after_health(&host);
             self.look_after_trials(&settling, &host);
+            self.look_after_failed(&mut retries, &host);
             let now = modunest_runtime::clock::now().as_secs() / 60;
             for due in minutes(minute, now) {
                 let at = Timestamp::from_millis(due * 60_000);
@@ -112,6 +116,31 @@ impl Inner {
                 lock(&settling).remove(&plugin);
             });
         }
+    }
+
+    /// Loads plugins anew whose load has failed, once it is time, and with them those that could not
+    /// be without them. What serves is left alone.
+    fn look_after_failed(self: &Arc<Self>, retries: &mut Retries, host: &Host) {
+        let settings = self.config().host.lifecycle.retry;
+        if !retries.are_due(Instant::now(), &host.failed(), &settings) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            let Ok(_turn) = this.turn().await else { return };
+            // Meanwhile a sync may have loaded them.
+            let failed = this.host().failed();
+            if failed.is_empty() {
+                return;
+            }
+            let names: Vec<&str> = failed.iter().map(PluginName::as_str).collect();
+            tracing::info!(plugins = names.join(", "), "what has failed is loaded anew");
+            let loading = this.clone();
+            let loaded = blocking::run(move || loading.load_again()).await;
+            if let Err(error) = loaded.map_err(crate::Error::from).flatten() {
+                tracing::warn!(%error, "what has failed was not loaded anew");
+            }
+        });
     }
 
     fn serve_schedule(&self, running: &Running, cell: Arc<Cell>, name: ServiceName, at: Timestamp) {

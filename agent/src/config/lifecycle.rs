@@ -8,6 +8,8 @@
 //! queue = 256                 # calls that wait for the end of a swap
 //! keep_old_s = 120            # how long a replaced instance is kept to go back to
 //! on_quarantine = "unload"    # or "deny" (stays in memory, answers nothing), or "warn"
+//! retry_s = 60                # until a plugin that has failed is loaded anew; doubles; 0 for never
+//! retry_max_s = 1800          # the longest of these pauses
 //!
 //! [lifecycle.health]
 //! every_s = 10                # 0 for never
@@ -52,6 +54,8 @@ pub struct LifecycleSettings {
     pub keep_old: Duration,
     /// What becomes of a running plugin whose release is quarantined.
     pub on_quarantine: OnQuarantine,
+    /// When plugins that have failed are loaded anew.
+    pub retry: RetrySettings,
     /// How health is asked after.
     pub health: HealthSettings,
     /// Breakers of plugins that are not critical.
@@ -71,6 +75,29 @@ pub enum OnQuarantine {
     Deny,
     /// It goes on, and its status says so.
     Warn,
+}
+
+/// When a plugin that has failed is loaded anew: it could not be loaded, or ended once too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// Pause before the first time; it doubles with each. Zero for never.
+    pub first: Duration,
+    /// Longest pause. Who is well for so long begins with the first pause again.
+    pub max: Duration,
+}
+
+impl RetrySettings {
+    /// The pause behind so many loads.
+    pub(crate) fn pause(&self, loads: u32) -> Duration {
+        // Beyond, each is the longest: a day has less than 2^17 seconds.
+        self.first.saturating_mul(1 << loads.min(17)).min(self.max.max(self.first))
+    }
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        RetrySettings { first: Duration::from_secs(60), max: Duration::from_secs(30 * 60) }
+    }
 }
 
 /// How health is asked after.
@@ -97,6 +124,7 @@ impl Default for LifecycleSettings {
             queue: 256,
             keep_old: Duration::from_secs(120),
             on_quarantine: OnQuarantine::Unload,
+            retry: RetrySettings::default(),
             health: HealthSettings {
                 every: Duration::from_secs(10),
                 timeout: Duration::from_secs(2),
@@ -120,6 +148,8 @@ pub(super) struct LifecycleTable {
     queue: Option<Spanned<u64>>,
     keep_old_s: Option<Spanned<u64>>,
     on_quarantine: Option<Spanned<String>>,
+    retry_s: Option<Spanned<u64>>,
+    retry_max_s: Option<Spanned<u64>>,
     #[serde(default)]
     health: HealthTable,
     #[serde(default)]
@@ -184,6 +214,10 @@ impl Check<'_> {
             (0, DAY_S),
             defaults.keep_old.as_secs(),
         );
+        let RetrySettings { first, max } = defaults.retry;
+        let retry_s = (table.retry_s, table.retry_max_s);
+        let first_s = self.number("lifecycle.retry_s", retry_s.0, (0, DAY_S), first.as_secs());
+        let max_s = self.number("lifecycle.retry_max_s", retry_s.1, (1, DAY_S), max.as_secs());
         let on_quarantine = match table.on_quarantine {
             None => defaults.on_quarantine,
             Some(text) => match text.get_ref().as_str() {
@@ -205,6 +239,10 @@ impl Check<'_> {
             queue: queue as usize,
             keep_old: Duration::from_secs(keep_s),
             on_quarantine,
+            retry: RetrySettings {
+                first: Duration::from_secs(first_s),
+                max: Duration::from_secs(max_s),
+            },
             health: self.health(table.health, defaults.health),
             breaker: self.breaker("lifecycle.breaker", table.breaker, defaults.breaker),
             critical_breaker: self.breaker(

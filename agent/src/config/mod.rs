@@ -66,7 +66,7 @@ pub use canary::{CanaryRule, CanarySettings};
 pub use component::ComponentSettings;
 pub use gateway::GatewaySettings;
 pub use grants::Grants;
-pub use lifecycle::{HealthSettings, LifecycleSettings, OnQuarantine};
+pub use lifecycle::{HealthSettings, LifecycleSettings, OnQuarantine, RetrySettings};
 pub use links::{GuardRule, LinkSettings, ServiceRule};
 pub use network::{Network, is_public};
 pub use process::{CALLS_MAX, ProcessSettings};

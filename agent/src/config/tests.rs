@@ -113,6 +113,8 @@ fn lifecycle_is_read_and_bounded() {
     let more = r#"
 [lifecycle]
 on_quarantine = "deny"
+retry_s = 5
+retry_max_s = 20
 [lifecycle.breaker]
 failures = 3
 failure_percent = 50
@@ -122,6 +124,8 @@ open_s = 1
     let lifecycle = parse(&(good() + more), Path::new("")).unwrap().host.lifecycle;
     assert_eq!(lifecycle.on_quarantine, OnQuarantine::Deny);
     assert_eq!((lifecycle.breaker.failures, lifecycle.breaker.rate.unwrap().window), (3, 20));
+    let pauses = [0, 1, 2, 3, u32::MAX].map(|loads| lifecycle.retry.pause(loads).as_secs());
+    assert_eq!(pauses, [5, 10, 20, 20, 20]);
     let critical = lifecycle.critical_breaker;
     assert_eq!((critical.failures, critical.open_ms, critical.rate), (10, 1000, None));
     let wrong = more

@@ -50,7 +50,7 @@ impl HealthRecord {
             self.failures = 0;
             return Verdict::Restart;
         }
-        if self.failures == settings.failures { Verdict::Unhealthy } else { Verdict::Same }
+        Verdict::Unhealthy
     }
 
     /// Notes that what it runs in was started again: what it failed at before counts no more.
@@ -87,7 +87,8 @@ mod tests {
         assert_eq!([note(4, false), note(5, false), note(6, false)], [Same, Same, Restart]);
         assert_eq!([note(7, false), note(8, false), note(9, false)], [Same, Same, Restart]);
         assert_eq!([note(10, false), note(11, false), note(12, false)], [Same, Same, Unhealthy]);
-        assert_eq!([note(13, false), note(14, true), note(15, true)], [Same, Recovered, Same]);
+        // Each time anew: what it is shown as may have been another since.
+        assert_eq!([note(13, false), note(14, true), note(15, true)], [Unhealthy, Recovered, Same]);
         // The first two restarts are forgotten.
         let later = 15 + RESTARTS_WITHIN_MS;
         let verdicts = [later, later + 1, later + 2].map(|now_ms| note(now_ms, false));
@@ -108,7 +109,7 @@ mod tests {
         let settings = HealthSettings { restart: false, failures: 1, ..SETTINGS };
         let mut record = HealthRecord::default();
         assert_eq!(record.note(1, &settings, false), Verdict::Unhealthy);
-        assert_eq!(record.note(2, &settings, false), Verdict::Same);
+        assert_eq!(record.note(2, &settings, false), Verdict::Unhealthy);
         assert_eq!(record.note(3, &settings, true), Verdict::Recovered);
     }
 }

@@ -24,6 +24,44 @@ pub struct Call<'a> {
     pub deadline_ms: u64,
 }
 
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// The plugin was not called: it takes no calls now, it is left alone, or no place was free for
+    /// the call until its deadline. It is not to blame for this call.
+    Refused(Error),
+    /// It failed at the call, or the call did not end.
+    Failed(Error),
+}
+
+impl Unserved {
+    /// What the caller hears.
+    pub fn into_error(self) -> Error {
+        match self {
+            Unserved::Refused(error) | Unserved::Failed(error) => error,
+        }
+    }
+
+    /// The same, still here.
+    pub(super) fn error(&self) -> &Error {
+        match self {
+            Unserved::Refused(error) | Unserved::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Unserved {
+    fn from(error: Error) -> Self {
+        Unserved::Failed(error)
+    }
+}
+
+impl From<Unserved> for Error {
+    fn from(unserved: Unserved) -> Self {
+        unserved.into_error()
+    }
+}
+
 /// A running plugin. Calls block, unless they are futures, and may come from several threads at
 /// once. Dropping it frees it, once no call runs any more.
 pub trait Instance: Send + Sync {
@@ -32,6 +70,14 @@ pub trait Instance: Send + Sync {
     /// # Errors
     /// What the plugin answered, or what became of it.
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error>;
+
+    /// Serves a call, and tells where the plugin was not called at all.
+    ///
+    /// # Errors
+    /// As [`Instance::call`].
+    fn try_call(&self, call: Call<'_>) -> Result<OwnedBuffer, Unserved> {
+        self.call(call).map_err(Unserved::Failed)
+    }
 
     /// Whether [`Instance::call_async`] holds no thread while it waits.
     fn is_async(&self) -> bool {
@@ -42,9 +88,9 @@ pub trait Instance: Send + Sync {
     /// whose future is dropped is given up.
     ///
     /// # Errors
-    /// As [`Instance::call`].
-    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Error>> {
-        Box::pin(async move { self.call(call) })
+    /// As [`Instance::try_call`].
+    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Unserved>> {
+        Box::pin(async move { self.try_call(call) })
     }
 
     /// Asks whether it can do its work.

@@ -47,7 +47,7 @@ mod tests;
 mod tier;
 mod vitals;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ pub use events::EventCounters;
 pub use guards::GuardRefusal;
 pub use health::{HealthRecord, Verdict};
 pub(crate) use instance::OwnedCall;
-pub use instance::{Call, Instance};
+pub use instance::{Call, Instance, Unserved};
 pub use links::LinkStatus;
 pub use native::LoadError;
 pub(crate) use native::libc_version;
@@ -168,6 +168,16 @@ impl Host {
             let (is_ready, detail) = cell.standing(&mut known);
             (&**cell, is_ready, detail)
         })
+    }
+
+    /// Plugins whose load began and has failed, or that have ended once too often: another load may
+    /// do. None where a release was condemned, which no load is to bring back.
+    pub(crate) fn failed(&self) -> BTreeSet<PluginName> {
+        if self.cells.values().any(|cell| cell.status().state == State::Denied) {
+            return BTreeSet::new();
+        }
+        let failed = self.cells.values().filter(|cell| cell.may_load_anew());
+        failed.map(|cell| cell.name().clone()).collect()
     }
 
     /// Names of all plugins, dependencies before those that need them.

@@ -7,7 +7,7 @@ use modunest_core::statement::TrustLevel;
 
 use super::{Tier, component};
 use crate::config::{
-    CanarySettings, HostSettings, LifecycleSettings, OnQuarantine, ProcessSettings,
+    CanarySettings, HostSettings, LifecycleSettings, OnQuarantine, ProcessSettings, RetrySettings,
 };
 
 /// Where an instance runs and under which settings it was made, as far as it keeps them for as
@@ -83,6 +83,8 @@ fn kept(lifecycle: &LifecycleSettings, is_critical: bool) -> LifecycleSettings {
         // Of a switch, not of an instance.
         drain_timeout: Duration::ZERO,
         keep_old: Duration::ZERO,
+        // Of the next instance.
+        retry: RetrySettings::default(),
         canary: CanarySettings::default(),
         on_quarantine: OnQuarantine::Unload,
         ..lifecycle.clone()
@@ -124,6 +126,7 @@ mod tests {
         let breaker: Change = |s| s.lifecycle.breaker.failures += 1;
         let critical: Change = |s| s.lifecycle.critical_breaker.failures += 1;
         let canary: Change = |s| s.lifecycle.canary.common.share_percent += 1;
+        let retry: Change = |s| s.lifecycle.retry.first += Duration::from_secs(1);
         let memory: Change = |s| s.process.memory_max_bytes += 1;
         let own_group: Change = |s| s.process.share = vec![vec!["demo/*".parse().unwrap()]];
         let other_group: Change = |s| s.process.share = vec![vec!["other/*".parse().unwrap()]];
@@ -140,6 +143,7 @@ mod tests {
             ("breaker", breaker, &all),
             ("critical breaker", critical, &[]),
             ("canary", canary, &[]),
+            ("retry", retry, &[]),
             ("memory", memory, &[process, runner]),
             ("own group", own_group, &[process, runner]),
             ("other group", other_group, &[]),

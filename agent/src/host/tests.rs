@@ -378,6 +378,33 @@ impl Instance for Silent {
     }
 }
 
+/// Has no place free for any call.
+struct Full;
+
+impl Instance for Full {
+    fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        self.try_call(call).map_err(Unserved::into_error)
+    }
+    fn try_call(&self, call: Call<'_>) -> Result<OwnedBuffer, Unserved> {
+        Err(match call.kind {
+            RequestKind::Lifecycle => Error::Unsupported("no hooks".to_owned()).into(),
+            _ => Unserved::Refused(Error::DeadlineExceeded("no turn".to_owned())),
+        })
+    }
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_late_health_answer_counts_only_where_no_call_has_ended_meanwhile() {
     let cell = cell("demo/back", "", &[]);
@@ -391,4 +418,57 @@ fn a_late_health_answer_counts_only_where_no_call_has_ended_meanwhile() {
     assert_eq!([ask(), ask()], [None, None]);
     assert_eq!(ask().unwrap(), "its health check failed: it did not end within 2000 ms");
     assert_eq!(cell.status().state, State::Unhealthy);
+}
+
+#[tokio::test]
+async fn a_plugin_that_has_no_place_free_is_not_left_alone_for_that() {
+    let full = cell("demo/back", "", &[]);
+    full.set(State::Loading, None);
+    full.open(Loaded::Other(Box::new(Full))).unwrap();
+    let kinds = [RequestKind::Service, RequestKind::Http, RequestKind::Event];
+    for call in [kinds; 6].as_flattened().iter().map(|kind| Call { kind: *kind, ..service_call() })
+    {
+        assert!(matches!(full.call(call), Err(Error::DeadlineExceeded(_))));
+        let call = OwnedCall {
+            kind: call.kind,
+            target: call.target.to_owned(),
+            payload: Vec::new(),
+            trace: String::new(),
+            caller: String::new(),
+            deadline_ms: 0,
+        };
+        assert!(matches!(full.clone().call_async(call).await, Err(Error::DeadlineExceeded(_))));
+    }
+    assert!(full.breakers().are_quiet());
+    // Whoever looks at figures sees them all the same.
+    assert_eq!(full.meter().read().count(Outcome::Late), 36);
+}
+
+#[test]
+fn a_switch_that_does_not_come_about_leaves_a_plugin_as_it_was() {
+    let soon = || Instant::now() + Duration::from_secs(60);
+    let cold = || Some("it has a cold".to_owned());
+    let plugin = cell("demo/back", "", &[]);
+    open(&plugin);
+    assert!(plugin.turn_from(&[State::Ready], State::Unhealthy, cold()));
+    let before = plugin.status();
+    plugin.hold_calls(soon()).unwrap();
+    assert_eq!(plugin.status().state, State::Switching);
+    plugin.release_calls();
+    assert_eq!(plugin.status(), before);
+    assert!(plugin.call(service_call()).is_ok());
+    // What is found out meanwhile holds behind it.
+    plugin.hold_calls(soon()).unwrap();
+    assert!(plugin.turn_from(&[State::Unhealthy], State::Ready, None));
+    assert_eq!(plugin.status().state, State::Switching);
+    plugin.release_calls();
+    assert_eq!((plugin.status().state, plugin.status().reason), (State::Ready, None));
+    plugin.hold_calls(soon()).unwrap();
+    assert!(plugin.turn_from(&[State::Ready], State::Restarting, cold()));
+    plugin.release_calls();
+    assert_eq!((plugin.status().state, plugin.status().reason), (State::Restarting, cold()));
+    assert!(matches!(plugin.call(service_call()), Err(Error::Unavailable(_))));
+    // Where there was no switch, nothing is to be undone.
+    plugin.release_calls();
+    assert_eq!(plugin.status().state, State::Restarting);
 }

@@ -60,15 +60,19 @@ impl Outcome {
 
     /// How a call with this answer ended, for a client that still waits.
     pub fn of<T>(answer: &Result<T, Error>) -> Outcome {
-        match answer {
-            Ok(_) => Outcome::Answered,
-            Err(Error::Failed(_)) => Outcome::Failed,
-            Err(Error::Panicked(_)) => Outcome::Panicked,
-            Err(Error::DeadlineExceeded(_)) => Outcome::Late,
-            Err(Error::Unavailable(_)) => Outcome::Unavailable,
-            Err(Error::Unsupported(_) | Error::NotFound(_)) => Outcome::Unknown,
-            Err(Error::InvalidInput(_)) => Outcome::Invalid,
-            Err(Error::Denied(_)) => Outcome::Denied,
+        answer.as_ref().err().map_or(Outcome::Answered, Outcome::of_error)
+    }
+
+    /// The same of a call that ended with an error.
+    pub(crate) fn of_error(error: &Error) -> Outcome {
+        match error {
+            Error::Failed(_) => Outcome::Failed,
+            Error::Panicked(_) => Outcome::Panicked,
+            Error::DeadlineExceeded(_) => Outcome::Late,
+            Error::Unavailable(_) => Outcome::Unavailable,
+            Error::Unsupported(_) | Error::NotFound(_) => Outcome::Unknown,
+            Error::InvalidInput(_) => Outcome::Invalid,
+            Error::Denied(_) => Outcome::Denied,
         }
     }
 

@@ -8,6 +8,7 @@ use modunest_core::archive::PackFile;
 
 use crate::links::{commands, only, plugin, start, tell};
 use crate::plugins::{linked, linked_with};
+use crate::process::{kill, runs};
 use crate::registry::Registry;
 
 fn publisher(more: &str) -> String {
@@ -192,6 +193,48 @@ async fn waiting_events_go_over_to_the_next_generation() {
     until(&agent, "demo/one", |c| c.delivered == 4).await;
     assert_eq!(tell(&agent, "/one", "seen").await.1, "event hold b\nevent c\nevent d\n");
     assert_eq!(counters(&agent, "demo/one").dead, 0);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_crashes_gets_what_waits_when_it_is_back() {
+    let registry = Registry::start().await;
+    registry.publish(linked("demo/pub", &publisher(""), vec![]));
+    registry.publish(linked("demo/one", &receiver("one", 64), vec![]));
+    let (agent, _folder) = start(&registry, &["demo/one"], |config| {
+        // Longer than all attempts at an event together.
+        config.host.process.restarts.first_pause = Duration::from_secs(2);
+    })
+    .await;
+    for n in 0..8 {
+        let (status, text) = tell(&agent, "/pub", format!("publish added slow {n}")).await;
+        assert_eq!((status, text.as_str()), (200, ""));
+    }
+    until(&agent, "demo/one", |c| c.delivered >= 1).await;
+    kill(runs(&agent, "demo/one").pid.unwrap());
+    until(&agent, "demo/one", |c| c.delivered + c.dead == 8).await;
+    assert_eq!(counters(&agent, "demo/one").dead, 0);
+    assert_eq!(plugin(&agent, "demo/one").restarts, Some(1));
+    // All but those that its first life had dealt with.
+    let (_, seen) = tell(&agent, "/one", "seen").await;
+    assert!(seen.ends_with("event slow 6\nevent slow 7\n"), "{seen}");
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_nobody_can_deal_with_leaves_the_rest_of_its_receiver() {
+    let registry = Registry::start().await;
+    registry.publish(linked("demo/pub", &publisher(""), vec![]));
+    registry.publish(linked("demo/one", &receiver("one", 64), vec![]));
+    let (agent, _folder) = start(&registry, &["demo/one"], |_| {}).await;
+    for payload in ["never a", "b", "never c", "d"] {
+        assert_eq!(tell(&agent, "/pub", format!("publish added {payload}")).await.0, 200);
+    }
+    until(&agent, "demo/one", |c| c.delivered + c.dead == 4).await;
+    let EventCounters { delivered, retried, dead, .. } = counters(&agent, "demo/one");
+    assert_eq!((delivered, retried, dead), (2, 8, 2));
+    assert_eq!(tell(&agent, "/one", "seen").await, (200, "event b\nevent d\n".to_owned()));
+    assert_eq!(plugin(&agent, "demo/one").breaker, "closed");
     agent.shutdown().await;
 }
 

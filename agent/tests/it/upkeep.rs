@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use modunest_agent::config::RetrySettings;
 use modunest_agent::sync::Options;
 use modunest_agent::{Agent, Config};
 
-use crate::plugins::{ECHO, release, route, uses};
+use crate::plugins::{ECHO, hostile, release, route, uses};
+use crate::process::{plugin, runs};
 use crate::registry::Registry;
 
 const UPDATE: Options = Options { frozen: false, offline: false, update: true };
@@ -145,6 +147,65 @@ pub async fn wait_for(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         assert!(Instant::now() < until, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Lets whatever fails be loaded anew at the next look.
+fn retried_at_once(mut config: Config) -> Config {
+    let soon = Duration::from_millis(1);
+    config.host.lifecycle.retry = RetrySettings { first: soon, max: soon };
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_loaded_is_loaded_anew_with_those_that_need_it() {
+    let registry = Registry::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let license = folder.path().join("license");
+    let needs = format!("NEEDS_FILE=\"{}\"", license.display());
+    registry.publish(release("demo/base", "1.0.0", &[&needs], ECHO));
+    let more = uses("demo/base", "^1") + &route("/user");
+    registry.publish(release("demo/user", "1.0.0", &["FORWARD_PLUGIN=\"demo/base\""], &more));
+    registry.publish(release("demo/good", "1.0.0", &[], &route("/good")));
+    let config = registry.config(folder.path(), &[("demo/user", "^1"), ("demo/good", "^1")]);
+    let mut config = retried_at_once(config);
+    // There, a plugin sees the files of the host.
+    config.host.in_process = vec!["demo/*".parse().unwrap()];
+    let agent = Agent::start(config).await.unwrap();
+    let reason = "failed: no license file";
+    assert_eq!(
+        states(&agent),
+        [
+            format!("demo/base failed {reason}"),
+            "demo/good ready".to_owned(),
+            format!("demo/user blocked needs demo/base 1.0.0, which failed: {reason}"),
+        ]
+    );
+    let since = agent.status().plugins[1].since.clone();
+    std::fs::write(&license, "").unwrap();
+    wait_for("what it needs", async || get(&agent, "/user").await.0 == 200).await;
+    assert_eq!(states(&agent), ["demo/base ready", "demo/good ready", "demo/user ready"]);
+    // What served has been left alone.
+    assert_eq!(agent.status().plugins[1].since, since);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_once_too_often_is_loaded_anew() {
+    let registry = Registry::start().await;
+    registry.publish(hostile("demo/bad", &[], &(route("/bad/{action}") + ECHO)));
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = retried_at_once(registry.config(folder.path(), &[("demo/bad", "^1")]));
+    config.host.process.restarts.restarts_max = 0;
+    let agent = Agent::start(config).await.unwrap();
+    let before = runs(&agent, "demo/bad").pid.unwrap();
+    assert_eq!(get(&agent, "/bad/exit").await.0, 503);
+    let is_back = async || {
+        let seen = plugin(&agent, "demo/bad");
+        seen.state == "ready"
+            && seen.runs.and_then(|runs| runs.pid).is_some_and(|pid| pid != before)
+    };
+    wait_for("another process", is_back).await;
+    agent.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

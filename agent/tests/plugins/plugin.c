@@ -69,6 +69,9 @@ static int32_t create(const modunest_host_table *table, modunest_bytes config, v
     (void)out;
     return text(error, MODUNEST_FAILED, "no license server");
 #endif
+#ifdef NEEDS_FILE
+    if (access(NEEDS_FILE, F_OK)) return text(error, MODUNEST_FAILED, "no license file");
+#endif
     (void)error;
     *out = malloc(1);
     return MODUNEST_OK;

@@ -18,6 +18,22 @@ struct All {
     plugin: Breaker,
     /// Made at a service's first failure.
     services: BTreeMap<String, Breaker>,
+    /// Made at the first failure of an event.
+    events: Option<Breaker>,
+}
+
+/// The part of a plugin that a call is for, as far as breakers tell calls apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// None that has a breaker of its own: a route, a guard or a schedule.
+    Plugin,
+    /// `service` or `service/method`.
+    Service(&'a str),
+    /// An event of another plugin.
+    Event {
+        /// How often one is tried at most: that alone opens no breaker.
+        attempts: u32,
+    },
 }
 
 /// The service of a call to `service` or `service/method`.
@@ -29,14 +45,14 @@ pub(in crate::host) fn service_of(target: &str) -> &str {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket {
     plugin_probe: bool,
-    service_probe: bool,
+    part_probe: bool,
 }
 
 /// A call that was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Whether the service's breaker is the one that refused, not the plugin's.
-    pub by_service: bool,
+    /// Whether the breaker of the part is the one that refused, not the plugin's.
+    pub by_part: bool,
     /// When it is worth trying again, in Unix milliseconds.
     pub retry_at_ms: u64,
 }
@@ -50,6 +66,7 @@ impl Breakers {
                 settings,
                 plugin: Breaker::new(settings),
                 services: BTreeMap::new(),
+                events: None,
             }),
         }
     }
@@ -60,27 +77,31 @@ impl Breakers {
         !self.noisy.load(Ordering::Acquire)
     }
 
-    /// Whether a call may be made: `service` is what is called where that is one, with or without
-    /// a method. Nothing is locked and no clock is read while all goes well.
+    /// Whether a call of this part may be made. Nothing is locked and no clock is read while all
+    /// goes well.
     ///
     /// # Errors
     /// Which breaker refuses, and until when.
     #[inline]
-    pub fn admit(&self, service: Option<&str>, now: impl Fn() -> u64) -> Result<Ticket, Refused> {
-        if self.are_quiet() { Ok(Ticket::default()) } else { self.admit_noisy(service, now()) }
+    pub fn admit(&self, part: Part<'_>, now: impl Fn() -> u64) -> Result<Ticket, Refused> {
+        if self.are_quiet() { Ok(Ticket::default()) } else { self.admit_noisy(part, now()) }
     }
 
     #[cold]
-    fn admit_noisy(&self, service: Option<&str>, now_ms: u64) -> Result<Ticket, Refused> {
-        let service = service.map(service_of);
+    fn admit_noisy(&self, part: Part<'_>, now_ms: u64) -> Result<Ticket, Refused> {
         let mut all = self.lock();
+        let service = match part {
+            Part::Plugin => None,
+            Part::Service(target) => Some(service_of(target)),
+            Part::Event { .. } => return all.admit_event(now_ms),
+        };
         let mut ticket = Ticket::default();
         if let Some(breaker) = service.and_then(|service| all.services.get_mut(service)) {
             match breaker.admit(now_ms) {
                 Admission::Allowed => {}
-                Admission::Probe => ticket.service_probe = true,
+                Admission::Probe => ticket.part_probe = true,
                 Admission::Refused { retry_at_ms } => {
-                    return Err(Refused { by_service: true, retry_at_ms });
+                    return Err(Refused { by_part: true, retry_at_ms });
                 }
             }
         }
@@ -89,9 +110,9 @@ impl Breakers {
             Admission::Probe => ticket.plugin_probe = true,
             Admission::Refused { retry_at_ms } => {
                 if let Some(breaker) = service.and_then(|name| all.services.get_mut(name)) {
-                    breaker.record(now_ms, ticket.service_probe, Outcome::Abandoned);
+                    breaker.record(now_ms, ticket.part_probe, Outcome::Abandoned);
                 }
-                return Err(Refused { by_service: false, retry_at_ms });
+                return Err(Refused { by_part: false, retry_at_ms });
             }
         }
         Ok(ticket)
@@ -102,20 +123,20 @@ impl Breakers {
     #[inline]
     pub fn record(
         &self,
-        service: Option<&str>,
+        part: Part<'_>,
         ticket: Ticket,
         outcome: Outcome,
         now: impl Fn() -> u64,
         turn: impl Fn(bool),
     ) -> bool {
         let is_quiet = outcome != Outcome::Failure && self.are_quiet();
-        !is_quiet && self.record_noisy(service, ticket, outcome, now(), turn)
+        !is_quiet && self.record_noisy(part, ticket, outcome, now(), turn)
     }
 
     #[cold]
     fn record_noisy(
         &self,
-        service: Option<&str>,
+        part: Part<'_>,
         ticket: Ticket,
         outcome: Outcome,
         now_ms: u64,
@@ -124,11 +145,14 @@ impl Breakers {
         let mut guard = self.lock();
         let all = &mut *guard;
         let before = all.openings();
-        match service.map(service_of) {
-            Some(service) => all.record_service(service, ticket, outcome, now_ms),
-            None => all.plugin.record(now_ms, ticket.plugin_probe, outcome),
+        match part {
+            Part::Plugin => all.plugin.record(now_ms, ticket.plugin_probe, outcome),
+            Part::Service(target) => {
+                all.record_service(service_of(target), ticket, outcome, now_ms);
+            }
+            Part::Event { attempts } => all.record_event(attempts, ticket, outcome, now_ms),
         }
-        let quiet = all.plugin.is_quiet() && all.services.values().all(Breaker::is_quiet);
+        let quiet = all.plugin.is_quiet() && all.parts().all(Breaker::is_quiet);
         let opened = all.openings() > before;
         self.noisy.store(!quiet, Ordering::Release);
         turn(quiet);
@@ -141,6 +165,7 @@ impl Breakers {
         let mut all = self.lock();
         all.plugin = Breaker::new(all.settings);
         all.services.clear();
+        all.events = None;
         let noisy = all.settings.are_noisy();
         self.noisy.store(noisy, Ordering::Release);
         turn(!noisy);
@@ -151,6 +176,11 @@ impl Breakers {
         let all = self.lock();
         let open = all.services.iter().filter(|(_, one)| one.state() != BreakerState::Closed);
         (all.plugin.clone(), open.map(|(name, one)| (name.clone(), one.state())).collect())
+    }
+
+    /// Where the breaker of its events stands.
+    pub fn of_events(&self) -> BreakerState {
+        self.lock().events.as_ref().map_or(BreakerState::Closed, Breaker::state)
     }
 
     /// A panic while it was held would be one of ours, between two assignments of numbers.
@@ -168,7 +198,7 @@ impl All {
         let breaker = self.services.get_mut(service);
         let is_known = failed && breaker.as_ref().is_some_and(|breaker| breaker.is_failing());
         if let Some(breaker) = breaker {
-            breaker.record(now_ms, ticket.service_probe, outcome);
+            breaker.record(now_ms, ticket.part_probe, outcome);
         }
         // The service's breaker deals with what it has begun to count; a probe is one all the same.
         if !is_known || ticket.plugin_probe {
@@ -176,7 +206,38 @@ impl All {
         }
     }
 
+    /// The plugin's breaker keeps an event out, and never lets one in to try: it would not hear of
+    /// its end.
+    fn admit_event(&mut self, now_ms: u64) -> Result<Ticket, Refused> {
+        let retry_at_ms = self.plugin.open_until_ms();
+        if now_ms < retry_at_ms {
+            return Err(Refused { by_part: false, retry_at_ms });
+        }
+        match self.events.as_mut().map(|events| events.admit(now_ms)) {
+            None | Some(Admission::Allowed) => Ok(Ticket::default()),
+            Some(Admission::Probe) => Ok(Ticket { part_probe: true, ..Ticket::default() }),
+            Some(Admission::Refused { retry_at_ms }) => Err(Refused { by_part: true, retry_at_ms }),
+        }
+    }
+
+    /// Attempts at one event are no share of the events, so no rate is kept.
+    fn record_event(&mut self, attempts: u32, ticket: Ticket, outcome: Outcome, now_ms: u64) {
+        if outcome == Outcome::Failure && self.events.is_none() {
+            let failures = self.settings.failures.max(attempts.saturating_add(1));
+            let settings = BreakerSettings { failures, rate: None, ..self.settings };
+            self.events = Some(Breaker::new(settings));
+        }
+        if let Some(events) = &mut self.events {
+            events.record(now_ms, ticket.part_probe, outcome);
+        }
+    }
+
+    /// The breakers of parts.
+    fn parts(&self) -> impl Iterator<Item = &Breaker> {
+        self.services.values().chain(&self.events)
+    }
+
     fn openings(&self) -> u64 {
-        self.plugin.openings() + self.services.values().map(Breaker::openings).sum::<u64>()
+        self.plugin.openings() + self.parts().map(Breaker::openings).sum::<u64>()
     }
 }

@@ -1,12 +1,13 @@
-//! Circuit breakers: a plugin, or a service of it, that fails again and again is left alone
+//! Circuit breakers: a plugin, or a part of it, that fails again and again is left alone
 //! for a while, so that its callers hear so at once instead of waiting for one more failure.
 //!
 //! Pure: the time comes in, the decision goes out. [`Breaker`] is one machine; [`Breakers`]
-//! are those of a plugin, one for all of its calls and one for each service.
+//! are those of a plugin, one for all of its calls, one for each service, and one for its events.
 //!
 //! A service that fails is its own breaker's to deal with. The plugin's hears of the first failure
 //! in a row of each service and of nothing more, so it takes several services that fail at the same
-//! time, or routes, events and guards, which have no breaker of their own, to open it.
+//! time, or routes, guards and schedules, which have no breaker of their own, to open it. Of events
+//! it hears nothing: one that nobody can deal with comes again and again.
 
 mod guarded;
 #[cfg(test)]
@@ -15,7 +16,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub(super) use guarded::service_of;
-pub use guarded::{Breakers, Refused, Ticket};
+pub use guarded::{Breakers, Part, Refused, Ticket};
 
 /// Calls that a rate looks back on at most: one bit each.
 pub const WINDOW_MAX: u32 = 64;
@@ -101,7 +102,8 @@ pub enum Outcome {
     Success,
     /// It failed, panicked, was late, or broke off.
     Failure,
-    /// It was not made after all, or its client went away before its end.
+    /// It was not made after all, for example because no place was free for it, or its client went
+    /// away before its end.
     Abandoned,
 }
 

@@ -64,8 +64,9 @@ fn call(
     outcome: Outcome,
     now_ms: u64,
 ) -> Result<(), Refused> {
-    let ticket = breakers.admit(service, || now_ms)?;
-    breakers.record(service, ticket, outcome, || now_ms, |_| {});
+    let part = service.map_or(Part::Plugin, Part::Service);
+    let ticket = breakers.admit(part, || now_ms)?;
+    breakers.record(part, ticket, outcome, || now_ms, |_| {});
     Ok(())
 }
 
@@ -78,7 +79,7 @@ fn a_service_is_left_alone_while_the_others_go_on() {
         call(target, Outcome::Failure, now_ms as u64).unwrap();
     }
     let refused = call("bad/get", Outcome::Success, 50).unwrap_err();
-    assert_eq!(refused, Refused { by_service: true, retry_at_ms: 102 });
+    assert_eq!(refused, Refused { by_part: true, retry_at_ms: 102 });
     let (plugin, services) = breakers.states();
     assert_eq!(plugin.state(), BreakerState::Closed);
     assert_eq!(services, [("bad".to_owned(), BreakerState::Open)]);
@@ -86,7 +87,7 @@ fn a_service_is_left_alone_while_the_others_go_on() {
     // Its probes fail as well, and that is its own matter, too.
     for now_ms in [102, 202, 302, 402] {
         call("bad", Outcome::Failure, now_ms).unwrap();
-        assert!(call("bad", Outcome::Success, now_ms + 99).unwrap_err().by_service);
+        assert!(call("bad", Outcome::Success, now_ms + 99).unwrap_err().by_part);
     }
     call("good", Outcome::Success, 410).unwrap();
     call("bad", Outcome::Success, 502).unwrap();
@@ -102,7 +103,7 @@ fn what_fails_everywhere_is_left_alone_as_a_whole() {
     for (now_ms, service) in ["one", "two", "three"].into_iter().enumerate() {
         call(Some(service), Outcome::Failure, now_ms as u64).unwrap();
     }
-    let refused = Refused { by_service: false, retry_at_ms: 102 };
+    let refused = Refused { by_part: false, retry_at_ms: 102 };
     assert_eq!(call(Some("good"), Outcome::Success, 70), Err(refused));
     assert_eq!(call(None, Outcome::Success, 70), Err(refused));
     // A probe opens it anew, though it is not the first failure of its service.
@@ -125,7 +126,7 @@ fn a_probe_of_a_service_that_the_plugins_breaker_refuses_is_not_lost() {
     let call = |service, outcome, now_ms| call(&breakers, service, outcome, now_ms);
     (0..3).for_each(|now_ms| call(Some("bad"), Outcome::Failure, now_ms).unwrap());
     (50..52).for_each(|now_ms| call(None, Outcome::Failure, now_ms).unwrap());
-    assert!(!call(Some("bad"), Outcome::Success, 103).unwrap_err().by_service);
+    assert!(!call(Some("bad"), Outcome::Success, 103).unwrap_err().by_part);
     call(Some("bad"), Outcome::Success, 170).unwrap();
 }
 
@@ -139,9 +140,48 @@ fn a_rate_is_of_the_calls_that_no_other_breaker_counts() {
         call(Some("bad"), Outcome::Success).unwrap();
         call(Some("bad"), Outcome::Failure).unwrap();
     }
-    assert!(call(Some("bad"), Outcome::Success).unwrap_err().by_service);
+    assert!(call(Some("bad"), Outcome::Success).unwrap_err().by_part);
     call(Some("good"), Outcome::Success).unwrap();
     call(None, Outcome::Success).unwrap();
+    assert_eq!(breakers.states().0.state(), BreakerState::Closed);
+}
+
+#[test]
+fn events_that_fail_keep_nobody_out_but_events() {
+    // One is tried as often as would open any other breaker.
+    let part = Part::Event { attempts: 3 };
+    let breakers = Breakers::new(SETTINGS);
+    let event = |outcome, now_ms| {
+        let ticket = breakers.admit(part, || now_ms)?;
+        breakers.record(part, ticket, outcome, || now_ms, |_| {});
+        Ok(())
+    };
+    // One that nobody can deal with, and a good one behind it.
+    (0..3).for_each(|now_ms| event(Outcome::Failure, now_ms).unwrap());
+    event(Outcome::Success, 3).unwrap();
+    assert!(breakers.are_quiet());
+    (4..8).for_each(|now_ms| event(Outcome::Failure, now_ms).unwrap());
+    assert_eq!(event(Outcome::Success, 9), Err(Refused { by_part: true, retry_at_ms: 107 }));
+    assert_eq!(breakers.of_events(), BreakerState::Open);
+    call(&breakers, None, Outcome::Success, 9).unwrap();
+    call(&breakers, Some("good"), Outcome::Success, 9).unwrap();
+    assert_eq!(breakers.states().0.state(), BreakerState::Closed);
+    (107..109).for_each(|now_ms| event(Outcome::Success, now_ms).unwrap());
+    assert!(breakers.are_quiet());
+}
+
+#[test]
+fn an_event_is_kept_out_by_the_plugins_breaker_and_is_no_probe_of_it() {
+    let part = Part::Event { attempts: 3 };
+    let breakers = Breakers::new(SETTINGS);
+    (0..3).for_each(|now_ms| call(&breakers, None, Outcome::Failure, now_ms).unwrap());
+    let refused = Refused { by_part: false, retry_at_ms: 102 };
+    assert_eq!(breakers.admit(part, || 101), Err(refused));
+    let ticket = breakers.admit(part, || 102).unwrap();
+    breakers.record(part, ticket, Outcome::Failure, || 102, |_| {});
+    // That was its own matter: the plugin is tried as if nothing had been.
+    call(&breakers, None, Outcome::Success, 103).unwrap();
+    call(&breakers, None, Outcome::Success, 103).unwrap();
     assert_eq!(breakers.states().0.state(), BreakerState::Closed);
 }
 
@@ -149,20 +189,20 @@ fn a_rate_is_of_the_calls_that_no_other_breaker_counts() {
 fn presets(settings: BreakerSettings, failures: u32, open_ms: u64) {
     let breakers = Breakers::new(settings);
     let fails = |now_ms| {
-        let ticket = breakers.admit(None, || now_ms).unwrap();
-        breakers.record(None, ticket, Outcome::Failure, || now_ms, |_| {})
+        let ticket = breakers.admit(Part::Plugin, || now_ms).unwrap();
+        breakers.record(Part::Plugin, ticket, Outcome::Failure, || now_ms, |_| {})
     };
     for failure in 1..failures {
         assert!(!fails(1_000), "{failure}");
     }
     assert!(fails(1_000));
     let retry_at_ms = 1_000 + open_ms;
-    let refused = Err(Refused { by_service: false, retry_at_ms });
-    assert_eq!(breakers.admit(None, || retry_at_ms - 1), refused);
+    let refused = Err(Refused { by_part: false, retry_at_ms });
+    assert_eq!(breakers.admit(Part::Plugin, || retry_at_ms - 1), refused);
     // One call, and as long as that has not ended no other.
-    let probe = breakers.admit(None, || retry_at_ms).unwrap();
-    assert_eq!(breakers.admit(None, || retry_at_ms), refused);
-    assert!(!breakers.record(None, probe, Outcome::Success, || retry_at_ms, |_| {}));
+    let probe = breakers.admit(Part::Plugin, || retry_at_ms).unwrap();
+    assert_eq!(breakers.admit(Part::Plugin, || retry_at_ms), refused);
+    assert!(!breakers.record(Part::Plugin, probe, Outcome::Success, || retry_at_ms, |_| {}));
     assert_eq!(breakers.states().0.state(), BreakerState::Closed);
 }
 

@@ -297,7 +297,10 @@ impl Trial {
         match status.state {
             State::Ready | State::Idle | State::Activating => {
                 let (breaker, services) = self.canary.breakers().states();
-                let is_open = breaker.state() != BreakerState::Closed || !services.is_empty();
+                let of_events = self.canary.breakers().of_events();
+                let is_open =
+                    [breaker.state(), of_events].iter().any(|one| *one != BreakerState::Closed)
+                        || !services.is_empty();
                 is_open.then(|| "it failed so often that its circuit breaker opened".to_owned())
             }
             State::Unhealthy => Some(status.reason.unwrap_or_default()),

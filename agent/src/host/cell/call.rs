@@ -13,12 +13,12 @@ use super::gate::{self, Entered, Way};
 use super::lazy::Purpose;
 use super::overrun::{self, Overrun};
 use crate::embed::{CallAsk, Event};
-use crate::host::breaker::{Outcome, Refused, Ticket, service_of};
+use crate::host::breaker::{Outcome, Part, Refused, Ticket, service_of};
 use crate::host::frame::{self, DEPTH_MAX, Deeper, Frame};
 use crate::host::instance::Loaded;
 use crate::host::native::{NativeInstance, is_answer, judge};
 use crate::host::spans::{self, Step};
-use crate::host::{Call, Instance, OwnedCall};
+use crate::host::{Call, Instance, OwnedCall, Unserved};
 use crate::metrics::{self, Begun, Meter, cpu};
 
 /// A call that is being served, as far as it is to be noted.
@@ -32,6 +32,8 @@ struct Noted {
     is_same: bool,
     /// Whether it has been counted as late.
     is_counted: bool,
+    /// Whether the plugin was not called after all.
+    is_refused: bool,
 }
 
 /// A call that was let in and of which nothing is to be noted but its end.
@@ -139,9 +141,8 @@ impl Cell {
         let served = judge(code, answer);
         let begun = Meter::begin_untimed();
         let ticket = Ticket::default();
-        let noted =
-            Noted { ticket, begun, step: None, trace: None, is_same: true, is_counted: false };
-        self.end(&call, noted, &served);
+        let noted = Noted::new(ticket, begun, None, None, true);
+        self.end(&call, noted, served.as_ref().err());
         way.end();
         served
     }
@@ -152,12 +153,28 @@ impl Cell {
         call: Call<'_>,
         overrun: Option<&Overrun>,
     ) -> Result<OwnedBuffer, Error> {
+        self.try_noted(call, overrun).map_err(Unserved::into_error)
+    }
+
+    /// Serves a call as [`Cell::call`] does, and tells where the plugin was not called at all.
+    ///
+    /// # Errors
+    /// As [`Cell::call`].
+    pub(in crate::host) fn try_call(&self, call: Call<'_>) -> Result<OwnedBuffer, Unserved> {
+        self.try_noted(call, None)
+    }
+
+    fn try_noted(
+        &self,
+        call: Call<'_>,
+        overrun: Option<&Overrun>,
+    ) -> Result<OwnedBuffer, Unserved> {
         let depth = frame::depth();
-        let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
+        let deadline_ms = self.check(&call, depth).map_err(|error| self.refuse(error))?;
         match self.enter(deadline_ms, Purpose::of(&call)) {
             Ok(Entered::Here(way)) => self.serve(call, overrun, depth, deadline_ms, way),
-            Ok(Entered::Successor(successor)) => successor.call_noted(call, overrun),
-            Err(error) => self.refuse(error),
+            Ok(Entered::Successor(successor)) => successor.try_noted(call, overrun),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -169,11 +186,9 @@ impl Cell {
         depth: u32,
         deadline_ms: u64,
         _way: Way<'_>,
-    ) -> Result<OwnedBuffer, Error> {
-        let (instance, ticket) = match self.admit_call(&call) {
-            Ok(admitted) => admitted,
-            Err(error) => return self.refuse(error),
-        };
+    ) -> Result<OwnedBuffer, Unserved> {
+        let admitted = self.admit_call(&call);
+        let (instance, ticket) = admitted.map_err(|error| self.refuse(error))?;
         let mut noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.as_deref().unwrap_or_default();
         let is_library = matches!(self.instance.get(), Some(Loaded::Library(_)));
@@ -182,7 +197,7 @@ impl Cell {
         if let Some(overrun) = overrun {
             overrun.begin(self.me.clone(), ticket);
         }
-        let make = || instance.call(Call { deadline_ms, trace, ..call });
+        let make = || instance.try_call(Call { deadline_ms, trace, ..call });
         let make = || {
             if is_library {
                 self.meter.run(&noted.begun, make)
@@ -196,14 +211,14 @@ impl Cell {
             if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };
         drop(deeper);
         noted.is_counted = overrun.is_some_and(|overrun| overrun.end(self));
-        self.end(&call, noted, &served);
+        self.end_tried(&call, noted, &served);
         served
     }
 
     #[cold]
-    fn refuse<T>(&self, error: Error) -> Result<T, Error> {
+    fn refuse(&self, error: Error) -> Unserved {
         self.meter.refuse();
-        Err(error)
+        Unserved::Refused(error)
     }
 
     /// The same as a future, which holds no thread while the call waits. Whatever thread polls it,
@@ -234,13 +249,14 @@ impl Cell {
     async fn serve_async(self: &Arc<Self>, call: Call<'_>) -> Result<Served, Error> {
         let outer = frame::current();
         let depth = outer.depth;
-        let deadline_ms = self.check(&call, depth).or_else(|error| self.refuse(error))?;
+        let deadline_ms = self.check(&call, depth).map_err(|error| self.refuse(error))?;
         let entered = self.enter_async(deadline_ms, Purpose::of(&call)).await;
-        let _way = match entered.or_else(|error| self.refuse(error))? {
+        let _way = match entered.map_err(|error| self.refuse(error))? {
             Entered::Here(way) => way,
             Entered::Successor(successor) => return Ok(Served::Elsewhere(successor)),
         };
-        let (instance, ticket) = self.admit_call(&call).or_else(|error| self.refuse(error))?;
+        let admitted = self.admit_call(&call);
+        let (instance, ticket) = admitted.map_err(|error| self.refuse(error))?;
         let noted = self.begin(&call, instance.stays_in_process(), ticket, depth);
         let trace = noted.trace.clone();
         let inner = Frame { depth: depth + 1, deadline_ms, trace: trace.clone(), ..outer };
@@ -249,9 +265,9 @@ impl Cell {
         let serving = instance.call_async(Call { deadline_ms, trace, ..call });
         let answer = frame::carried(inner, serving).await;
         if let Some(noted) = open.noted.take() {
-            self.end(&call, noted, &answer);
+            self.end_tried(&call, noted, &answer);
         }
-        Ok(Served::Here(answer))
+        Ok(Served::Here(answer.map_err(Unserved::into_error)))
     }
 
     /// Notes that a call begins. `stays` says whether it stays in this process.
@@ -268,31 +284,37 @@ impl Cell {
         // What comes from a client, or leaves the process, costs more than two looks at a clock.
         let is_from_client = depth == 0 && call.kind != RequestKind::Service;
         let begun = Meter::begin(is_from_client || !stays);
-        Noted { ticket, begun, step, trace, is_same, is_counted: false }
+        Noted::new(ticket, begun, step, trace, is_same)
+    }
+
+    /// Notes how a call ended that the plugin may not have been called for.
+    fn end_tried<T>(&self, call: &Call<'_>, mut noted: Noted, answer: &Result<T, Unserved>) {
+        noted.is_refused = matches!(answer, Err(Unserved::Refused(_)));
+        self.end(call, noted, answer.as_ref().err().map(Unserved::error));
     }
 
     /// Notes how a call ended.
-    fn end<T>(&self, call: &Call<'_>, noted: Noted, answer: &Result<T, Error>) {
-        let service = service(call);
-        let is_left = answer.as_ref().is_err_and(|error| is_left(call, error));
-        let ended = match answer {
+    fn end(&self, call: &Call<'_>, noted: Noted, error: Option<&Error>) {
+        let is_left = error.is_some_and(|error| is_left(call, error));
+        let ended = match error {
             _ if noted.is_counted => metrics::Outcome::Late,
             _ if is_left => metrics::Outcome::Abandoned,
-            answer => metrics::Outcome::of(answer),
+            error => error.map_or(metrics::Outcome::Answered, metrics::Outcome::of_error),
         };
         let took = self.meter.end(noted.begun, ended);
         if self.hooks.is_observed() {
             self.tell_call(call, ended, took);
         }
         if let Some(mut step) = noted.step {
-            spans::end(&mut step, ended, answer);
+            spans::end(&mut step, ended, error);
         }
-        let outcome = if is_left { Outcome::Abandoned } else { outcome(answer) };
+        let is_held_against = !is_left && !noted.is_refused;
+        let outcome = if is_held_against { outcome(error) } else { Outcome::Abandoned };
         if !noted.is_counted {
-            self.record(service, noted.ticket, outcome);
+            self.record(self.part(call), noted.ticket, outcome);
         }
-        match answer {
-            Err(error @ (Error::Failed(_) | Error::Panicked(_))) if !is_left => {
+        match error {
+            Some(error @ (Error::Failed(_) | Error::Panicked(_))) if is_held_against => {
                 self.tell_failed(call, error);
             }
             _ => {}
@@ -302,14 +324,25 @@ impl Cell {
     /// Counts a call whose time is over, and which goes on all the same.
     #[cold]
     pub(super) fn count_late(&self, call: &Call<'_>, ticket: Ticket) {
-        let service = service(call);
-        self.record(service, ticket, Outcome::Failure);
+        self.record(self.part(call), ticket, Outcome::Failure);
     }
 
-    fn record(&self, service: Option<&str>, ticket: Ticket, outcome: Outcome) {
+    fn record(&self, part: Part<'_>, ticket: Ticket, outcome: Outcome) {
         let turn = |quiet| self.turn_quiet(quiet);
-        if self.breakers.record(service, ticket, outcome, now_ms, turn) {
-            self.tell_opened(service.map(service_of).unwrap_or_default());
+        if self.breakers.record(part, ticket, outcome, now_ms, turn) {
+            self.tell_opened(part);
+        }
+    }
+
+    /// The part of this plugin that a call is for.
+    fn part<'c>(&self, call: &Call<'c>) -> Part<'c> {
+        match call.kind {
+            RequestKind::Service => Part::Service(call.target),
+            // A schedule has no caller.
+            RequestKind::Event if !call.caller.is_empty() => {
+                Part::Event { attempts: self.links.settings().event_attempts }
+            }
+            _ => Part::Plugin,
         }
     }
 
@@ -326,8 +359,13 @@ impl Cell {
     }
 
     #[cold]
-    fn tell_opened(&self, service: &str) {
-        tracing::warn!(plugin = %self.name, service, "failed too often; a circuit breaker opened");
+    fn tell_opened(&self, part: Part<'_>) {
+        let service = match part {
+            Part::Service(target) => service_of(target),
+            Part::Plugin | Part::Event { .. } => "",
+        };
+        let of_events = matches!(part, Part::Event { .. });
+        tracing::warn!(plugin = %self.name, service, of_events, "failed too often; a circuit breaker opened");
         self.hooks.tell(&Event::BreakerOpened { plugin: &self.name, service });
     }
 
@@ -360,9 +398,9 @@ impl Cell {
         if self.hooks.are_asked() {
             self.ask_hooks(call)?;
         }
-        let service = service(call);
-        let ticket = self.breakers.admit(service, now_ms);
-        Ok((&**instance, ticket.map_err(|refused| self.refused(service, refused))?))
+        let part = self.part(call);
+        let ticket = self.breakers.admit(part, now_ms);
+        Ok((&**instance, ticket.map_err(|refused| self.refused(part, refused))?))
     }
 
     #[cold]
@@ -378,10 +416,13 @@ impl Cell {
     }
 
     /// What a caller hears whom a breaker keeps out.
-    fn refused(&self, service: Option<&str>, refused: Refused) -> Error {
-        let whose = match service {
-            Some(service) if refused.by_service => {
-                format!("{} of {}", service_of(service), self.name)
+    fn refused(&self, part: Part<'_>, refused: Refused) -> Error {
+        let whose = match part {
+            Part::Service(target) if refused.by_part => {
+                format!("{} of {}", service_of(target), self.name)
+            }
+            Part::Event { .. } if refused.by_part => {
+                format!("what receives events in {}", self.name)
             }
             _ => self.name.to_string(),
         };
@@ -389,6 +430,18 @@ impl Cell {
             "{whose} failed too often and is left alone; it will be tried again at {}",
             Timestamp::from_millis(refused.retry_at_ms)
         ))
+    }
+}
+
+impl Noted {
+    fn new(
+        ticket: Ticket,
+        begun: Begun,
+        step: Option<Box<Step>>,
+        trace: Option<Arc<str>>,
+        is_same: bool,
+    ) -> Self {
+        Noted { ticket, begun, step, trace, is_same, is_counted: false, is_refused: false }
     }
 }
 
@@ -410,14 +463,9 @@ struct Open<'c> {
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         let Some(noted) = self.noted.take() else { return };
-        let text = "nobody waited for its end".to_owned();
-        self.cell.end::<OwnedBuffer>(&self.call, noted, &Err(Error::DeadlineExceeded(text)));
+        let error = Error::DeadlineExceeded("nobody waited for its end".to_owned());
+        self.cell.end(&self.call, noted, Some(&error));
     }
-}
-
-/// The service that a call is for, if it is for one: it has a breaker of its own.
-fn service<'c>(call: &Call<'c>) -> Option<&'c str> {
-    (call.kind == RequestKind::Service).then_some(call.target)
 }
 
 /// Whether a call failed because its client went away: what it waited for ended with an error then,
@@ -439,16 +487,16 @@ fn is_left(call: &Call<'_>, error: &Error) -> bool {
 
 /// What a breaker makes of an answer: refusals that are the caller's own fault, or that any
 /// other plugin would give as well, are none of the plugin's failures.
-fn outcome<T>(answer: &Result<T, Error>) -> Outcome {
-    match answer {
-        Err(
+fn outcome(error: Option<&Error>) -> Outcome {
+    match error {
+        Some(
             Error::Failed(_)
             | Error::Panicked(_)
             | Error::Unavailable(_)
             | Error::DeadlineExceeded(_),
         ) => Outcome::Failure,
-        Ok(_)
-        | Err(
+        None
+        | Some(
             Error::Unsupported(_) | Error::InvalidInput(_) | Error::NotFound(_) | Error::Denied(_),
         ) => Outcome::Success,
     }

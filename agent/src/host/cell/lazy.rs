@@ -99,7 +99,7 @@ impl Cell {
             }
             self.turn(&mut status, State::Activating, None);
         }
-        self.meter.loading();
+        self.begin_loading();
         self.announce();
         let Some(cell) = self.me.upgrade() else { return };
         let thread = std::thread::Builder::new().name("activate".to_owned());

@@ -68,6 +68,9 @@ pub struct Cell {
     links: Links,
     operations: Operations,
     status: Mutex<Status>,
+    /// What it goes back to where a switch does not come about; nothing where none is under way.
+    /// Locked only by who holds the status.
+    before_switch: Mutex<Option<Status>>,
     /// The state is another one.
     turned: Condvar,
     /// Calls that wait for that.
@@ -81,6 +84,8 @@ pub struct Cell {
     /// Whether it waits for its first use.
     is_lazy: bool,
     load_timeout: Duration,
+    /// Whether a load of it has begun: what was refused before would be refused again.
+    has_begun: AtomicBool,
     lifecycle: Arc<LifecycleSettings>,
     /// Since when a hook runs on the thread that loads it.
     hook_since: Mutex<Option<Instant>>,
@@ -172,6 +177,7 @@ impl Cell {
                 since: modunest_runtime::clock::now(),
                 reason: None,
             }),
+            before_switch: Mutex::default(),
             instance: OnceLock::new(),
             gate: Gate::new(meter.number()),
             turned: Condvar::new(),
@@ -181,6 +187,7 @@ impl Cell {
             inherits,
             is_lazy,
             load_timeout,
+            has_begun: AtomicBool::new(false),
             lifecycle,
             hook_since: Mutex::default(),
             untold: Mutex::default(),
@@ -349,10 +356,21 @@ impl Cell {
 
     pub(super) fn set(&self, state: State, reason: Option<String>) {
         if state == State::Loading {
-            self.meter.loading();
+            self.begin_loading();
         }
         self.turn(&mut lock(&self.status), state, reason);
         self.announce();
+    }
+
+    /// Notes that a load begins.
+    fn begin_loading(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
+        self.meter.loading();
+    }
+
+    /// Whether it has failed, and another load may do.
+    pub(super) fn may_load_anew(&self) -> bool {
+        self.has_begun.load(Ordering::Relaxed) && self.status().state == State::Failed
     }
 
     /// Tells whoever observes this host where the plugin stands now. No lock is held.
@@ -364,18 +382,22 @@ impl Cell {
         }
     }
 
-    /// Turns to a state, if it is in one of those; else nothing happens, and it answers false.
+    /// Turns to a state, if it is in one of those; else nothing happens, and it answers false. Where
+    /// it is held for a switch and was in one of those before, that is what it goes back to.
     pub(super) fn turn_from(&self, from: &[State], to: State, reason: Option<String>) -> bool {
         let mut status = lock(&self.status);
-        let turns = from.contains(&status.state);
-        if turns {
+        if from.contains(&status.state) {
             self.turn(&mut status, to, reason);
-        }
-        drop(status);
-        if turns {
+            drop(status);
             self.announce();
+            return true;
         }
-        turns
+        let mut held = lock(&self.before_switch);
+        let Some(held) = held.as_mut().filter(|held| from.contains(&held.state)) else {
+            return false;
+        };
+        *held = Status { state: to, since: modunest_runtime::clock::now(), reason };
+        true
     }
 
     /// How it does, seen from outside it; `None` where it is not loaded.
@@ -391,7 +413,14 @@ impl Cell {
 
     /// Another state: opens or shuts the gate with it, and wakes who waits for it.
     fn turn(&self, status: &mut Status, state: State, reason: Option<String>) {
-        *status = Status { state, since: modunest_runtime::clock::now(), reason };
+        self.turn_back(status, Status { state, since: modunest_runtime::clock::now(), reason });
+    }
+
+    /// The same to a status that it had before.
+    fn turn_back(&self, status: &mut Status, to: Status) {
+        let state = to.state;
+        *lock(&self.before_switch) = None;
+        *status = to;
         self.gate.set_open(matches!(state, State::Ready | State::Unhealthy));
         self.turned.notify_all();
     }

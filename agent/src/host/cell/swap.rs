@@ -16,7 +16,9 @@ impl Cell {
         {
             let mut status = lock(&self.status);
             if matches!(status.state, State::Ready | State::Unhealthy) {
+                let before = status.clone();
                 self.turn(&mut status, State::Switching, None);
+                *lock(&self.before_switch) = Some(before);
             }
         }
         self.announce();
@@ -27,11 +29,13 @@ impl Cell {
         }
     }
 
-    /// Lets calls in again, after a switch that did not come about.
+    /// Lets calls in again, after a switch that did not come about. It stands where it stood before,
+    /// or where it has come to since.
     pub(in crate::host) fn release_calls(&self) {
         let mut status = lock(&self.status);
-        if status.state == State::Switching {
-            self.turn(&mut status, State::Ready, None);
+        let before = lock(&self.before_switch).take();
+        if let Some(before) = before {
+            self.turn_back(&mut status, before);
         }
         drop(status);
         self.announce();

@@ -70,8 +70,9 @@ impl Cell {
             }
             Verdict::Unhealthy | Verdict::Restart => {
                 let reason = reason.unwrap_or_default();
-                tracing::warn!(plugin = %self.name, version = %self.version, reason, "the plugin is unhealthy");
-                self.turn_from(&[State::Ready], State::Unhealthy, Some(reason.clone()));
+                if self.turn_from(&[State::Ready], State::Unhealthy, Some(reason.clone())) {
+                    tracing::warn!(plugin = %self.name, version = %self.version, reason, "the plugin is unhealthy");
+                }
                 (verdict == Verdict::Restart).then_some(reason)
             }
         }

@@ -24,7 +24,7 @@ use super::turns::{Turn, Turns};
 use crate::config::HostSettings;
 use crate::host::drive::{self, Serving, block_on};
 use crate::host::side::HostSide;
-use crate::host::{Call, Instance, LoadError, Tier, Vitals, frame};
+use crate::host::{Call, Instance, LoadError, Tier, Unserved, Vitals, frame};
 use crate::metrics::cpu::{self, Sampler, Used};
 
 /// What an operator says of a component.
@@ -125,6 +125,11 @@ pub(super) fn refuse_return(instance: u64) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// What a caller hears whose turn did not come until the deadline.
+pub(super) fn no_turn() -> Error {
+    Error::DeadlineExceeded("while it waited for its turn".to_owned())
 }
 
 impl ComponentInstance {
@@ -233,16 +238,16 @@ impl ComponentInstance {
     }
 
     /// Runs a function of the plugin, in its turn.
-    async fn serve(&self, deadline_ms: u64, ask: Ask<'_>) -> Result<Vec<u8>, Error> {
+    async fn serve(&self, deadline_ms: u64, ask: Ask<'_>) -> Result<Vec<u8>, Unserved> {
         let mut deadline = Deadline::of(deadline_ms, self.settings.call_timeout);
         if self.settings.stores <= 1 {
-            refuse_return(self.number)?;
+            refuse_return(self.number).map_err(Unserved::Failed)?;
         }
         // What is rare has a place of its own, and what is pinned is not moved again: a call would
         // move kilobytes otherwise.
         let mut turn = match self.stores.0.take_now() {
             Some(turn) => turn,
-            None => Box::pin(self.turn(&mut deadline)).await?,
+            None => Box::pin(self.turn(&mut deadline)).await.map_err(Unserved::Refused)?,
         };
         self.compiled.runtime.wake();
         // One that is made anew is measured, as it was when it was made.
@@ -270,7 +275,7 @@ impl ComponentInstance {
         if let (Some(used), Some(running)) = (used, turn.place.as_mut()) {
             running.sampler.note(used);
         }
-        answer
+        answer.map_err(Unserved::Failed)
     }
 
     /// Serves in its own name: the chain of calls goes through it meanwhile, and what is used of
@@ -309,8 +314,7 @@ impl ComponentInstance {
     async fn turn(&self, deadline: &mut Deadline) -> Result<Turn<'_, Place>, Error> {
         let waited = frame::while_awaited(self.stores.0.take());
         let turn = until(self.compiled.runtime, deadline, waited).await;
-        let late = || Error::DeadlineExceeded("while it waited for its turn".to_owned());
-        turn.map_err(|Expired| late())?
+        turn.map_err(|Expired| no_turn())?
     }
 
     async fn run(&self, running: &mut Running, mut deadline: Deadline, ask: &Ask<'_>) -> Ran {
@@ -417,6 +421,10 @@ impl Instance for ComponentInstance {
     }
 
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        self.try_call(call).map_err(Unserved::into_error)
+    }
+
+    fn try_call(&self, call: Call<'_>) -> Result<OwnedBuffer, Unserved> {
         block_on(pin!(self.serve(call.deadline_ms, Ask::Call(call)))).map(OwnedBuffer::from)
     }
 
@@ -424,24 +432,24 @@ impl Instance for ComponentInstance {
         true
     }
 
-    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Error>> {
+    fn call_async<'a>(&'a self, call: Call<'a>) -> Serving<'a, Result<OwnedBuffer, Unserved>> {
         let served = self.serve(call.deadline_ms, Ask::Call(call));
         Box::pin(async move { served.await.map(OwnedBuffer::from) })
     }
 
     fn health(&self) -> Result<(), Error> {
-        block_on(self.serve(0, Ask::Health)).map(drop)
+        Ok(block_on(self.serve(0, Ask::Health)).map(drop)?)
     }
 
     fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        block_on(self.serve(0, Ask::Snapshot))
+        Ok(block_on(self.serve(0, Ask::Snapshot))?)
     }
 
     fn restore(&self, snapshot: &[u8]) -> Result<(), Error> {
-        block_on(self.serve(0, Ask::Restore(snapshot))).map(drop)
+        Ok(block_on(self.serve(0, Ask::Restore(snapshot))).map(drop)?)
     }
 
     fn stop(&self) -> Result<(), Error> {
-        block_on(self.serve(0, Ask::Stop)).map(drop)
+        Ok(block_on(self.serve(0, Ask::Stop)).map(drop)?)
     }
 }

@@ -14,7 +14,7 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use super::*;
 use crate::host::ask::ServiceAsk;
 use crate::host::side::HostSide;
-use crate::host::{Call, Instance};
+use crate::host::{Call, Instance, Unserved};
 
 /// The component whose source is in `tests/components/probe`.
 const PROBE: &[u8] = include_bytes!("../../../../fuzz/corpus/scan/findings-probe.wasm");
@@ -261,12 +261,62 @@ fn calls_wait_for_their_turn_until_their_deadline() {
         while is_idle(plugin) {
             std::thread::yield_now();
         }
-        let error = plugin.call(within("echo", Duration::from_millis(30))).unwrap_err();
-        assert_eq!(error, Error::DeadlineExceeded("while it waited for its turn".to_owned()));
+        let unserved = plugin.try_call(within("echo", Duration::from_millis(30))).unwrap_err();
+        let late = Error::DeadlineExceeded("while it waited for its turn".to_owned());
+        assert_eq!(unserved, Unserved::Refused(late));
         // Whoever can wait is served behind it.
         assert_eq!(plugin.call(service("echo", b"x")), Ok(b"x".to_vec().into()));
         assert!(matches!(spinning.join().unwrap(), Err(Error::DeadlineExceeded(_))));
     });
+}
+
+/// Serves each call until it is told to end.
+#[derive(Default)]
+struct Busy {
+    entered: AtomicUsize,
+    is_over: std::sync::atomic::AtomicBool,
+}
+
+impl Instance for Arc<Busy> {
+    fn call(&self, _: Call<'_>) -> Result<OwnedBuffer, Error> {
+        self.entered.fetch_add(1, Ordering::Relaxed);
+        while !self.is_over.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        Ok(Vec::new().into())
+    }
+    fn health(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    fn snapshot(&self) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+    fn restore(&self, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn calls_of_a_runner_wait_for_their_turn_in_the_agent() {
+    let busy = Arc::<Busy>::default();
+    let plugin = Confined::new(busy.clone(), 2, settings().call_timeout);
+    std::thread::scope(|scope| {
+        let served = [(); 2].map(|()| scope.spawn(|| plugin.call(service("echo", b""))));
+        while busy.entered.load(Ordering::Relaxed) < 2 {
+            std::thread::yield_now();
+        }
+        let unserved = plugin.try_call(within("echo", Duration::from_millis(30))).unwrap_err();
+        let late = Error::DeadlineExceeded("while it waited for its turn".to_owned());
+        assert_eq!(unserved, Unserved::Refused(late));
+        let waits = scope.spawn(|| plugin.call(service("echo", b"")));
+        busy.is_over.store(true, Ordering::Relaxed);
+        assert!(served.into_iter().all(|call| call.join().unwrap().is_ok()));
+        assert!(waits.join().unwrap().is_ok());
+    });
+    assert_eq!(busy.entered.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test]
@@ -355,12 +405,13 @@ fn a_chain_that_comes_back_to_a_runner_is_refused_by_the_agent() {
     let side = Arc::<Noting>::default();
     // With two stores it could serve itself; what is told to the agent is one.
     let plugin = start_with(Settings { stores: 2, ..settings() }, b"", side.clone()).unwrap();
-    let plugin = Arc::new(Confined::new(plugin, 1));
+    let plugin = Arc::new(Confined::new(plugin, 1, settings().call_timeout));
     *side.answering.lock().unwrap() = Some(plugin.clone());
     let back = plugin.call(service("service", b"demo/self echo"));
     assert!(matches!(back, Err(Error::Denied(_))), "{back:?}");
     // A plugin on the way there and not back is called as ever.
-    *side.answering.lock().unwrap() = Some(Arc::new(Confined::new(start(), 1)));
+    *side.answering.lock().unwrap() =
+        Some(Arc::new(Confined::new(start(), 1, settings().call_timeout)));
     assert_eq!(
         plugin.call(service("service", b"demo/two echo")),
         Ok(b"from probe".to_vec().into())

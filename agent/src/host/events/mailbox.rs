@@ -12,12 +12,14 @@ use modunest_sdk::abi::RequestKind;
 
 use super::{EventCounters, TopicName};
 use crate::host::canary::Item;
-use crate::host::{Call, Cell, State};
+use crate::host::{Call, Cell, State, Unserved};
 
 /// Pause before the second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Longest pause while the receiver takes no events: to look whether it does costs next to nothing.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long a thread without events waits for the next before it ends.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -55,8 +57,10 @@ struct Inner {
 /// What is to be done after an attempt.
 enum Next {
     Done,
-    /// Again, after a pause; whether the attempt counts.
-    Again(bool),
+    /// Again, after a pause: the receiver failed at it.
+    Again,
+    /// The same, but it was no attempt: the receiver was not called, and will be.
+    Wait,
     /// Never again.
     GiveUp(String),
     /// Neither this one nor any other: nobody is there to receive them.
@@ -197,34 +201,34 @@ impl Mailbox {
     }
 
     fn deliver(&self) {
-        let mut attempts = 0;
+        // Of the parcel in front, and how often its receiver was not to be had since the last one.
+        let (mut attempts, mut waits) = (0, 0);
         while let Some((parcel, receiver)) = self.next() {
-            attempts += 1;
-            match attempt(&parcel, receiver.as_ref(), attempts) {
+            let next = attempt(&parcel, receiver.as_ref(), attempts + 1);
+            drop(receiver);
+            match next {
+                Next::Again => {
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                    self.pause(doubled(attempts).min(PAUSE_MAX));
+                    (attempts, waits) = (attempts + 1, 0);
+                    continue;
+                }
+                Next::Wait => {
+                    self.pause(doubled(waits).min(WAIT_MAX));
+                    waits += 1;
+                    continue;
+                }
                 Next::Done => {
                     self.delivered.fetch_add(1, Ordering::Relaxed);
                     self.leave(1);
-                    attempts = 0;
                 }
-                Next::Again(counts) => {
-                    self.retried.fetch_add(u64::from(counts), Ordering::Relaxed);
-                    let doubled = 1 << attempts.min(16).saturating_sub(1);
-                    if !counts {
-                        attempts -= 1;
-                    }
-                    drop(receiver);
-                    self.pause((FIRST_PAUSE * doubled).min(PAUSE_MAX));
-                }
-                Next::GiveUp(why) => {
-                    self.give_up(&parcel, 1, &why);
-                    attempts = 0;
-                }
+                Next::GiveUp(why) => self.give_up(&parcel, 1, &why),
                 Next::GiveUpAll(why) => {
                     let waiting = self.lock().parcels.len();
                     self.give_up(&parcel, waiting, &why);
-                    attempts = 0;
                 }
             }
+            (attempts, waits) = (0, 0);
         }
     }
 
@@ -266,15 +270,20 @@ impl Mailbox {
     }
 }
 
+/// The pause behind so many others.
+fn doubled(pauses: u32) -> Duration {
+    FIRST_PAUSE * (1 << pauses.min(16))
+}
+
 fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next {
     let Some(cell) = receiver else {
         return Next::GiveUpAll("the plugin is not there any more".to_owned());
     };
     let tried = cell.tried(Item::Event(&parcel.from, &parcel.event));
-    let cell = tried.as_ref().unwrap_or(cell);
+    let called = tried.as_ref().unwrap_or(cell);
     let settings = cell.links().settings();
     let deadline = modunest_runtime::clock::now().plus(settings.event_timeout);
-    let answer = cell.call(Call {
+    let answer = called.try_call(Call {
         kind: RequestKind::Event,
         target: parcel.event.as_str(),
         payload: &parcel.payload,
@@ -282,25 +291,44 @@ fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next
         caller: parcel.from.as_str(),
         deadline_ms: deadline.as_millis(),
     });
-    let Err(error) = answer else { return Next::Done };
-    match (&error, cell.status().state) {
-        (Error::Unavailable(_), State::Failed | State::Blocked | State::Stopped) => {
+    match answer {
+        Ok(_) => Next::Done,
+        // Whatever becomes of it, the receiver that it is tried beside is there.
+        Err(Unserved::Refused(Error::Unavailable(_))) if tried.is_some() => Next::Wait,
+        Err(Unserved::Refused(error)) => refused(&error, cell.status().state),
+        Err(Unserved::Failed(error)) => {
+            failed(&error, cell.status().state, attempts < settings.event_attempts)
+        }
+    }
+}
+
+/// What follows where the receiver was not called.
+fn refused(error: &Error, state: State) -> Next {
+    match (error, state) {
+        // The last: it is not loaded, and its manifest says that no event loads it.
+        (Error::Unavailable(_), State::Failed | State::Blocked | State::Stopped | State::Idle) => {
             Next::GiveUpAll(error.to_string())
         }
-        // It is not loaded, and its manifest says that no event loads it.
-        (Error::Unavailable(_), State::Idle) => Next::GiveUpAll(error.to_string()),
-        // It is on its way up, or on its way out with a successor behind it.
-        (
-            Error::Unavailable(_),
-            State::Waiting | State::Loading | State::Prepared | State::Stopping,
-        ) => Next::Again(false),
-        (
-            Error::Failed(_)
-            | Error::Panicked(_)
-            | Error::Unavailable(_)
-            | Error::DeadlineExceeded(_),
-            _,
-        ) if attempts < settings.event_attempts => Next::Again(true),
+        // It is on its way up, or on its way out with a successor behind it, or left alone for a
+        // while, or had no place free until the deadline.
+        (Error::Unavailable(_) | Error::DeadlineExceeded(_), _) => Next::Wait,
+        _ => Next::GiveUp(error.to_string()),
+    }
+}
+
+/// What follows where the receiver failed; `again` says whether it may be called once more.
+fn failed(error: &Error, state: State, again: bool) -> Next {
+    match error {
+        // It was cut off.
+        Error::Unavailable(_) if matches!(state, State::Stopping | State::Stopped) => Next::Wait,
+        Error::Failed(_)
+        | Error::Panicked(_)
+        | Error::Unavailable(_)
+        | Error::DeadlineExceeded(_)
+            if again =>
+        {
+            Next::Again
+        }
         _ => Next::GiveUp(error.to_string()),
     }
 }

@@ -6,7 +6,9 @@
 //! while one of them has no room, to none: the publisher is refused or waits, as its topic says.
 //!
 //! Delivery is at least once while the agent's process lives, also over a change of generations:
-//! the mailbox goes over to the plugin's next instance. What is still waiting when the agent
+//! the mailbox goes over to the plugin's next instance. An event waits while its receiver starts
+//! anew, or is left alone by a circuit breaker; one at which the receiver fails again and again is
+//! given up, and so are all where it cannot be loaded any more. What is still waiting when the agent
 //! ends is lost; a plugin that must not miss anything keeps a record of its own.
 
 mod mailbox;
@@ -160,8 +162,9 @@ pub(super) fn connect(host: &Host, all: bool) {
         }
     }
     for cell in host.cells() {
-        // What goes on from the generation before is ready, and speaks to that one's receivers.
-        if !all && cell.status().state == State::Ready {
+        // What goes on from the generation before serves, and speaks to that one's receivers. What is
+        // new does not yet.
+        if !all && cell.status().state.serves() {
             continue;
         }
         for (name, topic) in &cell.links().events.topics {

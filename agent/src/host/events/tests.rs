@@ -7,9 +7,9 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 use super::*;
 use crate::host::instance::Loaded;
 use crate::host::tests::cell;
-use crate::host::{Call, Instance};
+use crate::host::{BreakerState, Call, Instance};
 
-/// Writes down what it receives, once it is let.
+/// Writes down what it receives, once it is let. It cannot deal with `poison`, nor serve `fail`.
 #[derive(Default)]
 struct Recorder {
     seen: Mutex<Vec<String>>,
@@ -23,8 +23,13 @@ struct Receiver(Arc<Recorder>);
 
 impl Instance for Receiver {
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
-        if call.kind != RequestKind::Event {
-            return Err(Error::Unsupported("no hooks".to_owned()));
+        match (call.kind, call.target, call.payload) {
+            (RequestKind::Http, "fail", _) | (RequestKind::Event, _, b"poison") => {
+                return Err(Error::Failed("out of cheese".to_owned()));
+            }
+            (RequestKind::Http | RequestKind::Service, _, _) => return Ok(Vec::new().into()),
+            (RequestKind::Event, _, _) => {}
+            _ => return Err(Error::Unsupported("no hooks".to_owned())),
         }
         self.0.entered.fetch_add(1, Ordering::Relaxed);
         let open = self.0.open.lock().unwrap();
@@ -93,6 +98,19 @@ fn host(cells: &[&Arc<Cell>]) -> Host {
 
 fn publish(cell: &Cell, payload: &str) -> Result<(), Error> {
     cell.publish(&[b"\x04news", payload.as_bytes()].concat()).map(drop)
+}
+
+fn call(cell: &Cell, kind: RequestKind, target: &str) -> Result<OwnedBuffer, Error> {
+    cell.call(Call { kind, target, payload: b"", trace: "", caller: "", deadline_ms: 0 })
+}
+
+/// Waits until something is so.
+fn wait_until(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "it does not come about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -187,4 +205,78 @@ fn a_successor_takes_the_mailbox_over() {
     stuck.let_in();
     assert_eq!(fresh.wait_for(4), (1..5).map(|n| format!("demo/pub {n}")).collect::<Vec<_>>());
     assert_eq!(*stuck.seen.lock().unwrap(), ["demo/pub 0"]);
+}
+
+/// Three events come while a receiver takes none, which is looked for more often than an event is
+/// tried. Once it is `back`, it gets all of them.
+fn comes_later(away: impl Fn(&Cell), back: impl Fn(&Cell)) {
+    let publisher = publishing("demo/pub", "refuse");
+    let (receiver, recorder) = receiving("demo/one", 8, &[&publisher]);
+    recorder.let_in();
+    connect(&host(&[&publisher, &receiver]), true);
+    away(&receiver);
+    let before = receiver.meter().read().refused;
+    for n in 0..3 {
+        publish(&publisher, &n.to_string()).unwrap();
+    }
+    let attempts = u64::from(receiver.links().settings().event_attempts);
+    wait_until(|| receiver.meter().read().refused > before + attempts);
+    assert_eq!(receiver.links().events.counters().waiting, 3);
+    back(&receiver);
+    assert_eq!(recorder.wait_for(3), ["demo/pub 0", "demo/pub 1", "demo/pub 2"]);
+    let counters = receiver.links().events.counters();
+    assert_eq!((counters.dead, counters.retried), (0, 0));
+}
+
+#[test]
+fn events_wait_while_their_receiver_starts_anew() {
+    let away = |cell: &Cell| {
+        let reason = Some("its process was killed".to_owned());
+        assert!(cell.turn_from(&[State::Ready], State::Restarting, reason));
+    };
+    comes_later(away, Cell::resumed);
+}
+
+#[test]
+fn events_wait_while_their_receiver_is_left_alone() {
+    let away = |cell: &Cell| {
+        while cell.breakers().states().0.state() == BreakerState::Closed {
+            assert!(call(cell, RequestKind::Http, "fail").is_err());
+        }
+    };
+    comes_later(away, |cell| cell.breakers().reset(|_| {}));
+}
+
+#[test]
+fn an_event_that_nobody_can_deal_with_keeps_nobody_from_the_plugin() {
+    let publisher = publishing("demo/pub", "refuse");
+    let (receiver, recorder) = receiving("demo/one", 8, &[&publisher]);
+    recorder.let_in();
+    connect(&host(&[&publisher, &receiver]), true);
+    for payload in ["poison", "good", "better"] {
+        publish(&publisher, payload).unwrap();
+    }
+    assert_eq!(recorder.wait_for(2), ["demo/pub good", "demo/pub better"]);
+    wait_until(|| receiver.links().events.counters().delivered == 2);
+    let counters = receiver.links().events.counters();
+    assert_eq!((counters.dead, counters.retried), (1, 4));
+    // A route and a service.
+    assert!(call(&receiver, RequestKind::Http, "/").is_ok());
+    assert!(call(&receiver, RequestKind::Service, "echo").is_ok());
+    assert!(receiver.breakers().are_quiet());
+}
+
+#[test]
+fn who_serves_speaks_to_its_receivers_until_the_switch() {
+    for state in [State::Ready, State::Unhealthy, State::Switching, State::Restarting] {
+        let publisher = publishing("demo/pub", "refuse");
+        let (receiver, recorder) = receiving("demo/one", 8, &[&publisher]);
+        recorder.let_in();
+        connect(&host(&[&publisher, &receiver]), true);
+        publisher.set(state, None);
+        // The next generation is without the receiver, and is not switched to yet.
+        connect(&host(&[&publisher]), false);
+        publish(&publisher, "news").unwrap();
+        assert_eq!(recorder.wait_for(1), ["demo/pub news"], "{state:?}");
+    }
 }

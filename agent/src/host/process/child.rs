@@ -10,7 +10,7 @@ use modunest_sdk::Error;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use super::super::{Cell, vitals};
+use super::super::{Cell, Unserved, vitals};
 use super::bounds::{self, Bounds};
 use super::cgroup::Group;
 use super::death::{Crash, LastWords, describe};
@@ -291,32 +291,35 @@ impl Child {
         request: &Message<'_>,
         cell: &Arc<Cell>,
         until: Instant,
-    ) -> Result<Outcome, Error> {
-        let mut lane = self.take_lane(until)?;
-        match lane.request(request, cell, until) {
+    ) -> Result<Outcome, Unserved> {
+        let mut lane = self.take_lane(until).map_err(Unserved::Refused)?;
+        let broken = match lane.request(request, cell, until) {
             Ok(outcome) => {
                 self.give_back(lane);
-                Ok(outcome)
+                return Ok(outcome);
             }
-            Err(Broken::Late) => {
+            Err(broken) => broken,
+        };
+        Err(Unserved::Failed(match broken {
+            Broken::Late => {
                 let what = match request.texts[0] {
                     "" => format!("{:?} of {}", request.kind, cell.name()),
                     target => format!("{target} of {}", cell.name()),
                 };
                 self.abandon(lane, &what, cell);
-                Err(Error::DeadlineExceeded(format!("{what} did not end in time")))
+                Error::DeadlineExceeded(format!("{what} did not end in time"))
             }
-            Err(Broken::Malformed(error)) => {
+            Broken::Malformed(error) => {
                 self.kill(&format!("what it sent is no message: {error}"));
-                Err(self.gone())
+                self.gone()
             }
-            Err(Broken::Unread) => {
+            Broken::Unread => {
                 self.kill("it leaves unread what it is sent");
-                Err(self.gone())
+                self.gone()
             }
-            Err(Broken::Closed) => Err(self.gone()),
-            Err(Broken::Io(error)) => Err(Error::Unavailable(format!("a lane broke: {error}"))),
-        }
+            Broken::Closed => self.gone(),
+            Broken::Io(error) => Error::Unavailable(format!("a lane broke: {error}")),
+        }))
     }
 
     fn gone(&self) -> Error {

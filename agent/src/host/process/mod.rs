@@ -31,7 +31,7 @@ use super::component::{self, Confined};
 use super::native::{self, LoadError};
 use super::tier::Tier;
 use super::vitals::{self, Vitals};
-use super::{Call, Cell, FileAccess, Instance};
+use super::{Call, Cell, FileAccess, Instance, Unserved};
 use crate::config::HostSettings;
 use crate::runner::setup::Load;
 use crate::runner::wire::{Body, Kind, Message};
@@ -99,7 +99,7 @@ impl Runners {
     ) -> Result<Confined<ProcessInstance>, LoadError> {
         let load = Load::Component { assets: assets.clone(), settings };
         let process = self.load(cell, Tier::ComponentProcess, code, load, config)?;
-        Ok(Confined::new(process, settings.stores))
+        Ok(Confined::new(process, settings.stores, settings.call_timeout))
     }
 
     fn load(
@@ -166,10 +166,11 @@ pub(super) struct ProcessInstance {
 }
 
 impl ProcessInstance {
-    fn request(&self, request: &Message<'_>, timeout: Duration) -> Result<Vec<u8>, Error> {
-        let cell = self.cell()?;
+    fn request(&self, request: &Message<'_>, timeout: Duration) -> Result<Vec<u8>, Unserved> {
+        let cell = self.cell().map_err(Unserved::Refused)?;
         let until = Instant::now() + timeout;
-        self.runner.child()?.request(request, &cell, until)?.answer()
+        let child = self.runner.child().map_err(Unserved::Refused)?;
+        child.request(request, &cell, until)?.answer().map_err(Unserved::Failed)
     }
 
     fn cell(&self) -> Result<Arc<Cell>, Error> {
@@ -178,12 +179,16 @@ impl ProcessInstance {
 
     fn ask(&self, kind: Kind, body: &[u8]) -> Result<Vec<u8>, Error> {
         let request = Message::new(kind, self.number, Body::Inline(body));
-        self.request(&request, self.runner.call_timeout())
+        self.request(&request, self.runner.call_timeout()).map_err(Unserved::into_error)
     }
 }
 
 impl Instance for ProcessInstance {
     fn call(&self, call: Call<'_>) -> Result<OwnedBuffer, Error> {
+        self.try_call(call).map_err(Unserved::into_error)
+    }
+
+    fn try_call(&self, call: Call<'_>) -> Result<OwnedBuffer, Unserved> {
         let target = lane::text(call.target, "a target")?;
         let trace = lane::text(call.trace, "a trace")?;
         let caller = lane::text(call.caller, "a caller")?;

@@ -10,7 +10,7 @@ use modunest_core::name::PluginName;
 use modunest_sdk::Error;
 
 use super::super::native::LoadError;
-use super::super::{Cell, State};
+use super::super::{Cell, State, Unserved};
 use super::backoff::{Backoff, Decision};
 use super::child::{Child, lock};
 use super::death::Crash;
@@ -199,7 +199,7 @@ impl Runner {
         if let Ok(child) = self.child() {
             let request = Message::new(Kind::Destroy, number, Body::Inline(&[]));
             let freed = child.request(&request, cell, Instant::now() + DESTROY_TIMEOUT);
-            if let Err(error) = freed {
+            if let Err(error) = freed.map_err(Unserved::into_error) {
                 tracing::debug!(plugin = %cell.name(), %error, "the plugin was not freed");
             }
         }
@@ -443,7 +443,7 @@ fn load_into(
     }
     let how = member.load.message(config).map_err(|error| cannot(error.to_string()))?;
     let request = Message::new(Kind::Load, member.number, Body::Inline(&how));
-    let outcome = match child.request(&request, cell, until) {
+    let outcome = match child.request(&request, cell, until).map_err(Unserved::into_error) {
         Ok(outcome) => outcome,
         Err(Error::Unavailable(text)) => {
             let text = text.strip_prefix("the plugin's process ").unwrap_or(&text).to_owned();
@@ -475,7 +475,8 @@ fn before_load(
         texts: [modunest_sdk::Hook::BeforeLoad.name(), "", ""],
         ..Message::new(Kind::Call, member.number, Body::Inline(&[]))
     };
-    match child.request(&request, cell, until).and_then(super::lane::Outcome::answer) {
+    let told = child.request(&request, cell, until).map_err(Unserved::into_error);
+    match told.and_then(super::lane::Outcome::answer) {
         Ok(_) | Err(Error::Unsupported(_)) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
