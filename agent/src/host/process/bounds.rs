@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::vitals::Held;
 use crate::config::ProcessSettings;
 
-/// How often is looked. A look takes some 20 µs.
+/// How often is looked. A look reads one small file of `/proc`.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
 const MIB: u64 = 1024 * 1024;

@@ -122,7 +122,7 @@ fn sweep(folder: &Path) {
         // The kernel removes none that still has a process.
         match std::fs::remove_dir(entry.path()) {
             Ok(()) => {
-                tracing::info!(group = %entry.path().display(), "a control group that was left behind is removed")
+                tracing::info!(group = %entry.path().display(), "a control group that was left behind is removed");
             }
             Err(error) => {
                 tracing::warn!(group = %entry.path().display(), %error, "a control group that was left behind is not removed");
