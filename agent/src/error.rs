@@ -101,6 +101,9 @@ pub enum Error {
     /// A generation is not among those that are kept.
     #[error("generation {0} is not kept here; `modunest-agent generations` lists what is")]
     NotKept(u64),
+    /// No generation ran before the one that runs.
+    #[error("no generation before this one is kept; `modunest-agent generations` lists what is")]
+    NoEarlier,
     /// Nothing is tried in a plugin's place.
     #[error("no other release of {0} is being tried; `modunest-agent plugins` shows what is")]
     NoTrial(PluginName),
@@ -162,6 +165,7 @@ impl Error {
             Error::NothingKept(_) => EXIT_NOTHING_KEPT,
             Error::AgentRefused { code: Code::Unavailable, .. } => EXIT_UNREACHABLE,
             Error::AgentRefused { code: Code::PreconditionFailed, .. } => EXIT_REFUSED,
+            Error::AgentRefused { code: Code::InvalidRequest, .. } => EXIT_USAGE,
             Error::Sync(error) => match error {
                 sync::Error::Registry(error) => match error.kind() {
                     registry::Kind::Unreachable => EXIT_UNREACHABLE,

@@ -78,10 +78,16 @@ pub struct PluginStatus {
     pub tier: String,
     /// Calls that reached it, with those that are being served.
     pub calls: u64,
-    /// Of these, those that failed or panicked.
+    /// Of these, those that failed by whatever fault of the plugin's, as its breaker and trials
+    /// count them: the outcomes `failed`, `panicked` (also: crashed), `late` and `unavailable`, and
+    /// `faults`.
     pub errors: u64,
     /// Of these, those that panicked.
     pub panics: u64,
+    /// Answers that say themselves that something failed: HTTP from 500 on, or no HTTP at all.
+    /// Their outcome is `answered`.
+    #[serde(default)]
+    pub faults: u64,
     /// The same calls by how they ended: `answered`, `failed`, `panicked`, `late`,
     /// `unavailable`, `unknown`, `invalid`, `denied`, and `abandoned` where they failed because
     /// their clients went away. What never happened is left out.
@@ -96,6 +102,9 @@ pub struct PluginStatus {
     pub refused: u64,
     /// What it asked for and may not have.
     pub denials: u64,
+    /// Lines that it wrote to the log and that were dropped, because they were too many.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
     /// How long its load took, in milliseconds; absent before it has loaded.
     pub activation_ms: Option<f64>,
     /// Times that it was started anew after it had failed; absent where that cannot be.
@@ -169,7 +178,7 @@ pub struct CanaryStatus {
     pub calls_wanted: u64,
     /// Calls that it has served.
     pub calls: u64,
-    /// Those of them that failed, with HTTP answers from 500 on.
+    /// Those of them that failed, as `errors` of a plugin counts them.
     pub errors: u64,
     /// Calls that the instance beside it has served since the trial began.
     pub old_calls: u64,
@@ -282,7 +291,7 @@ pub struct CapabilityStatus {
 }
 
 /// How long a plugin's calls took. Of calls from plugin to plugin inside the agent's own
-/// process, one in 251 is timed, and stands for those before it.
+/// process, one in 509 is timed, and stands for those before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LatencyStatus {
     /// Half of the calls took no longer, in milliseconds, an eighth off at most.
@@ -334,14 +343,16 @@ fn described(cell: &Cell, detail: Detail, known: &mut Lacks) -> PluginStatus {
         critical: manifest.critical,
         tier: tier.as_str().to_owned(),
         calls: reading.calls() + running,
-        errors: reading.count(Outcome::Failed) + reading.count(Outcome::Panicked),
+        errors: reading.served().failures,
         panics: reading.count(Outcome::Panicked),
+        faults: reading.faults,
         outcomes: outcomes.map(|o| (o.as_str().to_owned(), reading.count(o))).collect(),
         latency: latency(&reading.latency, detail),
         running,
         queued: reading.queued,
         refused: reading.refused,
         denials: reading.denials,
+        log_lines_dropped: reading.lines_dropped,
         activation_ms: reading.activation.map(millis),
         restarts: restarts.map(|restarts| restarts + cell.restarts()),
         cpu_ms: vitals.as_ref().and_then(|vitals| vitals.cpu_ms),

@@ -62,6 +62,8 @@ codes! {
     SessionState = "session-state", 409, "The session's state does not allow this";
     /// The thing exists already.
     AlreadyExists = "already-exists", 409, "It exists already";
+    /// What there is now does not allow this.
+    Conflict = "conflict", 409, "What there is now does not allow this";
     /// The declared or sent body is too large.
     TooLarge = "too-large", 413, "Too large";
     /// The uploaded bytes are not those that were declared.

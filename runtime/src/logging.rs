@@ -1,7 +1,7 @@
 //! Structured logs: for people on a terminal, JSON lines elsewhere. Always on standard
 //! error; standard output belongs to what a command prints.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -41,6 +41,16 @@ pub fn init() {
 /// As [`init`], with another filter for when none is set: commands that draw progress bars
 /// keep quiet.
 pub fn init_with_default(default: &str) {
+    start(default, std::io::stderr);
+}
+
+/// As [`init`], with each line written by one call of a writer that is made for it. Whether it
+/// goes to a terminal is still asked of standard error.
+pub fn init_to<W: Write + 'static>(writer: impl Fn() -> W + Send + Sync + 'static) {
+    start(DEFAULT_FILTER, writer);
+}
+
+fn start<W: Write + 'static>(default: &str, writer: impl Fn() -> W + Send + Sync + 'static) {
     let wanted = std::env::var(FILTER_VARIABLE).ok();
     let (filter, error) = match wanted.as_deref().map(EnvFilter::try_new) {
         None => (EnvFilter::new(default), None),
@@ -55,14 +65,9 @@ pub fn init_with_default(default: &str) {
         _ => !std::io::stderr().is_terminal(),
     };
     let layer = if json {
-        fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .with_writer(std::io::stderr)
-            .boxed()
+        fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
     } else {
-        fmt::layer().compact().with_target(false).with_writer(std::io::stderr).boxed()
+        fmt::layer().compact().with_target(false).with_writer(writer).boxed()
     };
     let started = tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok();
     if let (true, Some(error)) = (started, error) {

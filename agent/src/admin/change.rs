@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::Response;
 use modunest_core::name::PluginName;
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::read::fresh;
-use super::{Problem, refuse};
+use super::{Problem, asked, refuse};
 use crate::agent::{Inner, Reloaded};
 use crate::sync::Options;
-use crate::{EXIT_REFUSED, EXIT_UNREACHABLE, Error};
+use crate::{EXIT_NO_SOLUTION, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error};
 
 /// What looking for news came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +37,8 @@ pub struct Restarted {
 
 /// How news are meant.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SyncAsked {
     /// Take the newest versions in place of those of the lock file.
     #[serde(default)]
@@ -44,6 +47,8 @@ pub(super) struct SyncAsked {
 
 /// Where to go back to.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RollbackAsked {
     /// The generation; by default the one before the one that runs.
     generation: Option<u64>,
@@ -66,15 +71,19 @@ pub(super) struct PluginPath {
     params(RollbackAsked),
     responses(
         (status = 200, body = SyncAnswer),
+        (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "It is not kept, or there is no earlier one; what runs goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It cannot take the place of what runs, which goes on", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "It cannot be proven any more; what runs goes on", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "It is not there or cannot be loaded; what runs goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It cannot be read or loaded; what runs goes on", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn rollback(
     Shared(agent): Shared<Arc<Inner>>,
-    Query(asked): Query<RollbackAsked>,
+    query: Result<Query<RollbackAsked>, QueryRejection>,
 ) -> Result<Response, ProblemResponse> {
-    let gone = to_the_end(async move { agent.rollback(asked.generation).await }).await?;
+    let Query(RollbackAsked { generation }) = asked(query, QueryRejection::body_text)?;
+    let gone = to_the_end(async move { agent.rollback(generation).await }).await?;
     let crate::Synced { generation, changed, offline } = gone.map_err(|e| problem(&e))?;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
 }
@@ -85,7 +94,10 @@ pub(super) async fn rollback(
     path = "/reload",
     responses(
         (status = 200, body = Reloaded),
-        (status = 500, description = "The file is not valid, or what it wants cannot be had; what runs goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The file is not valid; what runs goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There is no file, or nothing fits what it wants, or that cannot take the place of what runs, which goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "A proof failed; what runs goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "What it wants cannot be loaded; what runs goes on", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The registry does not answer; what runs goes on", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -103,21 +115,21 @@ pub(super) async fn reload(Shared(agent): Shared<Arc<Inner>>) -> Result<Response
         (status = 200, body = Restarted),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "It does not run here", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The new instance cannot take its place; what ran goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "A proof failed; what ran goes on", body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "It was not restarted; what ran goes on", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn restart(
     Shared(agent): Shared<Arc<Inner>>,
-    Path(asked): Path<PluginPath>,
+    path: Result<Path<PluginPath>, PathRejection>,
 ) -> Result<Response, ProblemResponse> {
-    let plugin = asked.plugin()?;
+    let Path(path) = asked(path, PathRejection::body_text)?;
+    let plugin = path.plugin()?;
     let name = plugin.to_string();
     let restarted = to_the_end(async move { agent.restart(&plugin, "asked for").await }).await?;
-    match restarted {
-        Ok(()) => Ok(fresh(Restarted { plugin: name })),
-        Err(error @ Error::NoPlugin(_)) => Err(refuse(Code::NotFound, error.to_string())),
-        Err(error) => Err(problem(&error)),
-    }
+    restarted.map_err(|e| problem(&e))?;
+    Ok(fresh(Restarted { plugin: name }))
 }
 
 impl PluginPath {
@@ -135,6 +147,8 @@ impl PluginPath {
     params(SyncAsked),
     responses(
         (status = 200, body = SyncAnswer),
+        (status = 400, description = "The query is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Nothing fits what is wanted, or it cannot take the place of what runs, which goes on", body = Problem, content_type = "application/problem+json"),
         (status = 412, description = "A proof failed; what runs goes on", body = Problem, content_type = "application/problem+json"),
         (status = 500, description = "It failed; what runs goes on", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The registry does not answer; what runs goes on", body = Problem, content_type = "application/problem+json"),
@@ -142,9 +156,10 @@ impl PluginPath {
 )]
 pub(super) async fn sync(
     Shared(agent): Shared<Arc<Inner>>,
-    Query(asked): Query<SyncAsked>,
+    query: Result<Query<SyncAsked>, QueryRejection>,
 ) -> Result<Response, ProblemResponse> {
-    let options = Options { update: asked.update, ..Options::default() };
+    let Query(SyncAsked { update }) = asked(query, QueryRejection::body_text)?;
+    let options = Options { update, ..Options::default() };
     let synced = to_the_end(async move { agent.sync(options, true).await }).await?;
     let crate::Synced { generation, changed, offline } = synced.map_err(|e| problem(&e))?;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
@@ -159,10 +174,17 @@ pub(super) async fn to_the_end<T: Send + 'static>(
 
 /// An error as a problem: with the same words that the command line has for it.
 pub(super) fn problem(error: &Error) -> ProblemResponse {
-    let code = match error.exit_code() {
-        EXIT_UNREACHABLE => Code::Unavailable,
-        EXIT_REFUSED => Code::PreconditionFailed,
-        _ => Code::Internal,
+    let code = match error {
+        Error::NoPlugin(_) | Error::NotKept(_) | Error::NoEarlier => Code::NotFound,
+        Error::NoTrial(_) | Error::NotRolledBack(_) => Code::NotFound,
+        Error::Worse { .. } | Error::NotSwitched { .. } | Error::NoConfigFile => Code::Conflict,
+        _ => match error.exit_code() {
+            EXIT_USAGE => Code::InvalidRequest,
+            EXIT_NO_SOLUTION => Code::Conflict,
+            EXIT_UNREACHABLE => Code::Unavailable,
+            EXIT_REFUSED => Code::PreconditionFailed,
+            _ => Code::Internal,
+        },
     };
     refuse(code, error.to_string())
 }

@@ -87,6 +87,12 @@ pub(crate) fn router(agent: Arc<Inner>) -> Router {
     modunest_runtime::trace::layer(router)
 }
 
+/// A part of a request, or a refusal with the words of the extractor that found it malformed.
+#[allow(clippy::result_large_err, reason = "the answer is what is sent")]
+fn asked<T, R>(part: Result<T, R>, words: fn(&R) -> String) -> Result<T, ProblemResponse> {
+    part.map_err(|error| refuse(Code::InvalidRequest, words(&error)))
+}
+
 fn refuse(code: Code, detail: impl Into<String>) -> ProblemResponse {
     Refusal::new(code, detail).into()
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -13,15 +14,22 @@ use modunest_runtime::problem::ProblemResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Problem, refuse};
+use super::{Problem, asked, refuse};
 use crate::agent::Inner;
 use crate::metrics::prometheus::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 use crate::status::{self, AgentStatus, Detail, PluginStatus, Readiness};
 
 /// The agent, and every plugin.
 #[utoipa::path(get, path = "/status", responses((status = 200, body = AgentStatus)))]
-pub(super) async fn status(Shared(agent): Shared<Arc<Inner>>) -> Response {
-    fresh(agent.status())
+pub(super) async fn status(Shared(agent): Shared<Arc<Inner>>) -> Result<Response, ProblemResponse> {
+    Ok(fresh(gathered(move || agent.status()).await?))
+}
+
+/// Facts that are read from files of the kernel's, on a thread that serves no requests.
+async fn gathered<T: Send + 'static>(
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ProblemResponse> {
+    crate::blocking::run(read).await.map_err(|e| refuse(Code::Internal, e.to_string()))
 }
 
 /// How much is wanted of each plugin.
@@ -52,17 +60,18 @@ pub(super) enum LatencyDetail {
 )]
 pub(super) async fn plugins(
     Shared(agent): Shared<Arc<Inner>>,
-    query: Result<Query<PluginsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<PluginsQuery>, QueryRejection>,
 ) -> Result<Response, ProblemResponse> {
-    let Query(query) = query.map_err(|error| refuse(Code::InvalidRequest, error.body_text()))?;
+    let Query(query) = asked(query, QueryRejection::body_text)?;
     let detail = match query.latency {
         Some(LatencyDetail::Buckets) => Detail::Buckets,
         Some(LatencyDetail::Quantiles) | None => Detail::Short,
     };
     let host = agent.host();
-    let plugins: Vec<PluginStatus> =
-        host.cells().map(|cell| status::plugin(cell, detail)).collect();
-    Ok(fresh(plugins))
+    let all = move || -> Vec<PluginStatus> {
+        host.cells().map(|cell| status::plugin(cell, detail)).collect()
+    };
+    Ok(fresh(gathered(all).await?))
 }
 
 /// One plugin, with how long calls took, bucket by bucket.
@@ -75,18 +84,20 @@ pub(super) async fn plugins(
     ),
     responses(
         (status = 200, body = PluginStatus),
+        (status = 400, description = "The path is not valid", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such plugin is loaded", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn plugin(
     Shared(agent): Shared<Arc<Inner>>,
-    Path((org, name)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ProblemResponse> {
+    let Path((org, name)) = asked(path, PathRejection::body_text)?;
     let host = agent.host();
-    let asked = format!("{org}/{name}");
-    let cell = asked.parse::<PluginName>().ok().and_then(|name| host.cell(&name));
-    let cell = cell.ok_or_else(|| refuse(Code::NotFound, format!("{asked} is not loaded")))?;
-    Ok(fresh(status::plugin(cell, Detail::Buckets)))
+    let named = format!("{org}/{name}");
+    let cell = named.parse::<PluginName>().ok().and_then(|name| host.cell(&name).cloned());
+    let cell = cell.ok_or_else(|| refuse(Code::NotFound, format!("{named} is not loaded")))?;
+    Ok(fresh(gathered(move || status::plugin(&cell, Detail::Buckets)).await?))
 }
 
 /// One generation that is kept.
@@ -122,10 +133,8 @@ pub struct GenerationStatus {
 pub(super) async fn generations(
     Shared(agent): Shared<Arc<Inner>>,
 ) -> Result<Response, ProblemResponse> {
-    let failed = |error: &dyn std::fmt::Display| refuse(Code::Internal, error.to_string());
-    let read = crate::blocking::run(move || agent.generations()).await;
-    let generations = read.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-    Ok(fresh(generations))
+    let generations = gathered(move || agent.generations()).await?;
+    Ok(fresh(generations.map_err(|e| refuse(Code::Internal, e.to_string()))?))
 }
 
 /// All that is counted, for Prometheus.
@@ -137,7 +146,8 @@ pub(super) async fn generations(
 pub(super) async fn metrics(
     Shared(agent): Shared<Arc<Inner>>,
 ) -> Result<Response, ProblemResponse> {
-    let text = agent.metrics().map_err(|e| refuse(Code::Internal, e.to_string()))?;
+    let text = gathered(move || agent.metrics()).await?;
+    let text = text.map_err(|e| refuse(Code::Internal, e.to_string()))?;
     let headers = [(CONTENT_TYPE, METRICS_CONTENT_TYPE), (CACHE_CONTROL, "no-store")];
     Ok((headers, text).into_response())
 }

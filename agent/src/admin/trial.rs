@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
 use axum::response::Response;
-use modunest_core::problem::Code;
 use modunest_runtime::problem::ProblemResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::change::{PluginPath, problem, to_the_end};
 use super::read::fresh;
-use super::{Problem, refuse};
-use crate::Error;
+use super::{Problem, asked};
 use crate::agent::{Inner, TrialWord};
 
 /// A plugin whose trial was decided.
@@ -33,12 +32,14 @@ pub struct TrialAnswer {
         (status = 200, body = TrialAnswer),
         (status = 400, description = "This is no plugin's name", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Nothing is tried there", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "It cannot take over; what ran goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It cannot take over; what ran goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "A proof failed; what ran goes on", body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "It cannot be read or loaded; what ran goes on", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn promote(
     agent: Shared<Arc<Inner>>,
-    path: Path<PluginPath>,
+    path: Result<Path<PluginPath>, PathRejection>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Promote).await
 }
@@ -57,7 +58,7 @@ pub(super) async fn promote(
 )]
 pub(super) async fn abort(
     agent: Shared<Arc<Inner>>,
-    path: Path<PluginPath>,
+    path: Result<Path<PluginPath>, PathRejection>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Abort).await
 }
@@ -76,28 +77,21 @@ pub(super) async fn abort(
 )]
 pub(super) async fn forgive(
     agent: Shared<Arc<Inner>>,
-    path: Path<PluginPath>,
+    path: Result<Path<PluginPath>, PathRejection>,
 ) -> Result<Response, ProblemResponse> {
     decide(agent, path, TrialWord::Forgive).await
 }
 
 async fn decide(
     Shared(agent): Shared<Arc<Inner>>,
-    Path(asked): Path<PluginPath>,
+    path: Result<Path<PluginPath>, PathRejection>,
     word: TrialWord,
 ) -> Result<Response, ProblemResponse> {
-    let plugin = asked.plugin()?;
+    let Path(path) = asked(path, PathRejection::body_text)?;
+    let plugin = path.plugin()?;
     let (this, named) = (agent.clone(), plugin.clone());
     let decided = to_the_end(async move { this.decide_trial(&named, word).await }).await?;
-    match decided {
-        Ok(()) => {
-            let version = agent.host().cell(&plugin).map(|cell| cell.version().to_string());
-            let version = version.unwrap_or_default();
-            Ok(fresh(TrialAnswer { plugin: plugin.to_string(), version }))
-        }
-        Err(error @ (Error::NoPlugin(_) | Error::NoTrial(_) | Error::NotRolledBack(_))) => {
-            Err(refuse(Code::NotFound, error.to_string()))
-        }
-        Err(error) => Err(problem(&error)),
-    }
+    decided.map_err(|e| problem(&e))?;
+    let version = agent.host().cell(&plugin).map(|cell| cell.version().to_string());
+    Ok(fresh(TrialAnswer { plugin: plugin.to_string(), version: version.unwrap_or_default() }))
 }

@@ -52,7 +52,7 @@ impl Inner {
                 let before = |number: &u64| {
                     running.is_some_and(|running| *number < running) && Some(*number) != tried
                 };
-                numbers.into_iter().rfind(before).ok_or(Error::NoGeneration)
+                numbers.into_iter().rfind(before).ok_or(Error::NoEarlier)
             };
             let number = number.map_or_else(before, Ok)?;
             if !generations.numbers()?.contains(&number) {

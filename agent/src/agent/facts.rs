@@ -19,7 +19,13 @@ impl Inner {
         self.host.load_full()
     }
 
+    /// The agent and all plugins. Reads files of the kernel's, two a process.
     pub(crate) fn status(&self) -> AgentStatus {
+        AgentStatus { plugins: plugins(&self.host.load()), ..self.own_status() }
+    }
+
+    /// The agent, without its plugins.
+    fn own_status(&self) -> AgentStatus {
         let head = self.syncer.client().kept_head().map(|head| {
             let HeadSummary { origin, epoch, issued_at, age_s } = HeadSummary::of(&head);
             HeadStatus { origin, epoch, issued_at, age_s }
@@ -34,7 +40,7 @@ impl Inner {
             last_sync: last.sync.clone(),
             ready: readiness.reason.map_or(Ok(()), Err),
             process: process::own(),
-            plugins: plugins(&self.host.load()),
+            plugins: Vec::new(),
         }
     }
 
@@ -98,10 +104,10 @@ impl Inner {
         list(self.syncer.generations(), self.last().generation)
     }
 
-    /// All that is counted, in Prometheus' text form.
+    /// All that is counted, in Prometheus' text form. Reads files as [`Inner::status`] does.
     pub(crate) fn metrics(&self) -> Result<String, fmt::Error> {
         let host = self.host();
-        let status = AgentStatus { plugins: plugins(&host), ..self.status() };
+        let status = AgentStatus { plugins: plugins(&host), ..self.own_status() };
         let canaries: Vec<_> = host.cells().filter_map(|cell| cell.trial()).collect();
         let canaries = canaries.iter().map(|trial| trial.canary());
         let statuses = canaries.clone().map(|cell| plugin(cell, Detail::Short)).collect();

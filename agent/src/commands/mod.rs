@@ -2,6 +2,7 @@
 
 mod canary;
 mod client;
+mod log;
 mod print;
 mod query;
 mod run;
@@ -13,8 +14,10 @@ mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use log::Log;
 use modunest_agent::config::gateway::BLOCKING_THREADS_MAX;
 use modunest_agent::{Config, EXIT_OK, Error};
 use modunest_core::trace::TraceContext;
@@ -95,6 +98,11 @@ enum Command {
     Config(ConfigCommand),
 }
 
+fn start_logging(log: &Arc<Log>) {
+    let log = log.clone();
+    modunest_runtime::logging::init_to(move || log.writer());
+}
+
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Read and validate the configuration, and the trust root that it names
@@ -104,11 +112,15 @@ enum ConfigCommand {
 impl Cli {
     /// Runs the command and answers its exit code.
     pub(crate) fn run(self) -> ExitCode {
+        let mut log = None;
         // Commands for people keep quiet but for trouble; the daemon tells its story.
         match &self.command {
             Command::Run(_) => {
                 let started = modunest_agent::clib::start_anew_where_copies_are_slow();
-                modunest_runtime::logging::init();
+                log = Log::on_standard_error().inspect(start_logging).ok();
+                if log.is_none() {
+                    modunest_runtime::logging::init();
+                }
                 if let Err(error) = started {
                     tracing::warn!(%error, "not started anew: large messages are copied slowly");
                 }
@@ -116,7 +128,11 @@ impl Cli {
             _ => modunest_runtime::logging::init_with_default("error"),
         }
         let context = modunest_runtime::trace::root();
-        match self.with_runtime(context) {
+        let outcome = self.with_runtime(context);
+        if let Some(log) = log {
+            log.settle();
+        }
+        match outcome {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 print::error(&error, &context.trace_id(), self.json);

@@ -18,6 +18,8 @@
 //! http_requests_per_minute = 600
 //! http_bytes_per_minute = 67108864
 //! http_concurrent = 8
+//! log_lines_per_second = 100
+//! log_lines_burst = 1000
 //!
 //! [outbound]
 //! timeout_ms = 30000
@@ -48,6 +50,8 @@ const QUOTA_MAX: u64 = 1 << 50;
 /// Most requests out that one plugin may have at the same time: beyond it the host's own
 /// connections would suffer.
 const CONCURRENT_MAX: u64 = 256;
+/// Most lines of the log a second and at once: beyond it the log is the agent's main work.
+const LOG_LINES_MAX: u64 = 1_000_000;
 /// Longest time for a request out: as for a call.
 const OUTBOUND_TIMEOUT_MAX_MS: u64 = 3600 * 1000;
 
@@ -92,6 +96,10 @@ pub struct Quota {
     pub http_bytes_per_minute: u64,
     /// Requests out at the same time.
     pub http_concurrent: u64,
+    /// Lines of the host's log in a second; more are dropped and counted.
+    pub log_lines_per_second: u64,
+    /// Lines at once, after a time with fewer.
+    pub log_lines_burst: u64,
 }
 
 /// How requests out are made.
@@ -116,6 +124,8 @@ impl Default for Quota {
             http_requests_per_minute: 600,
             http_bytes_per_minute: 64 * MIB,
             http_concurrent: 8,
+            log_lines_per_second: 100,
+            log_lines_burst: 1000,
         }
     }
 }
@@ -173,6 +183,8 @@ pub(super) struct QuotaTable {
     http_requests_per_minute: Option<Spanned<u64>>,
     http_bytes_per_minute: Option<Spanned<u64>>,
     http_concurrent: Option<Spanned<u64>>,
+    log_lines_per_second: Option<Spanned<u64>>,
+    log_lines_burst: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -265,6 +277,18 @@ impl Check<'_> {
                 table.http_concurrent,
                 CONCURRENT_MAX,
                 otherwise.http_concurrent,
+            ),
+            log_lines_per_second: number(
+                "log_lines_per_second",
+                table.log_lines_per_second,
+                LOG_LINES_MAX,
+                otherwise.log_lines_per_second,
+            ),
+            log_lines_burst: number(
+                "log_lines_burst",
+                table.log_lines_burst,
+                LOG_LINES_MAX,
+                otherwise.log_lines_burst,
             ),
         }
     }

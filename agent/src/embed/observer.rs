@@ -49,7 +49,7 @@ pub enum Event<'a> {
         caller: &'a str,
         /// How it ended.
         outcome: Outcome,
-        /// How long it took; absent for most calls inside the process, of which one in 251
+        /// How long it took; absent for most calls inside the process, of which one in 509
         /// is timed.
         took: Option<Duration>,
     },

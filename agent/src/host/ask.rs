@@ -53,7 +53,21 @@ impl OwnedAsk {
 
 impl Cell {
     /// Writes a line of the plugin's to the host's log, at a level of [`modunest_sdk::Level`].
+    /// Lines above its quota are dropped; those that nobody wants to read count for nothing.
     pub(super) fn log(&self, level: u32, message: &[u8]) {
+        let is_wanted = match level {
+            1 => tracing::enabled!(tracing::Level::ERROR),
+            2 => tracing::enabled!(tracing::Level::WARN),
+            4 => tracing::enabled!(tracing::Level::DEBUG),
+            5 => tracing::enabled!(tracing::Level::TRACE),
+            _ => tracing::enabled!(tracing::Level::INFO),
+        };
+        if !is_wanted {
+            return;
+        }
+        if !self.operations().may_log() {
+            return self.meter().drop_line();
+        }
         let cut = message.get(..LOG_MAX_BYTES).unwrap_or(message);
         let message = String::from_utf8_lossy(cut);
         let plugin = self.name().as_str();

@@ -58,6 +58,12 @@ impl Outcome {
         Outcome::Abandoned,
     ];
 
+    /// Whether it is held against the plugin: by its breaker, in a trial and in what is counted as
+    /// an error.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Outcome::Failed | Outcome::Panicked | Outcome::Late | Outcome::Unavailable)
+    }
+
     /// How a call with this answer ended, for a client that still waits.
     pub fn of<T>(answer: &Result<T, Error>) -> Outcome {
         answer.as_ref().err().map_or(Outcome::Answered, Outcome::of_error)
@@ -101,6 +107,7 @@ pub struct Meter {
     latency: Histogram,
     refused: AtomicU64,
     denials: AtomicU64,
+    lines_dropped: AtomicU64,
     queued: AtomicI64,
     /// Answers that say themselves that something failed.
     faults: AtomicU64,
@@ -138,8 +145,12 @@ pub struct Reading {
     pub latency: Latency,
     /// Calls that were refused before they reached it: it was not ready, or the call was late.
     pub refused: u64,
+    /// Answers that say themselves that something failed: HTTP from 500 on, or no HTTP at all.
+    pub faults: u64,
     /// What the plugin asked for and may not have.
     pub denials: u64,
+    /// Lines of the log that were dropped, because they were too many.
+    pub lines_dropped: u64,
     /// Calls that wait for their turn.
     pub queued: u64,
     /// How long the last load took, from its start to its first call.
@@ -239,13 +250,10 @@ impl Meter {
     /// Calls that have ended, and those of them that failed, by whatever fault of the plugin's.
     /// Those whose clients went away are neither.
     pub fn served(&self) -> Served {
-        let failed = [Outcome::Failed, Outcome::Panicked, Outcome::Late, Outcome::Unavailable];
-        let failures: u64 = failed.into_iter().map(|outcome| self.counted(outcome)).sum();
-        let ended = Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Abandoned);
-        Served {
-            calls: ended.map(|outcome| self.counted(outcome)).sum(),
-            failures: failures + self.faults.load(Ordering::Relaxed),
-        }
+        Reading::served_of(
+            Outcome::ALL.map(|outcome| self.counted(outcome)),
+            self.faults.load(Ordering::Relaxed),
+        )
     }
 
     /// A call was refused before it reached the plugin.
@@ -256,6 +264,11 @@ impl Meter {
     /// The plugin asked for something that it may not have.
     pub fn deny(&self) {
         self.denials.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A line of the plugin's was not written to the log, because it was one too many.
+    pub(crate) fn drop_line(&self) {
+        self.lines_dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A call waits for its turn, until the answer is dropped.
@@ -287,7 +300,9 @@ impl Meter {
             outcomes: Outcome::ALL.map(|outcome| self.counted(outcome)),
             latency: self.latency.read(),
             refused: self.refused.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
             denials: self.denials.load(Ordering::Relaxed),
+            lines_dropped: self.lines_dropped.load(Ordering::Relaxed),
             // Two threads may be seen in the wrong order for a moment.
             queued: u64::try_from(self.queued.load(Ordering::Relaxed)).unwrap_or(0),
             activation: self.load_times().took,
@@ -299,6 +314,21 @@ impl Reading {
     /// Calls that reached it and ended, however.
     pub fn calls(&self) -> u64 {
         self.outcomes.iter().sum()
+    }
+
+    /// Calls that ended and those that failed, as [`Meter::served`].
+    pub fn served(&self) -> Served {
+        Reading::served_of(self.outcomes, self.faults)
+    }
+
+    fn served_of(counts: [u64; Outcome::ALL.len()], faults: u64) -> Served {
+        let ended = Outcome::ALL.into_iter().zip(counts);
+        let ended = ended.filter(|(outcome, _)| *outcome != Outcome::Abandoned);
+        let failed = ended.clone().filter(|(outcome, _)| outcome.is_failure());
+        Served {
+            calls: ended.map(|(_, count)| count).sum(),
+            failures: failed.map(|(_, count)| count).sum::<u64>() + faults,
+        }
     }
 
     /// How many calls ended so.
@@ -396,11 +426,27 @@ mod tests {
         assert_eq!(reading.latency.count(), answers.len() as u64);
         meter.fault();
         let served = Served { calls: answers.len() as u64, failures: 5 };
-        assert_eq!(meter.served(), served);
+        assert_eq!((meter.served(), meter.read().served()), (served, served));
+        assert_eq!(meter.read().faults, 1);
         // What its clients do is not held for or against it.
         let _ = meter.end(Meter::begin(true), Outcome::Abandoned);
         assert_eq!(meter.read().count(Outcome::Abandoned), 1);
         assert_eq!(meter.served(), served);
+    }
+
+    #[test]
+    fn it_is_said_how_many_calls_are_timed() {
+        let words = format!("one in {SAMPLED}");
+        for page in [
+            include_str!("../../../docs/embedding.md"),
+            include_str!("../../../docs/operations.md"),
+            include_str!("../embed/observer.rs"),
+            include_str!("../status.rs"),
+        ] {
+            // Lines break anywhere, also in comments.
+            let text: Vec<&str> = page.split_whitespace().filter(|word| *word != "///").collect();
+            assert_eq!(text.join(" ").matches(&words).count(), 1, "{}", &page[..80]);
+        }
     }
 
     #[test]

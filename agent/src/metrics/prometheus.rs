@@ -2,7 +2,7 @@
 //!
 //! Names follow its conventions: base units, a unit at the end, `_total` for what only grows.
 //! The labels are `plugin`, `version` and `tier`, so there are as many series as loaded
-//! plugins times a constant: about 45 each, and 3 for each service. A release that is being tried
+//! plugins times a constant: about 48 each, and 3 for each service. A release that is being tried
 //! has as many of its own, with the label `variant="canary"`.
 
 use std::fmt;
@@ -237,7 +237,17 @@ impl Exposition {
                 to.encode_histogram::<NoLabelSet>(latency.sum_s(), latency.count(), &buckets, None)
             },
         )?;
-        let counters: [Counted; 3] = [
+        let counters: [Counted; 6] = [
+            (
+                "modunest_plugin_failures",
+                "Calls that failed by whatever fault of the plugin's, as its breaker counts them",
+                |p| Some(p.errors),
+            ),
+            (
+                "modunest_plugin_faults",
+                "Answers of the plugin that say themselves that something failed",
+                |p| Some(p.faults),
+            ),
             (
                 "modunest_plugin_calls_refused",
                 "Calls that were refused before they reached the plugin",
@@ -246,6 +256,11 @@ impl Exposition {
             ("modunest_plugin_denials", "What the plugin asked for and may not have", |p| {
                 Some(p.denials)
             }),
+            (
+                "modunest_plugin_log_lines_dropped",
+                "Lines of the plugin that were not logged, because they were too many",
+                |p| Some(p.log_lines_dropped),
+            ),
             (
                 "modunest_plugin_restarts",
                 "Times that the plugin was started anew after it had failed",
@@ -379,12 +394,14 @@ mod tests {
             calls: 5,
             errors: 1,
             panics: 1,
+            faults: 0,
             outcomes: BTreeMap::from([("answered".to_owned(), 4), ("panicked".to_owned(), 1)]),
             latency: None,
             running: 1,
             queued: 2,
             refused: 3,
             denials: 4,
+            log_lines_dropped: 5,
             activation_ms: own_process.then_some(12.5),
             restarts: own_process.then_some(2),
             cpu_ms: own_process.then_some(1500),
@@ -496,7 +513,7 @@ mod tests {
         }
         let of_one = series.iter().filter(|key| key.contains("demo/own\",version=\"1.2.0")).count();
         let of_services = 2 * BREAKER_STATES.len();
-        assert!(of_one <= 47 + of_services, "{of_one} series a plugin");
+        assert!(of_one <= 50 + of_services, "{of_one} series a plugin");
     }
 
     /// The names in the first column of the table, and all that can be told.

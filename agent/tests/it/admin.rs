@@ -3,13 +3,14 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use modunest_agent::Agent;
-use modunest_agent::config::Listen;
+use modunest_agent::config::{Config, Listen};
 use modunest_agent::status::AgentStatus;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::plugins::{ECHO, release, route, uses};
 use crate::registry::Registry;
+use crate::screens::config_file;
 
 /// `demo/front` at `/front` asks the critical `demo/back`.
 async fn registry() -> Registry {
@@ -57,21 +58,30 @@ async fn every_path_answers_as_its_description_says() {
             // Each once as it is meant, and where it can be wrong, wrong.
             let good = path.replace("{org}", "demo").replace("{name}", "back");
             // This host has no file of its configuration, and no earlier generation.
-            let alone = ["/reload", "/rollback"].contains(&path.as_str());
             // Nothing is or was tried.
-            let expected = match (alone, path.contains("/canary/")) {
-                (true, _) => 500,
-                (false, true) => 404,
-                (false, false) => 200,
+            let expected = match path.as_str() {
+                "/reload" => 409,
+                "/rollback" => 404,
+                path if path.contains("/canary/") => 404,
+                _ => 200,
             };
             let mut tries = vec![(good.clone(), expected)];
             if path.contains("{name}") {
                 tries.push((path.replace("{org}", "demo").replace("{name}", "other"), 404));
+                tries.push((path.replace("{org}", "demo").replace("{name}", "%ff"), 400));
             }
-            if operation["parameters"].as_array().is_some_and(|p| p[0]["name"] == "latency") {
-                tries.push((format!("{good}?latency=buckets"), 200));
-                tries.push((format!("{good}?latency=x"), 400));
-                tries.push((format!("{good}?x=y"), 400));
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
+                let (value, status) = match parameter["name"].as_str().unwrap() {
+                    "latency" => ("latency=buckets", 200),
+                    "update" => ("update=true", 200),
+                    "generation" => ("generation=77", 404),
+                    other => panic!("{other} is not tried"),
+                };
+                tries.push((format!("{good}?{value}"), status));
+                tries.push((format!("{good}?{}=x", parameter["name"].as_str().unwrap()), 400));
+                // A slip of the pen is not taken for nothing.
+                tries.push((format!("{good}?{}", value.replacen('=', "s=", 1)), 400));
             }
             for (path, status) in tries {
                 let verb: Method = method.to_uppercase().parse().unwrap();
@@ -109,6 +119,41 @@ async fn every_path_answers_as_its_description_says() {
     assert_eq!(served, document["paths"].as_object().unwrap().len(), "{text}");
     let wrong = Client::new().delete(format!("{base}/status")).send().await.unwrap();
     assert_eq!(wrong.status(), 405);
+    agent.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_says_whose_doing_it_is() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/page", "1.0.0", &[], &route("/page")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = config_file(&registry, folder.path(), &[("demo/page", "^1")]);
+    let agent = Agent::start(Config::load(&path).unwrap()).await.unwrap();
+    let socket = folder.path().join("state/admin.sock");
+    let client = Client::builder().unix_socket(socket).build().unwrap();
+    let refused = async |path: &str| {
+        let answer = client.post(format!("http://localhost{path}")).send().await.unwrap();
+        let status = answer.status().as_u16();
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+        let problem: Value = answer.json().await.unwrap();
+        (status, problem["detail"].as_str().unwrap().to_owned())
+    };
+    let good = std::fs::read_to_string(&path).unwrap();
+    for (wrong, status, told) in [
+        (good.replace("slots = 1", "slots = 0"), 400, "host.slots"),
+        (good.replace("\"^1\"", "\"^7\""), 409, "demo/page"),
+    ] {
+        std::fs::write(&path, wrong).unwrap();
+        let (answered, detail) = refused("/reload").await;
+        assert!(answered == status && detail.contains(told), "{answered}: {detail}");
+    }
+    std::fs::write(&path, good).unwrap();
+    // One that cannot take the place of what runs.
+    registry.publish(release("demo/page", "1.1.0", &["FAIL_CREATE"], &route("/page")));
+    let (answered, detail) = refused("/sync?update=true").await;
+    assert!(answered == 409 && detail.contains("was not taken into service"), "{detail}");
+    let seen = agent.status();
+    assert_eq!((seen.generation, seen.plugins[0].version.as_str()), (Some(1), "1.0.0"));
     agent.shutdown().await;
 }
 

@@ -17,7 +17,7 @@ use crate::street::{Street, TIERS};
 const UPDATE: Options = Options { frozen: false, offline: false, update: true };
 
 /// Manifest lines for the route where it is told what to do.
-const DOOR: &str = "\n[[route]]\npath = \"/bad/{action}\"\nmethods = [\"POST\"]\n";
+pub const DOOR: &str = "\n[[route]]\npath = \"/bad/{action}\"\nmethods = [\"POST\"]\n";
 
 /// Memory that it is given where it uses up all of it.
 const MEMORY_MAX_MIB: u64 = 128;
@@ -65,7 +65,7 @@ fn pong() -> (u16, String) {
 
 /// An action that ends the plugin's process; answers what is told of the crash.
 pub async fn dies_of(street: &Street, action: &str) -> String {
-    let before = street.restarts();
+    let (before, errors) = (street.restarts(), plugin(&street.agent, "demo/bad").errors);
     let attack = async {
         let (status, text) = street.post(&format!("/bad/{action}"), "").await;
         assert!(status == 503 || status == 504, "{action}: {status} {text}");
@@ -73,6 +73,9 @@ pub async fn dies_of(street: &Street, action: &str) -> String {
     };
     street.during(action, attack).await;
     assert_eq!(ping(street).await, pong(), "after {action}");
+    // Whoever looks on sees that it fails.
+    let seen = plugin(&street.agent, "demo/bad");
+    assert_eq!(seen.errors, errors + 1, "{action}: {:?}", seen.outcomes);
     runs(&street.agent, "demo/bad").last_crash.unwrap().reason
 }
 
@@ -373,6 +376,9 @@ async fn in_the_agents_own_process_the_border_holds() {
     assert!(text.contains("failed too often and is left alone"), "{text}");
     assert_eq!(plugin(&street.agent, "demo/bad").breaker, "open");
     std::fs::write(over, "").unwrap();
+    let seen = plugin(&street.agent, "demo/bad");
+    // What it answered too much, or with a status that there is not, counts as well.
+    assert_eq!((seen.errors, seen.outcomes["late"]), (6, 4), "{:?}", seen.outcomes);
     street.end().await;
 }
 
@@ -389,7 +395,8 @@ async fn a_panic_in_the_agents_own_process_ends_at_the_border() {
         let (status, text) = act(&street, "panic", "").await;
         assert_eq!(status, 502, "{text}");
         assert!(text.contains("panicked: as it was told to"), "{text}");
-        assert_eq!(plugin(&street.agent, "demo/bad").panics, panics);
+        let seen = plugin(&street.agent, "demo/bad");
+        assert_eq!((seen.panics, seen.errors), (panics, panics));
         // The same instance goes on.
         assert_eq!(street.post("/bad/count", "").await, (200, panics.to_string()));
     }

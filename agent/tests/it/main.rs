@@ -27,6 +27,7 @@ mod hostile_components;
 mod lazy;
 mod lies;
 mod links;
+mod logs;
 mod metrics;
 mod operator;
 mod parity;

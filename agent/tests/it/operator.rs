@@ -43,13 +43,21 @@ impl Process {
         arguments: &[&str],
         variables: impl IntoIterator<Item = (&'v str, &'v str)>,
     ) -> Process {
-        let process = Process::spawn(config, arguments, variables);
+        Process::spawn(config, arguments, variables).settled().await
+    }
+
+    /// The same, with its log there.
+    pub async fn start_to(config: &Path, log: Stdio) -> Process {
+        Process::spawn_to(config, &["run"], [], log).settled().await
+    }
+
+    async fn settled(self) -> Process {
         wait_for("the first sync", async || {
-            let status = process.try_status().await;
+            let status = self.try_status().await;
             status.is_some_and(|status| status.last_sync.is_some())
         })
         .await;
-        process
+        self
     }
 
     /// Starts it, and waits for nothing.
@@ -58,10 +66,19 @@ impl Process {
         arguments: &[&str],
         variables: impl IntoIterator<Item = (&'v str, &'v str)>,
     ) -> Process {
+        let log = std::fs::File::create(config.with_extension("log")).unwrap();
+        Process::spawn_to(config, arguments, variables, log.into())
+    }
+
+    fn spawn_to<'v>(
+        config: &Path,
+        arguments: &[&str],
+        variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+        log: Stdio,
+    ) -> Process {
         modunest_runtime::http::install_crypto();
         let mut command = agent(config, arguments);
         command.envs(variables);
-        let log = std::fs::File::create(config.with_extension("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Process { child, config: config.to_owned() }
     }
@@ -97,6 +114,13 @@ impl Process {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the gateway answers to a POST.
+    pub async fn ask(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.status().await.gateway);
+        let answer = reqwest::Client::new().post(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -12,6 +12,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::operator::Process;
 use crate::plugins::{ECHO, release, route, uses};
+use crate::process::plugin;
 use crate::registry::{ORIGIN, Registry, registry_key};
 
 /// A configuration file that wants these plugins, with the admin API where it is by default.
@@ -85,6 +86,35 @@ async fn top_shows_what_works_and_what_does_not() {
     assert_eq!(gone.status.code(), Some(4));
     let text = String::from_utf8_lossy(&gone.stderr);
     assert!(text.contains("no agent answers on unix:"), "{text}");
+}
+
+/// A process that ends by a signal is an error of its call.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_counts_crashes_as_errors() {
+    let registry = Registry::start().await;
+    registry.publish(release("demo/crash", "1.0.0", &["CRASH_CALL"], &route("/crash")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = config_file(&registry, folder.path(), &[("demo/crash", "^1")]);
+    let more = "[host.process]\nrestart_pause_ms = 1\nrestart_pause_max_ms = 1\n\
+                restarts_max = 1000\n[lifecycle.breaker]\nfailures = 1000\n";
+    let settings = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, settings.replace("in_process = [\"demo/*\"]\n", "") + more).unwrap();
+    let mut config = Config::load(&path).unwrap();
+    config.host.process.runner = Some(env!("CARGO_BIN_EXE_modunest-agent").into());
+    let agent = Agent::start(config).await.unwrap();
+    let looking = tokio::task::spawn_blocking(move || {
+        agent_command(&path, &["top", "--once", "--interval", "1", "--json"])
+    });
+    let url = format!("http://{}/crash", agent.gateway_addr());
+    while !looking.is_finished() {
+        assert_eq!(reqwest::get(&url).await.unwrap().status(), 503);
+    }
+    let report: serde_json::Value = serde_json::from_str(&text(&looking.await.unwrap())).unwrap();
+    assert!(report["plugins"][0]["errors_s"].as_f64().unwrap() > 0.0, "{report}");
+    let seen = plugin(&agent, "demo/crash");
+    assert!(seen.outcomes["unavailable"] > 0, "{seen:?}");
+    assert_eq!((seen.errors, seen.panics), (seen.outcomes["unavailable"], 0), "{seen:?}");
+    agent.shutdown().await;
 }
 
 /// A child that ends with its test, however that ends.

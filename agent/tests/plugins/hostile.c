@@ -105,7 +105,7 @@ static int as_many_threads(int most) {
 
 static void *flood(void *unused) {
     modunest_bytes line = {(const uint8_t *)"flood", 5};
-    for (;;) host->log(host->context, MODUNEST_LEVEL_TRACE, line);
+    for (;;) host->log(host->context, MODUNEST_LEVEL_INFO, line);
     return unused;
 }
 

@@ -10,6 +10,12 @@
 #define NAME "plugin"
 #endif
 
+#ifndef HTTP_STATUS
+#define HTTP_STATUS 200
+#endif
+#define TEXT(value) #value
+#define VALUE(macro) TEXT(macro)
+
 static const modunest_host_table *host;
 
 #ifdef STATE
@@ -137,7 +143,8 @@ static int32_t http(const modunest_request *request, modunest_buffer *out) {
     modunest_buffer inner;
     char body[512];
     char message[1024];
-    const char *head = "{\"status\":200,\"headers\":[[\"content-type\",\"text/plain\"]]}";
+    const char *head =
+        "{\"status\":" VALUE(HTTP_STATUS) ",\"headers\":[[\"content-type\",\"text/plain\"]]}";
     uint32_t head_len = (uint32_t)strlen(head);
     int body_len;
     memset(&inner, 0, sizeof inner);
@@ -194,6 +201,10 @@ static int32_t call(void *instance, const modunest_request *request, modunest_bu
     (void)instance;
     switch (request->kind) {
     case MODUNEST_SERVICE:
+#ifdef FORWARD_ECHO
+        if (is(request->target, "echo"))
+            return forward(FORWARD_ECHO, "echo", request->payload, request, out);
+#endif
         if (is(request->target, "echo")) {
             char words[512];
             int len = snprintf(words, sizeof words, "%.*s via %s", (int)request->payload.len,

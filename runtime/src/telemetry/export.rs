@@ -186,6 +186,7 @@ fn data(span: Finished, scope: &InstrumentationScope) -> SpanData {
         parent_span_is_remote: remote_parent,
         span_kind: match kind {
             Kind::Server => SpanKind::Server,
+            Kind::Client => SpanKind::Client,
             Kind::Internal => SpanKind::Internal,
         },
         name,

@@ -13,6 +13,8 @@ const TEXT_MAX_BYTES: usize = 1024;
 pub enum Kind {
     /// Serves a request from outside the process.
     Server,
+    /// Waits for another process.
+    Client,
     /// Everything else.
     Internal,
 }

@@ -43,9 +43,9 @@ pub(super) struct Row {
     pub(super) unconfined: bool,
     /// Calls a second.
     pub(super) calls_s: f64,
-    /// Failures and panics a second.
+    /// Calls a second that failed by whatever fault of the plugin's.
     pub(super) errors_s: f64,
-    /// Failures and panics since it was loaded.
+    /// All of these since it was loaded.
     pub(super) errors: u64,
     /// Of the calls between the two looks; without any, of all since it was loaded.
     pub(super) p50_ms: Option<f64>,

@@ -16,11 +16,25 @@ pub(crate) struct Meter {
     requests: Mutex<Bucket>,
     bytes: Mutex<Bucket>,
     concurrent: AtomicU64,
+    lines: Mutex<Lines>,
     /// Also the lock of everything that changes the private folder through the host.
     pub(super) files: Mutex<Usage>,
 }
 
-/// A bucket that leaks evenly: what was used drains away within [`WINDOW`].
+/// How much may be used at once, and how much of it comes back in a second.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    burst: f64,
+    per_s: f64,
+}
+
+impl Rate {
+    fn a_minute(limit: u64) -> Self {
+        Rate { burst: limit as f64, per_s: limit as f64 / WINDOW.as_secs_f64() }
+    }
+}
+
+/// A bucket that leaks evenly, at its rate.
 #[derive(Debug, Default)]
 struct Bucket {
     used: f64,
@@ -28,35 +42,52 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn drain(&mut self, limit: u64, now: Instant) {
-        let passed = self.at.map_or(WINDOW, |at| now.saturating_duration_since(at));
-        let drained = limit as f64 * passed.as_secs_f64() / WINDOW.as_secs_f64();
-        self.used = (self.used - drained).max(0.0);
+    fn drain(&mut self, rate: Rate, now: Instant) {
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.used = (self.used - rate.per_s * passed.as_secs_f64()).max(0.0);
         self.at = Some(now);
     }
 
-    /// Uses one of `limit` a minute; else says in how many milliseconds there is one.
-    fn take(&mut self, limit: u64, now: Instant) -> Result<(), u64> {
-        self.drain(limit, now);
-        if self.used + 1.0 <= limit as f64 {
+    /// Uses one; else says in how many milliseconds there is one.
+    fn take(&mut self, rate: Rate, now: Instant) -> Result<(), u64> {
+        self.drain(rate, now);
+        if self.used + 1.0 <= rate.burst {
             self.used += 1.0;
             return Ok(());
         }
-        let missing = self.used + 1.0 - limit as f64;
-        let wait_s = missing * WINDOW.as_secs_f64() / (limit as f64).max(f64::MIN_POSITIVE);
+        let wait_s = (self.used + 1.0 - rate.burst) / rate.per_s.max(f64::MIN_POSITIVE);
         Err((wait_s * 1000.0).ceil().min(1e9) as u64)
     }
 
     /// Counts what was used, also above the limit.
-    fn add(&mut self, amount: u64, limit: u64, now: Instant) {
-        self.drain(limit, now);
+    fn add(&mut self, amount: u64, rate: Rate, now: Instant) {
+        self.drain(rate, now);
         self.used += amount as f64;
     }
 
-    fn left(&mut self, limit: u64, now: Instant) -> u64 {
-        self.drain(limit, now);
-        (limit as f64 - self.used).max(0.0) as u64
+    fn left(&mut self, rate: Rate, now: Instant) -> u64 {
+        self.drain(rate, now);
+        (rate.burst - self.used).max(0.0) as u64
     }
+}
+
+/// Lines of the log.
+#[derive(Debug, Default)]
+struct Lines {
+    bucket: Bucket,
+    /// Those that were dropped and of which nothing was said yet.
+    untold: u64,
+}
+
+/// What becomes of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It is written.
+    Written,
+    /// It is one too many.
+    Dropped,
+    /// It is, and the first of which is still to be said that it was dropped.
+    FirstDropped,
 }
 
 /// One request out that counts as running until it is dropped.
@@ -78,17 +109,33 @@ impl Meter {
 
     /// Counts a request out; else says in how many milliseconds one may follow.
     pub(super) fn request(&self, limit: u64, now: Instant) -> Result<(), u64> {
-        lock(&self.requests).take(limit, now)
+        lock(&self.requests).take(Rate::a_minute(limit), now)
     }
 
     /// Counts bytes of bodies.
     pub(super) fn add_bytes(&self, amount: u64, limit: u64, now: Instant) {
-        lock(&self.bytes).add(amount, limit, now);
+        lock(&self.bytes).add(amount, Rate::a_minute(limit), now);
     }
 
     /// Bytes of bodies that may still travel now.
     pub(super) fn bytes_left(&self, limit: u64, now: Instant) -> u64 {
-        lock(&self.bytes).left(limit, now)
+        lock(&self.bytes).left(Rate::a_minute(limit), now)
+    }
+
+    /// Counts a line of the log, of which there may be `burst` at once and `per_s` a second.
+    pub(super) fn line(&self, burst: u64, per_s: u64, now: Instant) -> Line {
+        let Lines { bucket, untold } = &mut *lock(&self.lines);
+        let rate = Rate { burst: burst as f64, per_s: per_s as f64 };
+        if bucket.take(rate, now).is_ok() {
+            return Line::Written;
+        }
+        *untold += 1;
+        if *untold == 1 { Line::FirstDropped } else { Line::Dropped }
+    }
+
+    /// How many lines were dropped since this was last asked.
+    pub(super) fn untold_lines(&self) -> u64 {
+        std::mem::take(&mut lock(&self.lines).untold)
     }
 }
 
@@ -122,6 +169,24 @@ mod tests {
         meter.add_bytes(900, 600, start);
         assert_eq!(meter.bytes_left(600, start + Duration::from_secs(20)), 0);
         assert_eq!(meter.bytes_left(600, start + Duration::from_secs(40)), 100);
+    }
+
+    #[test]
+    fn lines_are_written_at_their_rate_and_the_others_counted() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        let written = |at_ms: u64| {
+            let now = start + Duration::from_millis(at_ms);
+            (0..100).filter(|_| meter.line(20, 10, now) == Line::Written).count()
+        };
+        assert_eq!(written(0), 20);
+        assert_eq!(written(500), 5);
+        assert_eq!(meter.untold_lines(), 175);
+        assert_eq!(written(60_000), 20);
+        // It is to be said again how many.
+        assert_eq!(meter.untold_lines(), 80);
+        assert_eq!(meter.line(20, 10, start + Duration::from_secs(60)), Line::FirstDropped);
+        assert_eq!(meter.line(20, 10, start + Duration::from_secs(60)), Line::Dropped);
+        assert_eq!(Meter::default().line(0, 10, start), Line::FirstDropped);
     }
 
     #[test]

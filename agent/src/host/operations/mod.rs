@@ -16,7 +16,7 @@ mod store;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use modunest_core::capability::{Capability, Decision, Effective, Outcome, is_free};
 use modunest_core::manifest::Manifest;
@@ -28,12 +28,16 @@ use crate::config::grants::Quota;
 use crate::embed::Hooks;
 use crate::host::cell::Cell;
 use crate::host::drive::block_on;
+use crate::host::process;
 use crate::secrets::{OpenConfig, SecretError, open_config};
 use crate::status::CapabilityStatus;
 
 pub(super) use deadline::Deadline;
-use meter::Meter;
+use meter::{Line, Meter};
 pub use resources::Resources;
+
+/// How long nothing is said of lines of the log that were dropped.
+const UNTOLD_MAX: Duration = Duration::from_secs(5);
 
 /// What one instance of a plugin may use, and what it uses it through.
 pub(crate) struct Operations {
@@ -88,6 +92,25 @@ impl Operations {
         if meter::lock(&self.logged).insert(operation) {
             tracing::warn!(plugin = %self.plugin, operation, reason, "denied; more of this kind are counted only");
         }
+    }
+
+    /// Whether a line of the plugin's may be written to the log. How many may not is said in one
+    /// line every [`UNTOLD_MAX`].
+    pub(super) fn may_log(&self) -> bool {
+        let Quota { log_lines_burst: burst, log_lines_per_second: per_s, .. } = self.quota;
+        let line = self.meter.line(burst, per_s, Instant::now());
+        if line == Line::FirstDropped {
+            let (plugin, meter) = (self.plugin.clone(), self.meter.clone());
+            process::later(UNTOLD_MAX, move || {
+                let dropped = meter.untold_lines();
+                tracing::warn!(
+                    %plugin,
+                    dropped,
+                    "lines of the plugin were dropped: it may write {per_s} a second, and {burst} at once"
+                );
+            });
+        }
+        line == Line::Written
     }
 
     /// Carries out an operation. Blocks, until `deadline` at the latest where it waits for

@@ -50,6 +50,15 @@ use supervisor::Runner;
 /// heaps that are reserved, and the lanes' memories.
 const ADDRESSES_MORE_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Does something that takes no time after a while, on the thread that watches runners; at once
+/// where there can be none.
+pub(super) fn later(pause: Duration, act: impl FnOnce() + Send + 'static) {
+    match reactor::reactor() {
+        Ok(reactor) => reactor.at(Instant::now() + pause, Box::new(act)),
+        Err(_) => act(),
+    }
+}
+
 /// The runners of what is loaded together: those of trust groups are shared ([`groups`]).
 pub(super) struct Runners {
     settings: HostSettings,

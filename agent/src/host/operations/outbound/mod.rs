@@ -7,6 +7,7 @@
 
 mod resolver;
 mod target;
+mod traced;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -24,7 +25,9 @@ use url::Url;
 use super::deadline::{Deadline, exceeded};
 use super::{Operations, meter::Meter};
 use crate::config::grants::{OutboundSettings, Quota};
+use crate::host::frame;
 use resolver::{Refused, Resolver};
+use traced::Caller;
 
 /// How long a connection may take to be made, of the time for the request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,7 +131,8 @@ pub(super) async fn send(
         Error::Unavailable(format!("the plugin's quota of {concurrent} requests at a time is used"))
     })?;
     let started = Instant::now();
-    let received = follow(operations, outgoing, &quota, started + left).await;
+    let caller = Caller::of(frame::trace().as_deref());
+    let received = follow(operations, outgoing, caller, &quota, started + left).await;
     drop(slot);
     received.map(|received| received.encode())
 }
@@ -137,11 +141,12 @@ pub(super) async fn send(
 async fn follow(
     operations: &Operations,
     mut outgoing: Outgoing,
+    caller: Caller,
     quota: &Quota,
     until: Instant,
 ) -> Result<Received, Error> {
     loop {
-        let step = step(operations, &outgoing, quota, until).await?;
+        let step = step(operations, &outgoing, caller, quota, until).await?;
         let Some(location) = step.redirect(outgoing.redirects_left) else {
             return step.received(&outgoing.url);
         };
@@ -211,6 +216,7 @@ impl Step {
 async fn step(
     operations: &Operations,
     outgoing: &Outgoing,
+    caller: Caller,
     quota: &Quota,
     until: Instant,
 ) -> Result<Step, Error> {
@@ -231,26 +237,25 @@ async fn step(
     let outbound = operations.resources.outbound();
     let client = outbound.client()?;
     let runtime = client.runtime.as_ref().ok_or_else(exceeded)?;
+    let mut headers = outgoing.headers.clone();
+    let traced = caller.begin(&outgoing.method, &outgoing.url, &mut headers);
     let request = client
         .client
         .request(outgoing.method.clone(), outgoing.url.clone())
-        .headers(outgoing.headers.clone())
+        .headers(headers)
         .body(Body::from(outgoing.body.clone()));
     let sent = runtime
         .spawn(async move { tokio::time::timeout_at(until.into(), exchange(request, room)).await });
-    let (bytes, outcome) = match AbortOnDropHandle::new(sent).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => return Err(exceeded()),
-        Err(_) => return Err(Error::Unavailable("the request was cut off".to_owned())),
-    };
-    meter.add_bytes(bytes, bytes_limit, Instant::now());
-    outcome.map_err(|error| match error {
-        Cut::Room => bytes_used(bytes_limit),
-        Cut::Long => {
-            Error::Failed(format!("{} answered more than {BODY_MAX_BYTES} bytes", outgoing.url))
+    let step = match AbortOnDropHandle::new(sent).await {
+        Ok(Ok((bytes, outcome))) => {
+            meter.add_bytes(bytes, bytes_limit, Instant::now());
+            outcome.map_err(|cut| cut.error(bytes_limit, &outgoing.url))
         }
-        Cut::Failed(error) => unanswered(&error, &outgoing.url),
-    })
+        Ok(Err(_)) => Err(exceeded()),
+        Err(_) => Err(Error::Unavailable("the request was cut off".to_owned())),
+    };
+    traced.end(step.as_ref().map(|step| step.status));
+    step
 }
 
 fn bytes_used(limit: u64) -> Error {
@@ -264,6 +269,19 @@ enum Cut {
     /// Above the limit of a body.
     Long,
     Failed(reqwest::Error),
+}
+
+impl Cut {
+    fn error(self, bytes_limit: u64, url: &Url) -> Error {
+        match self {
+            Cut::Room => bytes_used(bytes_limit),
+            Cut::Long => {
+                let host = url.host_str().unwrap_or_default();
+                Error::Failed(format!("{host} answered more than {BODY_MAX_BYTES} bytes"))
+            }
+            Cut::Failed(error) => unanswered(&error, url),
+        }
+    }
 }
 
 /// Sends and reads all of the response; answers how many bytes of it came in any case.
