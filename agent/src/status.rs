@@ -79,8 +79,8 @@ pub struct PluginStatus {
     /// Calls that reached it, with those that are being served.
     pub calls: u64,
     /// Of these, those that failed by whatever fault of the plugin's, as its breaker and trials
-    /// count them: the outcomes `failed`, `panicked` (also: crashed), `late` and `unavailable`, and
-    /// `faults`.
+    /// count them: the outcomes `failed`, `panicked` (also: crashed), `late` and `unavailable`,
+    /// `faults`, and calls that still run although their time is over.
     pub errors: u64,
     /// Of these, those that panicked.
     pub panics: u64,

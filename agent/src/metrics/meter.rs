@@ -111,6 +111,8 @@ pub struct Meter {
     queued: AtomicI64,
     /// Answers that say themselves that something failed.
     faults: AtomicU64,
+    /// Calls whose time is over and that have not ended, which they may never do.
+    overdue: AtomicI64,
     loading: Mutex<Loading>,
     cpu: Mutex<Cpu>,
 }
@@ -147,6 +149,8 @@ pub struct Reading {
     pub refused: u64,
     /// Answers that say themselves that something failed: HTTP from 500 on, or no HTTP at all.
     pub faults: u64,
+    /// Calls whose time is over and that have not ended.
+    pub overdue: u64,
     /// What the plugin asked for and may not have.
     pub denials: u64,
     /// Lines of the log that were dropped, because they were too many.
@@ -247,13 +251,26 @@ impl Meter {
         self.faults.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Calls that have ended, and those of them that failed, by whatever fault of the plugin's.
-    /// Those whose clients went away are neither.
+    /// The time of a call is over, and it goes on all the same: it counts as failed from now on.
+    pub(crate) fn overdue(&self) {
+        self.overdue.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such a call has ended after all.
+    pub(crate) fn overdue_ended(&self) {
+        self.overdue.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn overdue_now(&self) -> u64 {
+        // Two threads may be seen in the wrong order for a moment.
+        u64::try_from(self.overdue.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Calls that have ended or whose time is over, and those of them that failed, by whatever
+    /// fault of the plugin's. Those whose clients went away are neither.
     pub fn served(&self) -> Served {
-        Reading::served_of(
-            Outcome::ALL.map(|outcome| self.counted(outcome)),
-            self.faults.load(Ordering::Relaxed),
-        )
+        let counts = Outcome::ALL.map(|outcome| self.counted(outcome));
+        Reading::served_of(counts, self.faults.load(Ordering::Relaxed), self.overdue_now())
     }
 
     /// A call was refused before it reached the plugin.
@@ -301,6 +318,7 @@ impl Meter {
             latency: self.latency.read(),
             refused: self.refused.load(Ordering::Relaxed),
             faults: self.faults.load(Ordering::Relaxed),
+            overdue: self.overdue_now(),
             denials: self.denials.load(Ordering::Relaxed),
             lines_dropped: self.lines_dropped.load(Ordering::Relaxed),
             // Two threads may be seen in the wrong order for a moment.
@@ -318,16 +336,16 @@ impl Reading {
 
     /// Calls that ended and those that failed, as [`Meter::served`].
     pub fn served(&self) -> Served {
-        Reading::served_of(self.outcomes, self.faults)
+        Reading::served_of(self.outcomes, self.faults, self.overdue)
     }
 
-    fn served_of(counts: [u64; Outcome::ALL.len()], faults: u64) -> Served {
+    fn served_of(counts: [u64; Outcome::ALL.len()], faults: u64, overdue: u64) -> Served {
         let ended = Outcome::ALL.into_iter().zip(counts);
         let ended = ended.filter(|(outcome, _)| *outcome != Outcome::Abandoned);
         let failed = ended.clone().filter(|(outcome, _)| outcome.is_failure());
         Served {
-            calls: ended.map(|(_, count)| count).sum(),
-            failures: failed.map(|(_, count)| count).sum::<u64>() + faults,
+            calls: ended.map(|(_, count)| count).sum::<u64>() + overdue,
+            failures: failed.map(|(_, count)| count).sum::<u64>() + faults + overdue,
         }
     }
 
@@ -428,6 +446,14 @@ mod tests {
         let served = Served { calls: answers.len() as u64, failures: 5 };
         assert_eq!((meter.served(), meter.read().served()), (served, served));
         assert_eq!(meter.read().faults, 1);
+        // One that goes on behind its time counts as failed once, before and after its end.
+        let (begun, late) = (Meter::begin(true), Served { calls: 10, failures: 6 });
+        meter.overdue();
+        assert_eq!(meter.served(), late);
+        let _ = meter.end(begun, Outcome::Late);
+        meter.overdue_ended();
+        assert_eq!((meter.served(), meter.read().served()), (late, late));
+        let served = late;
         // What its clients do is not held for or against it.
         let _ = meter.end(Meter::begin(true), Outcome::Abandoned);
         assert_eq!(meter.read().count(Outcome::Abandoned), 1);

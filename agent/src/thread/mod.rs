@@ -44,7 +44,7 @@ thread_local! {
             untimed: Cell::new(0),
             deadline_ms: Cell::new(0),
             is_traced: Cell::new(false),
-            near: place::Place::FREE,
+            near: place::Place::free(),
             kept: Cell::new(None),
         }
     };

@@ -99,8 +99,10 @@ impl Places {
 }
 
 impl Place {
-    /// Nobody's.
-    pub(super) const FREE: Place = Place { of: AtomicU64::new(0), noted: AtomicU64::new(0) };
+    /// One that is nobody's.
+    pub(super) const fn free() -> Self {
+        Place { of: AtomicU64::new(0), noted: AtomicU64::new(0) }
+    }
 
     /// Whether it is this plugin's.
     #[inline(always)]

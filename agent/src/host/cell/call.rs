@@ -302,6 +302,9 @@ impl Cell {
             error => error.map_or(metrics::Outcome::Answered, metrics::Outcome::of_error),
         };
         let took = self.meter.end(noted.begun, ended);
+        if noted.is_counted {
+            self.meter.overdue_ended();
+        }
         if self.hooks.is_observed() {
             self.tell_call(call, ended, took);
         }
@@ -324,6 +327,7 @@ impl Cell {
     /// Counts a call whose time is over, and which goes on all the same.
     #[cold]
     pub(super) fn count_late(&self, call: &Call<'_>, ticket: Ticket) {
+        self.meter.overdue();
         self.record(self.part(call), ticket, Outcome::Failure);
     }
 
