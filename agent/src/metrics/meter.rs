@@ -112,7 +112,7 @@ pub struct Meter {
     /// Answers that say themselves that something failed.
     faults: AtomicU64,
     /// Calls whose time is over and that have not ended, which they may never do.
-    overdue: AtomicI64,
+    overdue: AtomicU64,
     loading: Mutex<Loading>,
     cpu: Mutex<Cpu>,
 }
@@ -261,9 +261,9 @@ impl Meter {
         self.overdue.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn overdue_now(&self) -> u64 {
-        // Two threads may be seen in the wrong order for a moment.
-        u64::try_from(self.overdue.load(Ordering::Relaxed)).unwrap_or(0)
+    /// Calls that hold a thread of this process although their time is over.
+    pub(crate) fn overdue_now(&self) -> u64 {
+        self.overdue.load(Ordering::Relaxed)
     }
 
     /// Calls that have ended or whose time is over, and those of them that failed, by whatever

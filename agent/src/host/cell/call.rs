@@ -210,7 +210,7 @@ impl Cell {
         let served =
             if noted.is_same { make() } else { frame::in_trace(noted.trace.clone(), make) };
         drop(deeper);
-        noted.is_counted = overrun.is_some_and(|overrun| overrun.end(self));
+        noted.is_counted = overrun.is_some_and(Overrun::end);
         self.end_tried(&call, noted, &served);
         served
     }
@@ -327,7 +327,6 @@ impl Cell {
     /// Counts a call whose time is over, and which goes on all the same.
     #[cold]
     pub(super) fn count_late(&self, call: &Call<'_>, ticket: Ticket) {
-        self.meter.overdue();
         self.record(self.part(call), ticket, Outcome::Failure);
     }
 

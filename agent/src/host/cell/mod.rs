@@ -75,8 +75,6 @@ pub struct Cell {
     turned: Condvar,
     /// Calls that wait for that.
     waiting: AtomicUsize,
-    /// Calls that hold a thread of this process although their time is over.
-    overdue: AtomicUsize,
     /// What took its place.
     successor: Mutex<Option<Arc<Cell>>>,
     /// Whether it takes over a predecessor's state before it serves.
@@ -182,7 +180,6 @@ impl Cell {
             gate: Gate::new(meter.number()),
             turned: Condvar::new(),
             waiting: AtomicUsize::new(0),
-            overdue: AtomicUsize::new(0),
             successor: Mutex::default(),
             inherits,
             is_lazy,
@@ -321,11 +318,6 @@ impl Cell {
     /// Calls that are being served now, and streams that are open.
     pub fn running(&self) -> u64 {
         self.gate.running() + self.held.load(Ordering::SeqCst)
-    }
-
-    /// Calls of it that hold a thread of this process although their time is over.
-    pub(super) fn overdue(&self) -> usize {
-        self.overdue.load(Ordering::Relaxed)
     }
 
     /// Where it stands.

@@ -3,7 +3,6 @@
 //! may never do: a breaker would not hear of a plugin that hangs.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -38,13 +37,9 @@ impl Overrun {
         *lock(&self.0) = Stage::Served(library, ticket);
     }
 
-    /// It has ended in this library; answers whether it has been counted before.
-    pub(super) fn end(&self, library: &Cell) -> bool {
-        let is_counted = matches!(std::mem::take(&mut *lock(&self.0)), Stage::Counted);
-        if is_counted {
-            library.overdue.fetch_sub(1, Ordering::Relaxed);
-        }
-        is_counted
+    /// It has ended; answers whether it has been counted before.
+    pub(super) fn end(&self) -> bool {
+        matches!(std::mem::take(&mut *lock(&self.0)), Stage::Counted)
     }
 
     /// Its time is over. Answers who is to count it, if a library serves it.
@@ -54,7 +49,7 @@ impl Overrun {
         // Whoever serves it keeps the library.
         let library = library.upgrade()?;
         let ticket = *ticket;
-        library.overdue.fetch_add(1, Ordering::Relaxed);
+        library.meter.overdue();
         *stage = Stage::Counted;
         Some((library, ticket))
     }

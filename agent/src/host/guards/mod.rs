@@ -29,7 +29,7 @@ use super::{Call, Cell, Host, OwnedCall, frame};
 /// Calls of a plugin that may hang in the agent's own process before its guards are not asked any
 /// more. Each holds a thread, and none a place of the gateway's. As many as a plugin's routes hold
 /// by default (`plugin_calls`).
-const OVERDUE_MAX: usize = 16;
+const OVERDUE_MAX: u64 = 16;
 
 /// Why a request may not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ fn too_late() -> Error {
 
 /// Refuses to ask a plugin that keeps its callers' threads.
 fn hangs_too_often(cell: &Cell) -> Result<(), Error> {
-    match cell.overdue() {
+    match cell.meter().overdue_now() {
         overdue if overdue < OVERDUE_MAX => Ok(()),
         overdue => Err(Error::Unavailable(format!(
             "{overdue} calls of {} have not ended although their time is over",
