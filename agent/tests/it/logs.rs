@@ -61,5 +61,5 @@ async fn a_log_that_nobody_reads_holds_nobody_up() {
     let restarts = async || process.status().await.plugins[0].restarts;
     wait_for("the process to be ended", async || restarts().await == Some(1)).await;
     wait_for("the next to serve", async || process.ask("/bad/ping").await.0 == 200).await;
-    process.stop();
+    process.stop_unlogged();
 }

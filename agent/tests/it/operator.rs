@@ -138,6 +138,12 @@ impl Process {
         self.log()
     }
 
+    /// The same where its log is not a file.
+    pub fn stop_unlogged(mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.end().success());
+    }
+
     fn end(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
