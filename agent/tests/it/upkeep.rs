@@ -171,7 +171,7 @@ async fn what_could_not_be_loaded_is_loaded_anew_with_those_that_need_it() {
     // There, a plugin sees the files of the host.
     config.host.in_process = vec!["demo/*".parse().unwrap()];
     let agent = Agent::start(config).await.unwrap();
-    let reason = "failed: no license file";
+    let reason = "its start failed: no license file";
     assert_eq!(
         states(&agent),
         [
