@@ -29,6 +29,8 @@ const OVERTAKEN_AFTER: Duration = Duration::from_millis(3);
 
 /// What the engine keeps on the heap for one component, about: that of the tests takes two thirds.
 const COMPONENT_HEAP_BYTES: usize = 128 * 1024;
+/// The same of a library, by what 500 small ones took (`cargo xtask bench host`).
+const LIBRARY_HEAP_BYTES: usize = 2 * 1024;
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
@@ -249,7 +251,10 @@ impl Loader {
     fn room_of_thread(&self) -> usize {
         let here = |name: &&PluginName| self.tiers.get(*name) == Some(&Tier::Component);
         let components = self.components.keys().filter(here).count();
+        let libraries = self.tiers.values().filter(|tier| **tier == Tier::InProcess).count();
+        // The linker takes one library at a time, so one thread loads most of them.
         components.div_ceil(self.slots.max(1)) * COMPONENT_HEAP_BYTES
+            + libraries * LIBRARY_HEAP_BYTES
     }
 
     /// Whether a load leaves the linker of this process alone: a runner has its own, and a component

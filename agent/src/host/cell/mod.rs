@@ -414,7 +414,10 @@ impl Cell {
         *lock(&self.before_switch) = None;
         *status = to;
         self.gate.set_open(matches!(state, State::Ready | State::Unhealthy));
-        self.turned.notify_all();
+        // Whoever begins to wait holds the status meanwhile, as does whoever turns it.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.turned.notify_all();
+        }
     }
 
     /// What it cannot be without and does not have any more, although it serves itself; `known` is
