@@ -11,6 +11,7 @@
 //! shell around it.
 
 mod blocking;
+mod doubling;
 mod files;
 mod thread;
 

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::read::fresh;
 use super::{Problem, asked, refuse};
-use crate::agent::{Inner, Reloaded};
+use crate::agent::{self, Inner, Reloaded};
 use crate::sync::Options;
 use crate::{EXIT_NO_SOLUTION, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Error};
 
@@ -84,7 +84,7 @@ pub(super) async fn rollback(
 ) -> Result<Response, ProblemResponse> {
     let Query(RollbackAsked { generation }) = asked(query, QueryRejection::body_text)?;
     let gone = to_the_end(async move { agent.rollback(generation).await }).await?;
-    let crate::Synced { generation, changed, offline } = gone.map_err(|e| problem(&e))?;
+    let crate::Synced { generation, changed, offline } = gone;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
 }
 
@@ -102,8 +102,7 @@ pub(super) async fn rollback(
     )
 )]
 pub(super) async fn reload(Shared(agent): Shared<Arc<Inner>>) -> Result<Response, ProblemResponse> {
-    let reloaded = to_the_end(async move { agent.reload().await }).await?;
-    Ok(fresh(reloaded.map_err(|e| problem(&e))?))
+    Ok(fresh(to_the_end(async move { agent.reload().await }).await?))
 }
 
 /// Puts another instance in the place of a plugin's. Its state is not taken over.
@@ -127,8 +126,7 @@ pub(super) async fn restart(
     let Path(path) = asked(path, PathRejection::body_text)?;
     let plugin = path.plugin()?;
     let name = plugin.to_string();
-    let restarted = to_the_end(async move { agent.restart(&plugin, "asked for").await }).await?;
-    restarted.map_err(|e| problem(&e))?;
+    to_the_end(async move { agent.restart(&plugin, "asked for").await }).await?;
     Ok(fresh(Restarted { plugin: name }))
 }
 
@@ -161,19 +159,19 @@ pub(super) async fn sync(
     let Query(SyncAsked { update }) = asked(query, QueryRejection::body_text)?;
     let options = Options { update, ..Options::default() };
     let synced = to_the_end(async move { agent.sync(options, true).await }).await?;
-    let crate::Synced { generation, changed, offline } = synced.map_err(|e| problem(&e))?;
+    let crate::Synced { generation, changed, offline } = synced;
     Ok(fresh(SyncAnswer { generation, changed, offline }))
 }
 
 /// Makes a change in a task of its own: a client that goes away must not cut it off half-way.
 pub(super) async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = T> + Send + 'static,
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, ProblemResponse> {
-    tokio::spawn(change).await.map_err(|error| refuse(Code::Internal, error.to_string()))
+    agent::to_the_end(change).await.map_err(|error| problem(&error))
 }
 
 /// An error as a problem: with the same words that the command line has for it.
-pub(super) fn problem(error: &Error) -> ProblemResponse {
+fn problem(error: &Error) -> ProblemResponse {
     let code = match error {
         Error::NoPlugin(_) | Error::NotKept(_) | Error::NoEarlier => Code::NotFound,
         Error::NoTrial(_) | Error::NotRolledBack(_) => Code::NotFound,

@@ -9,7 +9,7 @@ use modunest_runtime::problem::ProblemResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::change::{PluginPath, problem, to_the_end};
+use super::change::{PluginPath, to_the_end};
 use super::read::fresh;
 use super::{Problem, asked};
 use crate::agent::{Inner, TrialWord};
@@ -90,8 +90,7 @@ async fn decide(
     let Path(path) = asked(path, PathRejection::body_text)?;
     let plugin = path.plugin()?;
     let (this, named) = (agent.clone(), plugin.clone());
-    let decided = to_the_end(async move { this.decide_trial(&named, word).await }).await?;
-    decided.map_err(|e| problem(&e))?;
+    to_the_end(async move { this.decide_trial(&named, word).await }).await?;
     let version = agent.host().cell(&plugin).map(|cell| cell.version().to_string());
     Ok(fresh(TrialAnswer { plugin: plugin.to_string(), version: version.unwrap_or_default() }))
 }

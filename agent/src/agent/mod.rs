@@ -38,7 +38,7 @@ pub use control::{Reloaded, TrialWord};
 pub use facts::kept_generations;
 use pause::Pause;
 use servers::AdminListener;
-use turn::to_the_end;
+pub(crate) use turn::to_the_end;
 
 /// How long plugins and requests may take to end when the agent stops or changes
 /// generations; below the 30 s after which Kubernetes kills.

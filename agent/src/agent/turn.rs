@@ -16,7 +16,7 @@ use crate::{Error, blocking};
 ///
 /// # Errors
 /// Why the change failed, or that it panicked.
-pub(super) async fn to_the_end<T: Send + 'static>(
+pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     blocking::joined(tokio::spawn(change.in_current_span())).await?

@@ -1,6 +1,5 @@
 //! What is looked after while plugins run: their health, their schedules, their private folders,
-//! those that have failed,
-//! and instances that were replaced.
+//! those that have failed, and instances that were replaced.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +74,7 @@ impl Inner {
         let mut last = None;
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
+                () = told(&mut stopped) => return,
                 () = tokio::time::sleep(EVERY) => {}
             }
             let host = self.host.load_full();

@@ -37,6 +37,7 @@ use toml::Spanned;
 
 use super::canary::{CanarySettings, CanaryTable};
 use super::read::Check;
+use crate::doubling;
 use crate::host::{BreakerSettings, Rate, WINDOW_MAX};
 
 /// How plugins are kept up, and changed while they run.
@@ -89,8 +90,7 @@ pub struct RetrySettings {
 impl RetrySettings {
     /// The pause behind so many loads.
     pub(crate) fn pause(&self, loads: u32) -> Duration {
-        // Beyond, each is the longest: a day has less than 2^17 seconds.
-        self.first.saturating_mul(1 << loads.min(17)).min(self.max.max(self.first))
+        doubling::pause(self.first, loads, self.max.max(self.first))
     }
 }
 

@@ -146,6 +146,24 @@ pub trait Instance: Send + Sync {
     }
 }
 
+/// What an [`Instance`] that stands for a plugin in a test has of a state: none, and nothing to stop.
+#[cfg(test)]
+macro_rules! without_state {
+    () => {
+        fn snapshot(&self) -> Result<Vec<u8>, modunest_sdk::Error> {
+            Ok(Vec::new())
+        }
+        fn restore(&self, _: &[u8]) -> Result<(), modunest_sdk::Error> {
+            Ok(())
+        }
+        fn stop(&self) -> Result<(), modunest_sdk::Error> {
+            Ok(())
+        }
+    };
+}
+#[cfg(test)]
+pub(super) use without_state;
+
 /// A plugin that runs, as a [`Cell`](super::Cell) has it.
 pub(super) enum Loaded {
     /// A library in this process: a call of it costs so little that the way to it counts.

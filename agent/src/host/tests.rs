@@ -13,7 +13,7 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::ask::ServiceAsk;
 use super::cell::Parts;
-use super::instance::Loaded;
+use super::instance::{Loaded, without_state};
 use super::*;
 use crate::config::{Grants, HostSettings};
 use crate::embed::Hooks;
@@ -172,15 +172,7 @@ impl Instance for Counting {
     fn health(&self) -> Result<(), Error> {
         Ok(())
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<Cell> {
@@ -344,15 +336,7 @@ impl Instance for Failing {
     fn health(&self) -> Result<(), Error> {
         Err(Error::Failed("out of cheese".to_owned()))
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 /// Answers calls, and never the question after its health.
@@ -367,15 +351,7 @@ impl Instance for Silent {
             std::thread::park();
         }
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 /// Has no place free for any call.
@@ -394,15 +370,7 @@ impl Instance for Full {
     fn health(&self) -> Result<(), Error> {
         Ok(())
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 #[test]

@@ -147,6 +147,13 @@ async fn collector() -> (String, Collected) {
     (served(router).await, collected)
 }
 
+/// The spans that came until now, taken out: by name, their identifiers and those of what is around
+/// them.
+fn by_name(collected: &Collected) -> BTreeMap<String, (String, String)> {
+    let spans = std::mem::take(&mut *collected.lock().unwrap());
+    spans.into_iter().map(|(name, id, parent)| (name, (id, parent))).collect()
+}
+
 /// A server that answers with the `traceparent` that it was sent.
 async fn mirror() -> String {
     let answer = async |headers: HeaderMap| -> String {
@@ -207,12 +214,7 @@ async fn what_the_agent_has_recorded_reaches_the_collector_at_its_end() {
     assert!(collected.lock().unwrap().is_empty());
     tokio::task::spawn_blocking(|| process.stop()).await.unwrap();
 
-    let spans: BTreeMap<String, (String, String)> = collected
-        .lock()
-        .unwrap()
-        .drain(..)
-        .map(|(name, id, parent)| (name, (id, parent)))
-        .collect();
+    let spans = by_name(&collected);
     for chain in [
         &[
             "GET /front",
@@ -280,12 +282,7 @@ async fn nested_calls_are_one_trace_and_a_collector_that_is_away_holds_nobody_up
         assert!(telemetry::start(settings.clone()).is_err());
         assert_eq!(ask(&agent).await, 200);
         tokio::task::spawn_blocking(move || exporter.shutdown()).await.unwrap();
-        let spans: BTreeMap<String, (String, String)> = collected
-            .lock()
-            .unwrap()
-            .drain(..)
-            .map(|(name, id, parent)| (name, (id, parent)))
-            .collect();
+        let spans = by_name(&collected);
         let names: Vec<&str> = spans.keys().map(String::as_str).collect();
         let expected = ["POST /front", "route demo/front /front", "service demo/back echo"];
         assert_eq!(names, expected, "{front:?} calls {back:?}");

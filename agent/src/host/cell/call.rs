@@ -39,7 +39,7 @@ struct Noted {
 /// A call that was let in and of which nothing is to be noted but its end.
 struct Quiet<'c> {
     library: &'c NativeInstance,
-    way: gate::Noted<'c>,
+    way: gate::Noted,
     /// How many calls it is inside of.
     depth: u32,
 }
@@ -133,7 +133,7 @@ impl Cell {
     #[cold]
     fn end_failed(
         &self,
-        way: gate::Noted<'_>,
+        way: gate::Noted,
         code: i32,
         call: Call<'_>,
         answer: &OwnedBuffer,

@@ -4,7 +4,6 @@
 //! Only where the gate is shut does anybody look at the plugin's state, and only who waits for the
 //! last call's end looks for that.
 
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,6 +47,8 @@ pub(super) struct Gate {
     number: Number,
     last: Mutex<()>,
     drained: Condvar,
+    /// Streams that are open and for which a stop waits. Behind what each call looks at.
+    held: AtomicU64,
 }
 
 impl Gate {
@@ -58,6 +59,7 @@ impl Gate {
             number,
             last: Mutex::default(),
             drained: Condvar::new(),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -71,8 +73,8 @@ impl Gate {
 
     /// A call that is noted looks whether any of these holds for the gate; then it leaves as it came.
     #[inline(always)]
-    fn look(&self, presence: Presence, what: u64) -> Option<Noted<'_>> {
-        let noted = Noted { presence, _gate: PhantomData };
+    fn look(&self, presence: Presence, what: u64) -> Option<Noted> {
+        let noted = Noted(presence);
         if self.word.load(Ordering::SeqCst) & what != 0 {
             noted.end();
             return None;
@@ -132,28 +134,38 @@ impl Gate {
 
     /// Waits until no call is served any more; answers how many still are at the deadline.
     pub(super) fn drain(&self, until: Instant) -> u64 {
-        self.drain_with(until, || 0)
+        self.drain_with(until, || self.running())
     }
 
-    /// The same, and until nothing is held; who lets go of it tells ([`Gate::let_go`]).
-    pub(super) fn drain_all(&self, until: Instant, held: &AtomicU64) -> u64 {
-        self.drain_with(until, || held.load(Ordering::SeqCst))
+    /// The same, and until no stream is held.
+    pub(super) fn drain_all(&self, until: Instant) -> u64 {
+        self.drain_with(until, || self.running() + self.held())
     }
 
-    /// One less is held.
-    fn let_go(&self, held: &AtomicU64) {
-        held.fetch_sub(1, Ordering::SeqCst);
+    /// Streams that are held.
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// One more is.
+    fn hold(&self) {
+        self.held.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One less is.
+    fn let_go(&self) {
+        self.held.fetch_sub(1, Ordering::SeqCst);
         if self.word.load(Ordering::SeqCst) & AWAITED != 0 {
             self.tell();
         }
     }
 
-    fn drain_with(&self, until: Instant, others: impl Fn() -> u64) -> u64 {
+    fn drain_with(&self, until: Instant, running: impl Fn() -> u64) -> u64 {
         self.word.fetch_or(AWAITED, Ordering::SeqCst);
         presence::barrier();
         let (mut guard, mut pause) = (lock(&self.last), LOOK_AGAIN);
         loop {
-            let (running, now) = (self.running() + others(), Instant::now());
+            let (running, now) = (running(), Instant::now());
             if running == 0 || now >= until {
                 self.word.fetch_and(!AWAITED, Ordering::SeqCst);
                 return running;
@@ -169,34 +181,31 @@ impl Gate {
 #[expect(dead_code, reason = "to be dropped is what both are for")]
 pub(super) enum Way<'c> {
     /// Its thread has noted it.
-    Noted(Noted<'c>),
+    Noted(Noted),
     /// The gate has counted it.
     Counted(Counted<'c>),
 }
 
 /// A call that was let in and that its thread has noted; it ends when this is dropped.
-pub(super) struct Noted<'c> {
-    presence: Presence,
-    _gate: PhantomData<&'c Gate>,
-}
+pub(super) struct Noted(Presence);
 
-impl Noted<'_> {
+impl Noted {
     /// Ends the call: what dropping it does, compiled into the caller.
     #[inline(always)]
     pub(super) fn end(self) {
-        ManuallyDrop::new(self).presence.leave(false);
+        ManuallyDrop::new(self).0.leave(false);
     }
 
     /// Ends the call, which was answered: that is counted here, and nowhere else.
     #[inline(always)]
     pub(super) fn end_answered(self) {
-        ManuallyDrop::new(self).presence.leave(true);
+        ManuallyDrop::new(self).0.leave(true);
     }
 }
 
-impl Drop for Noted<'_> {
+impl Drop for Noted {
     fn drop(&mut self) {
-        self.presence.leave(false);
+        self.0.leave(false);
     }
 }
 
@@ -214,7 +223,7 @@ pub(crate) struct Hold(Arc<Cell>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.gate.let_go(&self.0.held);
+        self.0.gate.let_go();
     }
 }
 
@@ -236,7 +245,7 @@ impl Cell {
     /// Lets a call in, if the plugin takes calls now of which nothing is to be noted but their end,
     /// and has a place in this thread to note it.
     #[inline(always)]
-    pub(super) fn pass(&self) -> Option<Noted<'_>> {
+    pub(super) fn pass(&self) -> Option<Noted> {
         let presence = Presence::note(self.gate.number)?;
         self.gate.look(presence, SHUT | LOUD)
     }
@@ -302,7 +311,7 @@ impl Cell {
         let status = lock(&self.status);
         let keeps = serves_streams(status.state) || status.state == State::Switching;
         keeps.then(|| {
-            self.held.fetch_add(1, Ordering::SeqCst);
+            self.gate.hold();
             Hold(self.clone())
         })
     }

@@ -120,7 +120,7 @@ impl Cell {
         self.set(State::Stopping, before.reason.clone());
         // Streams that only wait for something end now, so that their clients come back.
         self.streams.wake_all();
-        let left = self.gate.drain_all(until, &self.held);
+        let left = self.gate.drain_all(until);
         if left > 0 {
             tracing::warn!(plugin = %self.name, calls = left, "calls did not end in time");
         }

@@ -106,8 +106,6 @@ pub struct Cell {
     unloaded: AtomicBool,
     trials: Trials,
     streams: Arc<Streams>,
-    /// Streams that are open and for which a stop waits. Far from what each call looks at.
-    held: AtomicU64,
     /// What the program around this host plugged into it.
     hooks: Hooks,
 }
@@ -200,7 +198,6 @@ impl Cell {
             trials: Trials::default(),
             meter,
             streams: Arc::default(),
-            held: AtomicU64::new(0),
             breakers: Breakers::new(breaker),
             hooks,
         }
@@ -317,7 +314,7 @@ impl Cell {
 
     /// Calls that are being served now, and streams that are open.
     pub fn running(&self) -> u64 {
-        self.gate.running() + self.held.load(Ordering::SeqCst)
+        self.gate.running() + self.gate.held()
     }
 
     /// Where it stands.

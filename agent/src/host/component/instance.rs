@@ -415,7 +415,6 @@ impl Instance for ComponentInstance {
             resident_bytes: Some(self.memory_bytes.load(Ordering::Relaxed)),
             cpu_ms: Some(self.cpu_ns.load(Ordering::Relaxed) / 1_000_000),
             confined: true,
-            control_group: false,
             ..Vitals::in_process()
         }
     }

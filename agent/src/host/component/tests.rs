@@ -13,6 +13,7 @@ use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::*;
 use crate::host::ask::ServiceAsk;
+use crate::host::instance::without_state;
 use crate::host::side::HostSide;
 use crate::host::{Call, Instance, Unserved};
 
@@ -288,15 +289,7 @@ impl Instance for Arc<Busy> {
     fn health(&self) -> Result<(), Error> {
         Ok(())
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use modunest_sdk::Error;
 use modunest_sdk::abi::RequestKind;
 
 use super::{EventCounters, TopicName};
+use crate::doubling;
 use crate::host::canary::Item;
 use crate::host::{Call, Cell, State, Unserved};
 
@@ -209,12 +210,12 @@ impl Mailbox {
             match next {
                 Next::Again => {
                     self.retried.fetch_add(1, Ordering::Relaxed);
-                    self.pause(doubled(attempts).min(PAUSE_MAX));
+                    self.pause(doubling::pause(FIRST_PAUSE, attempts, PAUSE_MAX));
                     (attempts, waits) = (attempts + 1, 0);
                     continue;
                 }
                 Next::Wait => {
-                    self.pause(doubled(waits).min(WAIT_MAX));
+                    self.pause(doubling::pause(FIRST_PAUSE, waits, WAIT_MAX));
                     waits += 1;
                     continue;
                 }
@@ -268,11 +269,6 @@ impl Mailbox {
         drop(inner);
         self.room.notify_all();
     }
-}
-
-/// The pause behind so many others.
-fn doubled(pauses: u32) -> Duration {
-    FIRST_PAUSE * (1 << pauses.min(16))
 }
 
 fn attempt(parcel: &Parcel, receiver: Option<&Arc<Cell>>, attempts: u32) -> Next {

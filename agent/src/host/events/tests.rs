@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex};
 use modunest_sdk::abi::{OwnedBuffer, RequestKind};
 
 use super::*;
-use crate::host::instance::Loaded;
+use crate::host::instance::{Loaded, without_state};
 use crate::host::tests::cell;
 use crate::host::{BreakerState, Call, Instance};
 
@@ -41,15 +41,7 @@ impl Instance for Receiver {
     fn health(&self) -> Result<(), Error> {
         Ok(())
     }
-    fn snapshot(&self) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-    fn restore(&self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-    fn stop(&self) -> Result<(), Error> {
-        Ok(())
-    }
+    without_state!();
 }
 
 impl Recorder {

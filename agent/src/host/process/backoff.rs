@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::doubling;
+
 /// How restarts go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
@@ -38,10 +40,9 @@ impl Backoff {
         if self.0.len() >= policy.restarts_max {
             return Decision::GiveUp;
         }
-        let doublings = u32::try_from(self.0.len()).unwrap_or(u32::MAX).min(31);
+        let before = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0.push_back(now);
-        let pause = policy.first_pause.saturating_mul(1 << doublings);
-        Decision::Restart(pause.min(policy.pause_max))
+        Decision::Restart(doubling::pause(policy.first_pause, before, policy.pause_max))
     }
 }
 
