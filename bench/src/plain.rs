@@ -152,7 +152,8 @@ fn prepared(
         yanked: false,
         trust: TrustLevel::Internal,
     };
-    Ok(Prepared { proven, installed: Ok(Installed { folder: unpacked, files, manifest }) })
+    let installed = Installed { folder: unpacked, files, manifest: Arc::new(manifest) };
+    Ok(Prepared { proven, installed: Ok(installed) })
 }
 
 /// Loads all of them. An error names one that is not ready.

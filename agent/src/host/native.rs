@@ -120,15 +120,17 @@ pub(crate) fn libc_version() -> Option<LibcFloor> {
 pub(crate) fn open(memory: &OwnedFd) -> Result<&'static PluginTable, LoadError> {
     // The dynamic linker takes a library for open already if its path was opened before, and
     // numbers of closed descriptors come again. So each open gets a path of its own: the
-    // bits of a counter, written as "./" and "/".
+    // bits of a counter, written as "./" and "/". In front, because the linker compares the path
+    // with those of all libraries that are open, and because the kernel looks at no process for
+    // these.
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let mut number = OPENED.fetch_add(1, Ordering::Relaxed);
-    let mut unique = String::new();
+    let mut proc_path = String::from("/");
     while number > 0 {
-        unique.push_str(if number & 1 == 1 { "./" } else { "/" });
+        proc_path.push_str(if number & 1 == 1 { "./" } else { "/" });
         number >>= 1;
     }
-    let proc_path = format!("/proc/self/fd/{unique}{}", memory.as_raw_fd());
+    proc_path.push_str(&format!("proc/self/fd/{}", memory.as_raw_fd()));
     // SAFETY: the library's constructors run here. The bytes are those that its publisher
     // signed, and this process is a runner of the plugin's own, or the agent's where the
     // operator has allowed it.

@@ -1,6 +1,6 @@
 //! Decides before anything runs: what may be loaded, in which order, and what is in the way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,10 @@ use modunest_core::manifest::{BuildSettings, Life, Manifest};
 use modunest_core::name::PluginName;
 use modunest_core::relation::BuildTarget;
 use modunest_core::scan::{COMPONENT_NAME, library_name};
+use petgraph::Direction;
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef as _;
 
 use super::cell::Parts;
 use super::component::Unpacked;
@@ -20,7 +22,7 @@ use super::links::{self, Other, Schemas};
 use super::operations::{self, Operations};
 use super::reload::{Takeover, takeover};
 use super::routes::{Routes, Segment, segments};
-use super::terms::Terms;
+use super::terms::{Kept, Terms};
 use super::{Cell, Host, Resources, State, Tier, tier};
 use crate::config::{HostSettings, Wanted};
 use crate::embed::LoadAsk;
@@ -38,15 +40,27 @@ pub struct Prepared {
 /// What is to be loaded.
 pub struct Plan {
     pub(super) host: Host,
-    /// For each plugin that is to be loaded, what must be ready before, and whether it also
-    /// loads without. Plugins that go on from an earlier generation are not among them.
-    pub(super) waits: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
-    /// What each library in its plugin's folder must be; `None` where there is none.
-    pub(super) libraries: BTreeMap<PluginName, Option<FileRecord>>,
-    /// What is to be compiled and run in the component tier.
-    pub(super) components: BTreeMap<PluginName, Unpacked>,
-    /// Where each plugin runs; nothing for one that may not run anywhere.
-    pub(super) tiers: BTreeMap<PluginName, Tier>,
+    /// Every plugin, in the host's order.
+    pub(super) loads: Vec<Load>,
+}
+
+/// Others of a plan that must be ready before a plugin, by their place in the host's order, and
+/// whether it also loads without them.
+type Waits = Vec<(usize, bool)>;
+
+/// A plugin of a plan, and what it takes to load it.
+pub(super) struct Load {
+    pub(super) cell: Arc<Cell>,
+    /// Whether its instance is there: it goes on from an earlier generation.
+    pub(super) goes_on: bool,
+    /// What it waits for.
+    pub(super) waits: Waits,
+    /// Where it runs; nothing for one that may not run anywhere.
+    pub(super) tier: Option<Tier>,
+    /// What the library in its folder must be; `None` where there is none.
+    pub(super) library: Option<FileRecord>,
+    /// What is to be compiled, where it is a component.
+    pub(super) component: Option<Unpacked>,
 }
 
 /// Proves list and manifest of every release, on all processors, but for those that a sync of
@@ -103,36 +117,30 @@ impl Plan {
         resources: &Arc<Resources>,
         previous: Option<&Host>,
     ) -> Plan {
-        let mut by_name: BTreeMap<PluginName, Prepared> =
-            prepared.into_iter().map(|p| (p.proven.release.plugin.clone(), p)).collect();
-        let (order, cycles) = order(&by_name);
-        let (tiers, homeless) = tiers(&by_name, settings);
+        let mut prepared = prepared;
+        prepared.sort_by(|one, other| one.name().cmp(other.name()));
+        let (order, cycles) = order(&prepared);
+        let (tiers, homeless) = tiers(&prepared, settings);
         // Those in a circle hear of it first: nothing else matters before.
         let refused = homeless.into_iter().chain(cycles).collect();
-        let refusals = refusals(&by_name, wanted, settings, refused);
-        let mut plan = Plan {
-            host: Host::empty(),
-            waits: BTreeMap::new(),
-            libraries: BTreeMap::new(),
-            components: BTreeMap::new(),
-            tiers,
-        };
+        let refusals = refusals(&prepared, wanted, settings, refused);
+        let mut plan = Plan { host: Host::empty(), loads: Vec::with_capacity(prepared.len()) };
         let mut refused = Vec::new();
         let lifecycle = Arc::new(settings.lifecycle.clone());
+        let kept = Kept::of(&lifecycle);
         let links = Arc::new(settings.links.clone());
-        for (name, uses) in order {
-            let Some(prepared) = by_name.remove(&name) else { continue };
+        let mut prepared: Vec<Option<Prepared>> = prepared.into_iter().map(Some).collect();
+        for (at, waits) in order {
+            // Each is in the order once.
+            let Some(Prepared { proven, installed }) = prepared[at].take() else { continue };
+            let name = proven.release.plugin.clone();
             let config = wanted.get(&name).map(|wanted| wanted.config.clone());
-            let proven = prepared.proven;
-            let (installed, damage) = match prepared.installed {
+            let (installed, damage) = match installed {
                 Ok(installed) => (installed, None),
                 Err(error) => (unknown(&proven), Some(error.to_string())),
             };
-            let waits: Vec<(Arc<Cell>, bool)> = uses
-                .iter()
-                .filter_map(|(name, optional)| Some((plan.host.cell(name)?.clone(), *optional)))
-                .collect();
-            let dependencies = waits.iter().map(|(c, _)| (c.name().clone(), c.clone())).collect();
+            let used = waits.iter().map(|(used, _)| &plan.loads[*used].cell);
+            let dependencies = used.map(|cell| (cell.name().clone(), cell.clone())).collect();
             let library = installed.file(library_name(&proven.build.target)).cloned();
             let component = Unpacked::of(&proven, &installed);
             let (schemas, mut unusable) = match Schemas::read(&installed) {
@@ -153,10 +161,10 @@ impl Plan {
                 identity: (proven.statement, proven.build.files, config.unwrap_or_default()),
                 terms: Terms::of(
                     &installed.manifest,
-                    plan.tiers.get(&name).copied(),
+                    tiers[at],
                     proven.trust,
                     load_timeout,
-                    settings,
+                    (settings, &kept),
                 ),
                 manifest: installed.manifest,
                 folder: installed.folder,
@@ -168,7 +176,6 @@ impl Plan {
                 inherits,
                 is_lazy,
             };
-            let predecessor = previous.and_then(|host| host.cell(&name));
             let old = previous.and_then(|host| host.same(&name, &parts));
             let others = refusals.get(&name).into_iter().chain(&unusable).map(String::as_str);
             let others = others.collect::<Vec<_>>().join("; ");
@@ -188,13 +195,10 @@ impl Plan {
                 }
                 None => add_routes(&mut plan.host.routes, &cell),
             }
-            if !cell.status().state.is_up() {
-                plan.waits.insert(name.clone(), waits);
-            }
-            plan.libraries.insert(name.clone(), library);
-            plan.components.extend(component.map(|component| (name.clone(), component)));
+            let goes_on = cell.status().state.is_up();
             plan.host.order.push(name.clone());
-            plan.host.cells.insert(name, cell);
+            plan.host.cells.insert(name, cell.clone());
+            plan.loads.push(Load { cell, goes_on, waits, tier: tiers[at], library, component });
         }
         // Behind the others, so that they answer with their state only where nobody else does.
         for cell in refused {
@@ -255,26 +259,35 @@ fn unknown(proven: &Proven) -> Installed {
         optional_capabilities: Vec::new(),
         build: BuildSettings { native: None, wasm: None, include: Vec::new() },
     };
+    let manifest = Arc::new(manifest);
     Installed { folder: PathBuf::new(), files: FileList::default(), manifest }
 }
 
-type Uses = Vec<(PluginName, bool)>;
+impl Prepared {
+    fn name(&self) -> &PluginName {
+        &self.proven.release.plugin
+    }
+}
 
-/// Every plugin behind what it uses, with these uses, and the plugins that use one another
-/// in a circle. Optional uses within a circle are let go.
-fn order(
-    plugins: &BTreeMap<PluginName, Prepared>,
-) -> (Vec<(PluginName, Uses)>, BTreeMap<PluginName, String>) {
-    let mut graph: DiGraph<&PluginName, bool> = DiGraph::new();
-    let nodes: HashMap<&PluginName, NodeIndex> =
-        plugins.keys().map(|name| (name, graph.add_node(name))).collect();
-    for (name, prepared) in plugins {
+/// Where a plugin is among those that are sorted by name.
+fn find(plugins: &[Prepared], name: &PluginName) -> Option<usize> {
+    plugins.binary_search_by(|plugin| plugin.name().cmp(name)).ok()
+}
+
+/// Every plugin behind what it uses: each with these uses, by their place in this order, and whether
+/// they are optional. And the plugins that use one another in a circle; optional uses within a circle
+/// are let go.
+fn order(plugins: &[Prepared]) -> (Vec<(usize, Waits)>, BTreeMap<PluginName, String>) {
+    let mut graph: DiGraph<usize, bool> = DiGraph::new();
+    let nodes: Vec<NodeIndex> = (0..plugins.len()).map(|at| graph.add_node(at)).collect();
+    for (prepared, node) in plugins.iter().zip(&nodes) {
         for (used, optional) in &prepared.proven.uses {
-            if let Some(node) = nodes.get(used) {
-                graph.add_edge(*node, nodes[name], *optional);
+            if let Some(used) = find(plugins, used) {
+                graph.add_edge(nodes[used], *node, *optional);
             }
         }
     }
+    let name = |node: &NodeIndex| plugins[node.index()].name();
     let mut cycles = BTreeMap::new();
     // First without the optional edges of a circle, then without all of its edges.
     for optional_only in [true, false] {
@@ -283,9 +296,9 @@ fn order(
         for circle in circles {
             let inside: BTreeSet<NodeIndex> = circle.into_iter().collect();
             if !optional_only {
-                let names: Vec<&str> = inside.iter().map(|node| graph[*node].as_str()).collect();
+                let names: Vec<&str> = inside.iter().map(|node| name(node).as_str()).collect();
                 let text = format!("these need one another in a circle: {}", names.join(", "));
-                cycles.extend(inside.iter().map(|node| (graph[*node].clone(), text.clone())));
+                cycles.extend(inside.iter().map(|node| (name(node).clone(), text.clone())));
             }
             graph.retain_edges(|graph, edge| {
                 let within = graph
@@ -297,46 +310,41 @@ fn order(
     }
     // Without circles, there always is an order.
     let sorted = toposort(&graph, None).unwrap_or_default();
-    let ordered = sorted
-        .into_iter()
-        .map(|node| {
-            let uses = graph
-                .edges_directed(node, petgraph::Direction::Incoming)
-                .map(|edge| {
-                    (graph[petgraph::visit::EdgeRef::source(&edge)].clone(), *edge.weight())
-                })
-                .collect();
-            (graph[node].clone(), uses)
-        })
-        .collect();
-    (ordered, cycles)
+    let mut places = vec![0; plugins.len()];
+    for (place, node) in sorted.iter().enumerate() {
+        places[node.index()] = place;
+    }
+    let uses = |node: NodeIndex| {
+        let edges = graph.edges_directed(node, Direction::Incoming);
+        edges.map(|edge| (places[edge.source().index()], *edge.weight())).collect()
+    };
+    (sorted.iter().map(|node| (node.index(), uses(*node))).collect(), cycles)
 }
 
 /// Where each plugin runs, and why some may not run anywhere.
 fn tiers(
-    plugins: &BTreeMap<PluginName, Prepared>,
+    plugins: &[Prepared],
     settings: &HostSettings,
-) -> (BTreeMap<PluginName, Tier>, BTreeMap<PluginName, String>) {
+) -> (Vec<Option<Tier>>, BTreeMap<PluginName, String>) {
     let support = sandbox::probe();
-    let (mut tiers, mut homeless) = (BTreeMap::new(), BTreeMap::new());
-    for (name, prepared) in plugins {
+    let mut homeless = BTreeMap::new();
+    let tiers = plugins.iter().map(|prepared| {
         let Proven { build, trust, .. } = &prepared.proven;
-        match tier::choose(name, &build.target, *trust, settings, support) {
-            Ok(tier) => drop(tiers.insert(name.clone(), tier)),
-            Err(reason) => drop(homeless.insert(name.clone(), reason)),
-        }
-    }
-    (tiers, homeless)
+        let chosen = tier::choose(prepared.name(), &build.target, *trust, settings, support);
+        chosen.map_err(|why| homeless.insert(prepared.name().clone(), why)).ok()
+    });
+    (tiers.collect(), homeless)
 }
 
 /// Why plugins may not be loaded, before anything is tried: of each, all that is in its way.
 fn refusals(
-    plugins: &BTreeMap<PluginName, Prepared>,
+    plugins: &[Prepared],
     wanted: &BTreeMap<PluginName, Wanted>,
     settings: &HostSettings,
     mut refusals: BTreeMap<PluginName, String>,
 ) -> BTreeMap<PluginName, String> {
-    for (name, prepared) in plugins {
+    for prepared in plugins {
+        let name = prepared.name();
         let Ok(installed) = &prepared.installed else { continue };
         let has_library = installed.file(LIBRARY_NAME).is_some();
         let mut reasons: Vec<String> = Vec::new();
@@ -350,7 +358,7 @@ fn refusals(
             BuildTarget::Native { .. } | BuildTarget::Wasm { .. } => None,
         });
         let uses = &prepared.proven.uses;
-        let other = |name: &PluginName| match plugins.get(name).map(|one| &one.installed) {
+        let other = |name: &PluginName| match find(plugins, name).map(|at| &plugins[at].installed) {
             Some(Ok(other)) => Other::There(&other.manifest, uses.get(name) == Some(&false)),
             Some(Err(_)) => Other::Unreadable,
             None => Other::Absent,
@@ -373,11 +381,12 @@ fn refusals(
         }
     }
     // The operator's own plugins first, then by name: the first of a route keeps it.
-    let mut names: Vec<&PluginName> = plugins.keys().collect();
-    names.sort_by_key(|name| !wanted.contains_key(*name));
+    let mut plugins: Vec<&Prepared> = plugins.iter().collect();
+    plugins.sort_by_key(|plugin| !wanted.contains_key(plugin.name()));
     let mut taken: BTreeMap<(Vec<Segment>, &str), &PluginName> = BTreeMap::new();
-    for name in names {
-        let Ok(installed) = &plugins[name].installed else { continue };
+    for plugin in plugins {
+        let name = plugin.name();
+        let Ok(installed) = &plugin.installed else { continue };
         let claims: Vec<_> = installed
             .manifest
             .routes

@@ -9,11 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use modunest_core::archive::FileRecord;
-use modunest_core::name::PluginName;
-
-use super::component::{self, Ready};
+use super::component::{self, Ready, Unpacked};
 use super::native::LoadError;
+use super::plan::Load;
 use super::process::Runners;
 use super::start::{Code, Place, start};
 use super::{Cell, Host, Plan, State, Tier};
@@ -34,19 +32,15 @@ const LIBRARY_HEAP_BYTES: usize = 2 * 1024;
 
 /// Loads everything that can be loaded. Blocks; every plugin has its state afterwards.
 pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
-    let Plan { host, waits, libraries, components, tiers } = plan;
-    let components = component::prepare(components, &waits, &tiers, settings);
-    let placed = host.cells().filter_map(|cell| Some((cell, *tiers.get(cell.name())?)));
+    let Plan { host, mut loads } = plan;
+    let components = components(&mut loads, settings);
+    let placed = loads.iter().filter_map(|load| Some((&load.cell, load.tier?)));
     let confined = placed.filter(|(_, tier)| tier.is_confined());
     let runners = Arc::new(Runners::new(confined, settings));
     let mut loader = Loader {
         slots: settings.slots,
-        libraries,
-        components,
-        tiers,
+        nodes: nodes(loads, components),
         runners,
-        users: BTreeMap::new(),
-        missing: BTreeMap::new(),
         queue: VecDeque::new(),
         jobs: VecDeque::new(),
         running: BTreeMap::new(),
@@ -54,30 +48,19 @@ pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
         watched_until: Instant::now(),
         over: false,
     };
-    for name in &host.order {
-        let (Some(cell), Some(waits)) = (host.cell(name), waits.get(name)) else { continue };
-        let open = waits.iter().filter(|(used, _)| used.status().state == State::Waiting);
-        let open: Vec<&(Arc<Cell>, bool)> = open.collect();
-        loader.missing.insert(name.clone(), open.len());
-        for (used, optional) in open {
-            let users = loader.users.entry(used.name().clone()).or_default();
-            users.push((cell.clone(), *optional));
-        }
-    }
     // Those that were refused by the plan block their users before anything starts.
-    for name in &host.order {
-        let Some(cell) = host.cell(name) else { continue };
+    for at in 0..loader.nodes.len() {
+        let cell = &loader.nodes[at].cell;
         if cell.status().state == State::Failed {
-            tracing::warn!(plugin = %name, version = %cell.version(), reason = %cell.trouble(), "not loaded");
-            loader.block_needing(cell, waits_on(&host, &waits, name));
+            tracing::warn!(plugin = %cell.name(), version = %cell.version(), reason = %cell.trouble(), "not loaded");
+            loader.settle(at);
         }
     }
-    for name in &host.order {
-        let Some(cell) = host.cell(name) else { continue };
-        if cell.status().state == State::Waiting && loader.missing.get(name) == Some(&0) {
-            loader.queue.push_back(cell.clone());
-        }
-    }
+    let ready = loader.nodes.iter().enumerate().filter(|(_, node)| {
+        let is_to_load = node.code.is_some() && node.cell.status().state == State::Waiting;
+        is_to_load && node.missing == 0
+    });
+    loader.queue = ready.map(|(at, _)| at).collect();
     let work = Arc::new(Work {
         loader: Mutex::new(loader),
         handed: Condvar::new(),
@@ -87,38 +70,54 @@ pub fn load_all(plan: Plan, settings: &HostSettings) -> Host {
     host
 }
 
-/// Those that use `name`, with whether they also load without.
-fn waits_on(
-    host: &Host,
-    waits: &BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
-    name: &PluginName,
-) -> Vec<(Arc<Cell>, bool)> {
-    let mut users = Vec::new();
-    for (user, waits) in waits {
-        let edge = waits.iter().find(|(used, _)| used.name() == name);
-        users.extend(edge.and_then(|(_, optional)| Some((host.cell(user)?.clone(), *optional))));
+/// Compiles what is to be loaded and is a component; answers each with its place in the order.
+fn components(loads: &mut [Load], settings: &HostSettings) -> Vec<(usize, Ready)> {
+    let used = loads.iter().filter_map(|load| load.component.as_ref());
+    let used = used.map(Unpacked::digest).collect();
+    let starting = loads.iter_mut().enumerate().filter(|(_, load)| !load.goes_on);
+    let wanted = starting.filter_map(|(at, Load { cell, tier, component, .. })| {
+        // What may not run anywhere is not compiled either.
+        let tier = (*tier)?;
+        Some((at, (cell.name().clone(), tier, component.take()?)))
+    });
+    let (places, wanted): (Vec<usize>, Vec<_>) = wanted.unzip();
+    places.into_iter().zip(component::prepare(wanted, &used, settings)).collect()
+}
+
+/// The graph that is loaded.
+fn nodes(loads: Vec<Load>, components: Vec<(usize, Ready)>) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::with_capacity(loads.len());
+    for (at, Load { cell, goes_on, waits, tier, library, .. }) in loads.into_iter().enumerate() {
+        let mut node = Node { cell, users: Vec::new(), missing: 0, tier, code: None };
+        if !goes_on {
+            node.code = Some(Code::Library(library));
+            for (used, optional) in waits {
+                let used = &mut nodes[used];
+                used.users.push((at, optional));
+                node.missing += usize::from(!used.cell.status().state.is_up());
+            }
+        }
+        nodes.push(node);
     }
-    users
+    for (at, component) in components {
+        nodes[at].code = Some(Code::Component(Box::new(component)));
+    }
+    nodes
 }
 
 /// What is decided, and by whom next. Every method but those of the threads is called with
 /// the lock held, and none of them calls a plugin.
 struct Loader {
     slots: usize,
-    libraries: BTreeMap<PluginName, Option<FileRecord>>,
-    components: BTreeMap<PluginName, Ready>,
-    tiers: BTreeMap<PluginName, Tier>,
+    /// Every plugin, in the host's order; the others are named by their places in it.
+    nodes: Vec<Node>,
     runners: Arc<Runners>,
-    /// Who waits for a plugin.
-    users: BTreeMap<PluginName, Vec<(Arc<Cell>, bool)>>,
-    /// For how many others a plugin still waits.
-    missing: BTreeMap<PluginName, usize>,
     /// What waits for nothing but its turn.
-    queue: VecDeque<Arc<Cell>>,
+    queue: VecDeque<usize>,
     /// What is started, for the next thread that is free.
     jobs: VecDeque<Job>,
     /// What is started and has neither ended nor missed its deadline, and since when.
-    running: BTreeMap<PluginName, (Arc<Cell>, Instant)>,
+    running: BTreeMap<usize, Instant>,
     /// Threads that are free.
     idle: usize,
     /// When the watching thread looks again by itself.
@@ -127,7 +126,21 @@ struct Loader {
     over: bool,
 }
 
+/// One plugin.
+struct Node {
+    cell: Arc<Cell>,
+    /// Who waits for it, and whether they also load without it.
+    users: Vec<(usize, bool)>,
+    /// For how many others it still waits.
+    missing: usize,
+    /// Where it runs; nothing for one that may not run anywhere.
+    tier: Option<Tier>,
+    /// What it is made of, until it is started.
+    code: Option<Code>,
+}
+
 struct Job {
+    at: usize,
     cell: Arc<Cell>,
     place: Place,
 }
@@ -196,16 +209,16 @@ fn load_jobs(work: &Work) {
             work.handed.notify_one();
         }
         drop(loader);
-        let Job { cell, place } = job;
+        let Job { at, cell, place } = job;
         let outcome = start(&cell, place, &mut piece);
         let outcome = outcome.and_then(|made| cell.open(made).map_err(LoadError::Start));
         loader = work.lock();
         // An end after the deadline changes nothing any more.
-        if loader.running.remove(cell.name()).is_none() {
+        if loader.running.remove(&at).is_none() {
             return;
         }
         loader.idle += 1;
-        loader.ended(&cell, outcome);
+        loader.ended(at, outcome);
         loader.start_ready();
         if loader.is_done()
             || loader.jobs.len() > loader.idle
@@ -220,38 +233,35 @@ impl Loader {
     /// Starts what may be started now.
     fn start_ready(&mut self) {
         loop {
-            let Some(next) = self.queue.front() else { return };
-            let needs_no_linker = self.needs_no_linker(next.name());
+            let Some(&at) = self.queue.front() else { return };
             let may_start = self.running.is_empty()
                 || (self.running.len() < self.slots
-                    && (needs_no_linker
-                        || self.overtake_at().is_none_or(|at| at <= Instant::now())));
+                    && (self.needs_no_linker(at)
+                        || self.overtake_at().is_none_or(|from| from <= Instant::now())));
             if !may_start {
                 return;
             }
-            let Some(cell) = self.queue.pop_front() else { return };
-            let Some(library) = self.libraries.remove(cell.name()) else { continue };
+            self.queue.pop_front();
+            let Node { cell, tier, code, .. } = &mut self.nodes[at];
             // What may not run anywhere was refused by the plan.
-            let Some(tier) = self.tiers.get(cell.name()).copied() else { continue };
-            let component = self.components.remove(cell.name());
-            let code = component.map_or(Code::Library(library), |c| Code::Component(Box::new(c)));
+            let (Some(tier), Some(code)) = (*tier, code.take()) else { continue };
             let place = Place { tier, runners: self.runners.clone(), code };
             if cell.is_lazy() {
                 cell.idle(place);
-                self.settle(&cell);
+                self.settle(at);
                 continue;
             }
             cell.set(State::Loading, None);
-            self.running.insert(cell.name().clone(), (cell.clone(), Instant::now()));
-            self.jobs.push_back(Job { cell, place });
+            self.running.insert(at, Instant::now());
+            self.jobs.push_back(Job { at, cell: cell.clone(), place });
         }
     }
 
     /// Bytes that a thread may allocate for its part of what is still to be loaded in this process.
     fn room_of_thread(&self) -> usize {
-        let here = |name: &&PluginName| self.tiers.get(*name) == Some(&Tier::Component);
-        let components = self.components.keys().filter(here).count();
-        let libraries = self.tiers.values().filter(|tier| **tier == Tier::InProcess).count();
+        let left = || self.nodes.iter().filter(|node| node.code.is_some());
+        let components = left().filter(|node| node.tier == Some(Tier::Component)).count();
+        let libraries = left().filter(|node| node.tier == Some(Tier::InProcess)).count();
         // The linker takes one library at a time, so one thread loads most of them.
         components.div_ceil(self.slots.max(1)) * COMPONENT_HEAP_BYTES
             + libraries * LIBRARY_HEAP_BYTES
@@ -259,20 +269,21 @@ impl Loader {
 
     /// Whether a load leaves the linker of this process alone: a runner has its own, and a component
     /// is none of its business.
-    fn needs_no_linker(&self, plugin: &PluginName) -> bool {
-        self.tiers.get(plugin).is_some_and(|tier| *tier != Tier::InProcess)
+    fn needs_no_linker(&self, at: usize) -> bool {
+        self.nodes[at].tier.is_some_and(|tier| tier != Tier::InProcess)
     }
 
     /// When the next library may be loaded beside those that are.
     fn overtake_at(&self) -> Option<Instant> {
-        let here = self.running.iter().filter(|(name, _)| !self.needs_no_linker(name));
-        here.map(|(_, (_, since))| *since + OVERTAKEN_AFTER).max()
+        let here = self.running.iter().filter(|(at, _)| !self.needs_no_linker(**at));
+        here.map(|(_, since)| *since + OVERTAKEN_AFTER).max()
     }
 
     /// When there is something to do, even if nothing ends until then.
     fn next_look(&self) -> Option<Instant> {
         let now = Instant::now();
-        let deadline = self.running.values().map(|(cell, since)| cell.late_at(*since, now)).min();
+        let running = self.running.iter();
+        let deadline = running.map(|(at, since)| self.nodes[*at].cell.late_at(*since, now)).min();
         let may_overtake = !self.queue.is_empty() && self.running.len() < self.slots;
         let overtake = self.overtake_at().filter(|_| may_overtake);
         deadline.into_iter().chain(overtake).min()
@@ -284,12 +295,13 @@ impl Loader {
 
     /// The last job has no thread.
     fn cannot_start(&mut self, error: &std::io::Error) {
-        let Some(Job { cell, .. }) = self.jobs.pop_back() else { return };
-        self.running.remove(cell.name());
-        self.ended(&cell, Err(LoadError::Open(format!("no thread can be started: {error}"))));
+        let Some(Job { at, .. }) = self.jobs.pop_back() else { return };
+        self.running.remove(&at);
+        self.ended(at, Err(LoadError::Open(format!("no thread can be started: {error}"))));
     }
 
-    fn ended(&mut self, cell: &Arc<Cell>, outcome: Result<(), LoadError>) {
+    fn ended(&mut self, at: usize, outcome: Result<(), LoadError>) {
+        let cell = &self.nodes[at].cell;
         match outcome {
             Ok(()) => {
                 tracing::debug!(plugin = %cell.name(), version = %cell.version(), "loaded");
@@ -299,7 +311,7 @@ impl Loader {
                 cell.set(State::Failed, Some(error.to_string()));
             }
         }
-        self.settle(cell);
+        self.settle(at);
     }
 
     fn give_up_late(&mut self) {
@@ -307,42 +319,48 @@ impl Loader {
         let late = self
             .running
             .iter()
-            .filter_map(|(name, (cell, since))| Some((name.clone(), cell.late(*since, now)?)));
-        let late: Vec<(PluginName, String)> = late.collect();
-        for (name, reason) in late {
-            let Some((cell, _)) = self.running.remove(&name) else { continue };
-            tracing::warn!(plugin = %name, reason, "gave up loading; its thread is left behind");
+            .filter_map(|(at, since)| Some((*at, self.nodes[*at].cell.late(*since, now)?)));
+        let late: Vec<(usize, String)> = late.collect();
+        for (at, reason) in late {
+            self.running.remove(&at);
+            let cell = &self.nodes[at].cell;
+            tracing::warn!(plugin = %cell.name(), reason, "gave up loading; its thread is left behind");
             cell.give_up(reason);
-            self.settle(&cell);
+            self.settle(at);
         }
     }
 
     /// Tells those that wait for a plugin what became of it.
-    fn settle(&mut self, cell: &Arc<Cell>) {
-        let users = self.users.remove(cell.name()).unwrap_or_default();
-        if !cell.status().state.is_up() {
-            self.block_needing(cell, users.clone());
+    fn settle(&mut self, at: usize) {
+        let users = std::mem::take(&mut self.nodes[at].users);
+        if users.is_empty() {
+            return;
+        }
+        if !self.nodes[at].cell.status().state.is_up() {
+            self.block_needing(at, &users);
         }
         for (user, _) in users {
-            let Some(missing) = self.missing.get_mut(user.name()) else { continue };
+            let Node { cell, missing, .. } = &mut self.nodes[user];
             *missing = missing.saturating_sub(1);
-            if *missing == 0 && user.status().state == State::Waiting {
+            if *missing == 0 && cell.status().state == State::Waiting {
                 self.queue.push_back(user);
             }
         }
     }
 
     /// Blocks those that need a plugin that is not to be had, and those that need them.
-    fn block_needing(&mut self, cell: &Arc<Cell>, users: Vec<(Arc<Cell>, bool)>) {
-        let trouble = cell.trouble();
-        for (user, optional) in users {
-            if optional || user.status().state != State::Waiting {
+    fn block_needing(&mut self, at: usize, users: &[(usize, bool)]) {
+        let cell = &self.nodes[at].cell;
+        let (name, version, trouble) = (cell.name().clone(), cell.version(), cell.trouble());
+        let reason = format!("needs {name} {version}, which {trouble}");
+        for (at, optional) in users {
+            let user = &self.nodes[*at].cell;
+            if *optional || user.status().state != State::Waiting {
                 continue;
             }
-            let reason = format!("needs {} {}, which {trouble}", cell.name(), cell.version());
             tracing::warn!(plugin = %user.name(), version = %user.version(), %reason, "not loaded");
-            user.set(State::Blocked, Some(reason));
-            self.settle(&user);
+            user.set(State::Blocked, Some(reason.clone()));
+            self.settle(*at);
         }
     }
 }

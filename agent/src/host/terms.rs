@@ -1,5 +1,6 @@
 //! Under which settings an instance was made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use modunest_core::manifest::Manifest;
@@ -18,9 +19,9 @@ pub(super) struct Terms {
     /// Nothing for a plugin that may not run anywhere.
     tier: Option<Tier>,
     load_timeout: Duration,
-    lifecycle: LifecycleSettings,
-    component: Option<component::Settings>,
-    process: Option<ProcessTerms>,
+    lifecycle: Arc<LifecycleSettings>,
+    component: Option<Box<component::Settings>>,
+    process: Option<Box<ProcessTerms>>,
 }
 
 /// What a plugin's process was made with.
@@ -39,7 +40,7 @@ impl Terms {
         tier: Option<Tier>,
         trust: TrustLevel,
         load_timeout: Duration,
-        settings: &HostSettings,
+        (settings, kept): (&HostSettings, &Kept),
     ) -> Self {
         let name = &manifest.name;
         let is_component = matches!(tier, Some(Tier::Component | Tier::ComponentProcess));
@@ -47,15 +48,17 @@ impl Terms {
         Terms {
             tier,
             load_timeout,
-            lifecycle: kept(&settings.lifecycle, manifest.critical),
-            component: is_component.then(|| component::Settings::of(name, load_timeout, settings)),
+            lifecycle: if manifest.critical { &kept.critical } else { &kept.other }.clone(),
+            component: is_component
+                .then(|| Box::new(component::Settings::of(name, load_timeout, settings))),
             process: is_confined.then(|| {
                 let mut process = settings.process.clone();
                 // Other groups are no matter of this plugin.
                 let group = process.group_of(name);
                 process.share = group.map(|at| process.share.swap_remove(at)).into_iter().collect();
                 let trust = group.map(|_| trust);
-                ProcessTerms { settings: process, call_timeout: settings.call_timeout, trust }
+                let call_timeout = settings.call_timeout;
+                Box::new(ProcessTerms { settings: process, call_timeout, trust })
             }),
         }
     }
@@ -71,7 +74,20 @@ impl Terms {
     }
 }
 
-/// What an instance keeps of `[lifecycle]`.
+/// What instances keep of `[lifecycle]`: made once, for all of a plan.
+pub(super) struct Kept {
+    critical: Arc<LifecycleSettings>,
+    other: Arc<LifecycleSettings>,
+}
+
+impl Kept {
+    pub(super) fn of(lifecycle: &LifecycleSettings) -> Self {
+        let one = |is_critical| Arc::new(kept(lifecycle, is_critical));
+        Kept { critical: one(true), other: one(false) }
+    }
+}
+
+/// What an instance keeps of it, one that is critical or another.
 fn kept(lifecycle: &LifecycleSettings, is_critical: bool) -> LifecycleSettings {
     let LifecycleSettings { breaker, critical_breaker, .. } = *lifecycle;
     let breaker = if is_critical { critical_breaker } else { breaker };
@@ -100,14 +116,17 @@ mod tests {
         let mut settings = HostSettings::default();
         change(&mut settings);
         let manifest = super::super::tests::manifest("demo/one", "");
-        Terms::of(&manifest, Some(tier), TrustLevel::Community, Duration::from_secs(1), &settings)
+        let kept = Kept::of(&settings.lifecycle);
+        let second = Duration::from_secs(1);
+        Terms::of(&manifest, Some(tier), TrustLevel::Community, second, (&settings, &kept))
     }
 
     #[test]
     fn another_trust_level_makes_another_instance_of_one_that_may_share_its_process() {
         let manifest = super::super::tests::manifest("demo/one", "");
         let at = |trust, tier, settings: &HostSettings| {
-            Terms::of(&manifest, Some(tier), trust, Duration::from_secs(1), settings)
+            let kept = Kept::of(&settings.lifecycle);
+            Terms::of(&manifest, Some(tier), trust, Duration::from_secs(1), (settings, &kept))
         };
         let (alone, mut shared) = (HostSettings::default(), HostSettings::default());
         shared.process.share = vec![vec!["demo/*".parse().unwrap()]];

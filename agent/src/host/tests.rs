@@ -77,7 +77,7 @@ fn prepared(name: &str, uses: &[(&str, bool)]) -> Prepared {
         installed: Ok(Installed {
             folder: "/nowhere".into(),
             files: modunest_core::archive::FileList::new(vec![library]),
-            manifest,
+            manifest: Arc::new(manifest),
         }),
     }
 }
@@ -183,7 +183,7 @@ pub(super) fn cell(name: &str, more: &str, dependencies: &[&Arc<Cell>]) -> Arc<C
         identity: (Digest::ZERO, Digest::ZERO, Vec::new()),
         terms: terms::Terms::default(),
         operations: operations::Operations::new(&manifest, &grants, &resources),
-        manifest,
+        manifest: Arc::new(manifest),
         folder: "/nowhere".into(),
         dependencies: dependencies.iter().map(|c| (c.name().clone(), (*c).clone())).collect(),
         lifecycle: Arc::default(),

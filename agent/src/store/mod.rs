@@ -54,7 +54,7 @@ pub struct Installed {
     /// Every file.
     pub files: FileList,
     /// What the plugin says about itself.
-    pub manifest: Manifest,
+    pub manifest: Arc<Manifest>,
 }
 
 /// Entries that this process has unpacked: their lists and manifests are proven already, so
@@ -200,7 +200,7 @@ impl Store {
         let bytes = files::read_limited(&path, MANIFEST_MAX_BYTES)
             .map_err(|e| Error::io(&path, e))?
             .ok_or_else(missing)?;
-        let manifest = agree::manifest(&bytes, Digest::of(&bytes), release)?;
+        let manifest = Arc::new(agree::manifest(&bytes, Digest::of(&bytes), release)?);
         Ok(Installed { folder, files, manifest })
     }
 }

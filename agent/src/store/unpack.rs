@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use modunest_core::archive::{
     Archive, Entry, Extractor, FileList, MANIFEST_NAME, Part, UnpackError,
@@ -72,7 +72,7 @@ pub(super) fn stage(store: &Store, archive: &[u8], plugin: &Proven) -> Result<St
             UnpackError::Receiver(error) => error,
         })
     })?;
-    let manifest = writer.manifest.ok_or(Error::ManifestDigest)?;
+    let manifest = Arc::new(writer.manifest.ok_or(Error::ManifestDigest)?);
     let found = list.digest();
     if found != build.files {
         return Err(Error::FileList { expected: build.files, found });

@@ -192,8 +192,8 @@ pub fn run() -> Result<Report, Error> {
          on one), CPU on one; the sync is one syncfs in both"
     ));
     report.note(
-        "seals apart: what a loader takes besides that copies each library to memory, seals it \
-         there, hashes it and opens nothing; it is measured by bare calls",
+        "seals apart: what a loader takes besides that copies each library to memory, seals it, \
+         hashes it as it lies there and opens nothing; it is measured by bare calls",
     );
     report.note(
         "bare: fs::read, sha2, verify_strict, zip crate, fs::write, dlopen, call; no gate, no \

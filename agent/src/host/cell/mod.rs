@@ -60,7 +60,7 @@ pub struct Cell {
     identity: (Digest, Digest, Vec<u8>),
     /// Under which settings it was made.
     terms: Terms,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     folder: PathBuf,
     assets: String,
     /// What it uses, as it stands now: instances are replaced while their users go on.
@@ -114,7 +114,7 @@ pub struct Cell {
 pub(super) struct Parts {
     pub(super) identity: (Digest, Digest, Vec<u8>),
     pub(super) terms: Terms,
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
     pub(super) folder: PathBuf,
     pub(super) dependencies: BTreeMap<PluginName, Arc<Cell>>,
     pub(super) lifecycle: Arc<LifecycleSettings>,

@@ -38,6 +38,11 @@ impl Unpacked {
         let assets = Arc::new(Assets { folder, files });
         Some(Unpacked { source: Source { path, record }, assets, trust: proven.trust })
     }
+
+    /// What its file hashes to.
+    pub(in crate::host) fn digest(&self) -> Digest {
+        self.source.record.sha256
+    }
 }
 
 /// Machine code, where it is to run.
@@ -94,33 +99,23 @@ pub(in crate::host) struct Ready {
     assets: Arc<Assets>,
 }
 
-/// Compiles what is to be loaded and not compiled yet, and forgets what no plugin of the plan
-/// is made of any more.
-pub(in crate::host) fn prepare<W>(
-    components: BTreeMap<PluginName, Unpacked>,
-    waits: &BTreeMap<PluginName, W>,
-    tiers: &BTreeMap<PluginName, Tier>,
+/// Compiles what is wanted and not compiled yet, and forgets what is not among the `used` files.
+/// Answers in the order of what is wanted.
+pub(in crate::host) fn prepare(
+    wanted: Vec<(PluginName, Tier, Unpacked)>,
+    used: &BTreeSet<Digest>,
     settings: &HostSettings,
-) -> BTreeMap<PluginName, Ready> {
+) -> impl Iterator<Item = Ready> {
     let cache = Arc::new(Cache::new(settings.component.cache.clone()));
-    let used: BTreeSet<Digest> =
-        components.values().map(|unpacked| unpacked.source.record.sha256).collect();
     if let Err(error) = cache.retain(|digest| used.contains(&digest)) {
         // They take room on the disk, and nothing else.
         tracing::warn!(%error, "compiled components that nobody needs cannot be removed");
     }
-    let wanted: Vec<(PluginName, Tier, Unpacked)> = components
-        .into_iter()
-        .filter(|(name, _)| waits.contains_key(name))
-        // What may not run anywhere is not compiled either.
-        .filter_map(|(name, unpacked)| Some((name.clone(), *tiers.get(&name)?, unpacked)))
-        .collect();
     let codes = make_all(&wanted, &cache, &settings.component);
-    let ready = wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
+    wanted.into_iter().zip(codes).map(|((name, _, unpacked), code)| {
         let settings = Settings::of(&name, settings.load_timeout, settings);
-        (name, Ready { code, settings, assets: unpacked.assets })
-    });
-    ready.collect()
+        Ready { code, settings, assets: unpacked.assets }
+    })
 }
 
 /// Compiles on all processors, before the clock of any load runs: what is new may take seconds.
